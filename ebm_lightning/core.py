@@ -1,0 +1,181 @@
+"""The contract: what an energy model, a sampler, chains and an objective are, and the one loop that runs a sampler.
+
+Every method of this library compares what the world shows (positive phase) with what the model imagines (negative
+phase). This module names the parts of that sentence and depends on torch alone.
+"""
+
+import abc
+import inspect
+from collections.abc import Iterator
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+"""Named variables, batch axis first. A batch of data is a partial state; what no model reads rides along."""
+
+Info = dict[str, Tensor]
+"""What a person wants to see of a transition: scalars such as energy, grad_norm, accept, clip_share."""
+
+Terms = dict[str, Tensor]
+"""What an objective returns: scalars. ``Terms["loss"]`` is differentiated, all are logged under their names."""
+
+Bounds = tuple[float, float]
+"""A closed interval of values, lowest first."""
+
+
+class Bounded(abc.ABC):  # noqa: B024  (it declares an attribute, not a method)
+    """Something whose values lie in an interval: a DataModule's data, a sampler's clamped positions.
+
+    ``bounds`` is None where the values are unbounded. EBM refuses a sampler and data whose bounds differ.
+    """
+
+    bounds: Bounds | None = None
+
+
+class EnergyModel(nn.Module):
+    """An energy E(state), low where the state is likely: p(state) ~ exp(-E(state)).
+
+    Subclasses define ``forward(self, x, ...) -> (B,)``; the argument names of ``forward`` are the model's variables.
+    """
+
+    @cached_property
+    def variables(self) -> tuple[str, ...]:
+        """The names of the model's variables, read from the signature of ``forward``."""
+        return tuple(inspect.signature(self.forward).parameters)
+
+    def energy(self, state: State) -> Tensor:
+        """E(state), shape (B,). Picks this model's variables and ignores whatever else rides in the state.
+
+        Raises ValueError where a variable is missing from the state.
+        """
+        missing = [name for name in self.variables if name not in state]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} is an energy over {self.variables}, but {missing} is not in the state "
+                f"{sorted(state)}: supply it in the batch or in {type(self).__name__}.complete"
+            )
+        return cast(Tensor, self(**{name: state[name] for name in self.variables}))
+
+    def complete(self, batch: State) -> State:
+        """Positive phase: turns a batch of data into a full state. A hook; by default the data is the state."""
+        return batch
+
+    def conditional(self, block: str, state: State) -> "Conditional":
+        """p(block | every other variable): a hook, defined only by models that can be Gibbs-sampled.
+
+        Raises ValueError where this model has no such conditional.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no conditional for {block!r}, so it cannot be Gibbs-sampled: "
+            "use a gradient sampler such as Langevin or HMC"
+        )
+
+
+class Conditional(abc.ABC):
+    """p(block | rest) of an energy model: ``sample()`` is a Gibbs move, ``mean`` a mean-field one."""
+
+    @abc.abstractmethod
+    def sample(self) -> Tensor:
+        """A draw, in the shape of the block."""
+
+    @property
+    @abc.abstractmethod
+    def mean(self) -> Tensor:
+        """The expectation, in the shape of the block."""
+
+
+class Noise(abc.ABC):
+    """A fixed distribution over one variable: where chains begin, and what noise-contrastive estimation compares with."""
+
+    @abc.abstractmethod
+    def sample(self, like: Tensor) -> Tensor:
+        """Independent draws in the shape, dtype and device of ``like`` (B, ...)."""
+
+    @abc.abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log q(x) in nats, shape (B,); -inf outside the support."""
+
+
+class Sampler(Bounded):
+    """A Markov kernel: one transition of the variables in ``free``; every other variable is clamped.
+
+    Final subclasses are frozen dataclasses, or nn.Modules where the step size is learned. A sampler sees neither
+    optimizer nor trainer, and no method of it assigns to itself.
+    """
+
+    free: tuple[str, ...]
+
+    @abc.abstractmethod
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        """One transition from ``state``; clamped tensors come back as the same objects."""
+
+
+class Chains(abc.ABC):
+    """Where imagining begins, and what survives it."""
+
+    @abc.abstractmethod
+    def start(self, pos: State, free: tuple[str, ...]) -> State:
+        """The state in which the negative phase starts, for a positive phase ``pos``; the free variables are detached."""
+
+    @abc.abstractmethod
+    def finish(self, end: State) -> None:
+        """Takes back the end of the chains that ``start`` began; called once for every ``start``."""
+
+
+class Objective(abc.ABC):
+    """How the positive and the negative phase are compared. It owns no sampler; ``neg`` is None without one."""
+
+    @abc.abstractmethod
+    def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
+        """The scalars to log; ``["loss"]`` is descended. Each phase is reduced over its batch before the two meet."""
+
+
+def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, Tensor]:
+    """(dE/dblock, E): the gradient in one variable, in its shape, and the detached energies (B,).
+
+    Differentiable exactly when grad mode is on at the call. It works under ``no_grad`` and under ``inference_mode``
+    as well, and never fills the ``.grad`` of a parameter.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        state = {name: value.clone() if value.is_inference() else value for name, value in state.items()}
+        x = state[block]
+        if not (differentiable and x.requires_grad):
+            x = x.detach().requires_grad_()
+        energy = model.energy({**state, block: x})
+        (grad,) = torch.autograd.grad(energy.sum(), x, create_graph=differentiable)
+    return grad, energy.detach()
+
+
+def trajectory(sampler: Sampler, model: EnergyModel, state: State) -> Iterator[tuple[State, Info]]:
+    """The only loop: an endless walk from ``state``; whoever iterates decides when to stop."""
+    while True:
+        state, info = sampler.step(model, state)
+        yield state, info
+
+
+def run(
+    sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0
+) -> tuple[State, Info]:
+    """``steps`` transitions, of which the last ``backprop`` stay in the autograd graph (0: SGLD; steps: EBT).
+
+    The info is the mean over the steps of what the sampler reports, and for every free variable
+    ``drift_<name>``, the mean over the batch of the Euclidean distance between its start and its end.
+    Raises ValueError where ``steps`` < 1 or ``backprop`` lies outside 0..steps.
+    """
+    if steps < 1 or not 0 <= backprop <= steps:
+        raise ValueError(f"run(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
+    walk, infos, end = trajectory(sampler, model, state), [], state
+    for k in range(steps):
+        with torch.set_grad_enabled(k >= steps - backprop):
+            end, info = next(walk)
+        infos.append(info)
+    with torch.no_grad():
+        summary = {name: torch.stack([info[name].detach() for info in infos]).mean() for name in infos[0]}
+        for name in sampler.free:
+            moved = (end[name] - state[name]).float().flatten(1)
+            summary[f"drift_{name}"] = torch.linalg.vector_norm(moved, dim=1).mean()
+    return end, summary
