@@ -1,0 +1,1 @@
+"""Lightning callbacks: chains, random streams, checkpoints, pictures and the divergence guard."""

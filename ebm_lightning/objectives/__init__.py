@@ -1,0 +1,8 @@
+"""How the positive and the negative phase are compared."""
+
+from ebm_lightning.objectives.combine import Sum
+from ebm_lightning.objectives.contrastive import ContrastiveDivergence
+from ebm_lightning.objectives.noise import NoiseContrastive
+from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
+
+__all__ = ["ContrastiveDivergence", "DenoisingScoreMatching", "NoiseContrastive", "SlicedScoreMatching", "Sum"]

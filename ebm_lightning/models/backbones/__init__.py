@@ -1,0 +1,8 @@
+"""Networks that know nothing of energies: tensors in, (B, outputs) out."""
+
+from ebm_lightning.models.backbones.conv import ConvNet
+from ebm_lightning.models.backbones.igebm import IGEBMMnistNet, IGEBMNet
+from ebm_lightning.models.backbones.mlp import MLP
+from ebm_lightning.models.backbones.spectral import SpectralBound, SpectralNorm
+
+__all__ = ["MLP", "ConvNet", "IGEBMMnistNet", "IGEBMNet", "SpectralBound", "SpectralNorm"]

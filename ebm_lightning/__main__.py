@@ -1,0 +1,5 @@
+"""`python -m ebm_lightning` is `ebm`."""
+
+from ebm_lightning.cli import main
+
+main()

@@ -1,0 +1,54 @@
+"""The life of a sample buffer: its device, its checkpoint, its pictures and its age."""
+
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+
+from ebm_lightning import pictures
+from ebm_lightning.callbacks.rank_state import RankState
+from ebm_lightning.chains import SampleBuffer
+from ebm_lightning.loggers import log_picture
+
+
+class BufferCallback(RankState):
+    """Manages persistent chains: one shard per rank, saved and restored with each checkpoint, and looked at.
+
+    Logs ``buffer/age`` (phases a chain has lived, mean), ``buffer/fill`` (share of slots in use); every
+    ``every_n_steps`` steps a picture of the chains and a histogram of their ages.
+
+    Args:
+        buffer: the chains.
+        every_n_steps: training steps between pictures.
+        number: chains in a picture.
+    """
+
+    def __init__(self, buffer: SampleBuffer, every_n_steps: int = 1000, number: int = 64) -> None:
+        self.buffer, self.every_n_steps, self.number = buffer, every_n_steps, number
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return self.buffer.state_dict()
+
+    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
+        self.buffer.load_state_dict(shards, rank, world_size)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.buffer.to(trainer.strategy.root_device)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        age, alive = self.buffer.age, self.buffer.alive
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("buffer/age", age.sum() / alive.sum())
+            pl_module.log("buffer/fill", alive.float().mean())
+        if trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer)
+
+    def draw(self, trainer: L.Trainer) -> None:
+        """Sends a picture of the chains and of their ages to the loggers."""
+        ages = {"age of a chain (phases)": self.buffer.age[self.buffer.alive].float()}
+        log_picture(trainer, "chains/age", lambda: pictures.histogram(ages))
+        for name, x in self.buffer.examples(self.number).items():
+            if x.is_floating_point() and torch.isfinite(x).all():
+                log_picture(trainer, f"chains/{name}", lambda x=x: pictures.picture(x))

@@ -1,0 +1,46 @@
+"""Periodic checkpoints of a run, counted in steps."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from ebm_lightning import checkpoints
+from ebm_lightning.runs import RunFolder
+
+
+class RunCheckpoint(Checkpoint):
+    """Writes ``checkpoints/step=<step>.ckpt`` every so many steps and at the last step, and keeps the newest few.
+
+    Args:
+        every_n_steps: training steps between checkpoints.
+        keep: how many are kept, at least 1; a rollback goes back to one of them.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, keep: int = 3) -> None:
+        if every_n_steps < 1 or keep < 1:
+            raise ValueError(f"RunCheckpoint(every_n_steps={every_n_steps}, keep={keep}): expected both to be at least 1")
+        self.every_n_steps, self.keep = every_n_steps, keep
+        self._saved_at = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets checkpoints of a future that a rollback has abandoned."""
+        self._saved_at = trainer.global_step
+        for path in RunFolder(trainer.default_root_dir).checkpoints():
+            if checkpoints.step_of(path) > trainer.global_step:
+                trainer.strategy.remove_checkpoint(path)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step == trainer.max_steps or trainer.should_stop
+        if due and step != self._saved_at:
+            folder = Path(trainer.default_root_dir) / "checkpoints"
+            trainer.save_checkpoint(folder / f"step={step:08d}{checkpoints.SUFFIX}")
+            self._saved_at = step
+            if trainer.is_global_zero:
+                RunFolder(trainer.default_root_dir).event("checkpoint", step=step)
+            for old in RunFolder(trainer.default_root_dir).checkpoints()[: -self.keep]:
+                trainer.strategy.remove_checkpoint(old)

@@ -1,0 +1,120 @@
+"""Checkpoints that are whole or absent: atomic files, one side file per rank, loaded without running code."""
+
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+SUFFIX = ".ckpt"
+
+
+def side_folder(path: str | Path) -> Path:
+    """The folder of the per-rank side files of a checkpoint."""
+    return Path(f"{path}.ranks")
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """Writes beside the target, flushes to the disk and renames: a reader sees the old file or the whole new one.
+
+    Raises OSError in one sentence where the disk is full; the half-written file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as fault:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are whole: "
+            "make room and run the same command again"
+        ) from fault
+
+
+def load(path: str | Path, map_location: Any = None) -> dict[str, Any]:
+    """Reads a checkpoint of this library: tensors and plain values only (``weights_only=True``).
+
+    Raises ValueError where the file is absent, damaged, or not a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no checkpoint {path}: expected a file that a run of this library wrote")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as fault:
+        raise ValueError(f"{path} is damaged or no checkpoint of tensors ({_reason(fault)}): use another one") from fault
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is no checkpoint of this library: it holds no state_dict; use another one")
+    return content
+
+
+def check_weights(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming what differs, where a state dict belongs to another module."""
+    own = module.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is not in this model" for name in state if name not in own]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and isinstance(value, torch.Tensor) and state[name].shape != value.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ValueError(
+            f"the checkpoint belongs to another model ({'; '.join(faults[:3])}{more}): "
+            "use one that this configuration wrote"
+        )
+
+
+def step_of(path: Path) -> int:
+    """The training step of a checkpoint ``step=<step>.ckpt``."""
+    return int(path.stem.removeprefix("step="))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint and of its side files can be read back."""
+    return all(_readable(file) for file in (path, *sorted(side_folder(path).glob("*.pt"))))
+
+
+def remove(path: str | Path) -> None:
+    """Removes a checkpoint together with its side files."""
+    Path(path).unlink(missing_ok=True)
+    shutil.rmtree(side_folder(path), ignore_errors=True)
+
+
+class RankCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint I/O with whole-or-absent files and side files per rank."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        save_atomically(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        checkpoint = load(path, map_location)
+        shards = sorted(side_folder(path).glob("*.pt"))
+        checkpoint["rank_states"] = [torch.load(shard, map_location="cpu", weights_only=True) for shard in shards]
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        remove(path)
+
+
+def _readable(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _reason(fault: BaseException) -> str:
+    """The first sentence of an error, or its kind where it says nothing."""
+    text = str(fault).strip().split("\n")[0].rstrip(".")
+    return text[:160] or type(fault).__name__

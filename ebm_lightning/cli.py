@@ -1,0 +1,77 @@
+"""The command `ebm`. This file imports no torch, so that help and mistakes in the command answer at once."""
+
+import os
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
+
+  ebm fit -c CONFIG.yaml            train; the same command continues a run that was interrupted
+  ebm validate RUN                  energies of the validation data under a trained run
+  ebm test RUN                      the run's evaluation protocols on the test data
+  ebm sample RUN --number 64 --steps 500
+                                    draw fresh samples: a PNG grid and an .npz
+
+RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
+Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
+--print_config prints the whole configuration, COMMAND --help every option.
+EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_MODE=online sends to W&B,
+EBM_DEBUG=1 shows the traceback of an error.
+"""
+
+COMMANDS = ("fit", "validate", "test", "sample")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command; a mistake ends it with one sentence on standard error and a non-zero exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+    elif arguments[0] == "--version":
+        from ebm_lightning import __version__
+
+        print(f"ebm_lightning {__version__}")
+    elif arguments[0] not in COMMANDS:
+        _fail(f"there is no command {arguments[0]!r}: expected one of {', '.join(COMMANDS)}")
+    else:
+        _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        arguments = _name_the_run(arguments)
+        from ebm_lightning import commands
+
+        commands.main(arguments)
+    except (ValueError, OSError, RuntimeError) as fault:
+        if os.environ.get("EBM_DEBUG") or not _is_for_users(fault):
+            raise
+        _fail(str(fault))
+
+
+def _name_the_run(arguments: list[str]) -> list[str]:
+    """`ebm test RUN ...` is `ebm test -c RUN/config.yaml --run RUN ...`."""
+    from ebm_lightning.runs import RunFolder
+
+    command, *rest = arguments
+    if rest and not rest[0].startswith("-"):
+        folder = RunFolder(rest[0])
+        folder.config()
+        return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
+    missing = [file for flag, file in zip(rest, rest[1:], strict=False) if flag in ("-c", "--config") and not Path(file).is_file()]
+    if missing:
+        raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
+    if command != "fit" and not {"-h", "--help"} & set(rest):
+        raise ValueError(f"`ebm {command}` needs a run folder: give the one that `ebm fit` printed")
+    return arguments
+
+
+def _is_for_users(fault: Exception) -> bool:
+    """ValueError and OSError speak to users; of the RuntimeErrors only a divergence does."""
+    return isinstance(fault, ValueError | OSError) or type(fault).__name__ == "Diverged"
+
+
+def _fail(sentence: str) -> None:
+    print(f"ebm: error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,194 @@
+"""What the commands of `ebm` do: configuration by LightningCLI, one folder per run, continuation without a flag."""
+
+import logging
+import os
+import sys
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+import ebm_lightning.chains
+import ebm_lightning.data
+import ebm_lightning.distributions
+import ebm_lightning.models
+import ebm_lightning.objectives
+import ebm_lightning.samplers  # noqa: F401  (what is imported can be named in YAML without its path)
+from ebm_lightning import checkpoints, trainer
+from ebm_lightning.callbacks.checkpoint import RunCheckpoint
+from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
+from ebm_lightning.callbacks.randomness import TrainingRandomness
+from ebm_lightning.callbacks.samples import SamplePictures
+from ebm_lightning.evaluation import Protocol
+from ebm_lightning.loggers import RunLogger
+from ebm_lightning.mistakes import Parser
+from ebm_lightning.module import EBM
+from ebm_lightning.runs import RunFolder, command_line, default_folder
+
+
+def main(arguments: list[str]) -> None:
+    """Parses the arguments of one command and runs it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    sys.argv[1:] = arguments  # where Lightning looks for them, and what it starts further processes with
+    ExperimentCLI(
+        EBM,
+        L.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        trainer_class=trainer.Trainer,
+        trainer_defaults=trainer.DEFAULTS,
+        parser_class=Parser,
+        seed_everything_default=0,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI in which a run is a folder and `fit` continues whatever that folder holds."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        loaders = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        skipped = loaders | {"ckpt_path", "weights_only", "verbose"}
+        every = {"fit": skipped, "validate": skipped, "test": skipped, "sample": loaders}
+        return {sys.argv[1]: every[sys.argv[1]]}  # a parser takes a second to build: only the one that is needed
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="The run folder; null names it by the configuration."
+        )
+        parser.add_argument(
+            "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
+        )
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(DivergenceGuard, "guard")
+        parser.add_lightning_class_args(SamplePictures, "samples")
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the folder of this run; `fit` claims it for its configuration."""
+        self._dump_config()
+        config = self.config_dump
+        files = [str(path) for path in self._get(self.config, "config") or []]
+        self.folder = RunFolder(config["run"] or default_folder(config, files))
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            self.folder.claim({key: value for key, value in config.items() if key != "run"}, command_line())
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        logger = self._loggers() if self.subcommand == "fit" else False
+        made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
+        if self.subcommand == "test":
+            made.callbacks.extend(self._get(self.config_init, "evaluation"))
+        return made
+
+    def fit(self, model: EBM, datamodule: L.LightningDataModule) -> None:
+        """Trains to ``max_steps`` from the newest whole checkpoint, going back where the guard asks for it."""
+        with self.folder.lock() if rank_zero_only.rank == 0 else nullcontext():
+            while True:
+                start = self._checkpoint(self._rolled_back)
+                if start is not None and self._is_complete(start):
+                    break
+                try:
+                    self.trainer.fit(self.model, self.datamodule, ckpt_path=start)
+                    break
+                except Diverged as fault:
+                    self._go_back(fault)
+            if rank_zero_only.rank == 0:
+                self._conclude()
+
+    def validate(self, model: EBM, datamodule: L.LightningDataModule) -> None:
+        """Energies of the validation data."""
+        self.trainer.validate(model, datamodule, ckpt_path=self._trained())
+
+    def test(self, model: EBM, datamodule: L.LightningDataModule) -> None:
+        """The evaluation protocols of the run on the test data."""
+        self.trainer.test(model, datamodule, ckpt_path=self._trained(), verbose=False)
+
+    def sample(self, model: EBM, datamodule: L.LightningDataModule, number: int, steps: int, seed: int) -> None:
+        """Fresh samples of the trained run."""
+        self._load_weights(self._trained())
+        print("\n".join(str(file) for file in self.trainer.sample(model, datamodule, number, steps, seed)))
+
+    _rolled_back = 0
+
+    def _go_back(self, fault: Diverged) -> None:
+        """Everything anew, to start from an earlier checkpoint with another random stream; or the fault itself."""
+        guard = next(c for c in self.trainer.callbacks if isinstance(c, DivergenceGuard))
+        if guard.rolled_back >= guard.rollbacks:
+            raise fault
+        self._rolled_back = guard.rolled_back + 1
+        if rank_zero_only.rank == 0:
+            self.folder.event("rollback", number=self._rolled_back, reason=str(fault))
+            print(f"rollback {self._rolled_back} of {guard.rollbacks}: {fault}", file=sys.stderr)
+        self._set_seed()
+        self.instantiate_classes()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, DivergenceGuard):
+                callback.rolled_back = self._rolled_back
+            elif isinstance(callback, TrainingRandomness):
+                callback.reseed(self._rolled_back)
+
+    def _checkpoint(self, back: int = 0) -> Path | None:
+        """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""
+        whole = (path for path in reversed(self.folder.checkpoints()) if self._is_whole(path))
+        found = list(islice(whole, max(back, 1)))
+        return found[-1] if found else None
+
+    def _is_whole(self, path: Path) -> bool:
+        whole = checkpoints.is_whole(path)
+        if not whole:
+            rank_zero_warn(f"the checkpoint {path} is damaged; the one before it is used")
+        return whole
+
+    def _is_complete(self, start: Path) -> bool:
+        """Whether the run has taken all its steps; its weights are loaded then."""
+        step = checkpoints.step_of(start)
+        if step < self.trainer.max_steps:
+            return False
+        print(f"this run is complete: {step} of {self.trainer.max_steps} steps are done")
+        self._load_weights(start)
+        return True
+
+    def _load_weights(self, path: Path) -> None:
+        state = checkpoints.load(path)["state_dict"]
+        checkpoints.check_weights(self.model, state)
+        self.model.load_state_dict(state)
+
+    def _trained(self) -> Path:
+        path = self._checkpoint()
+        if path is None:
+            raise ValueError(f"the run {self.folder.path} has no checkpoint: train it first with `ebm fit`")
+        return path
+
+    def _conclude(self) -> None:
+        """Draws the final samples and says where everything is."""
+        self.folder.event("end", step=self.trainer.global_step)
+        rows = {"run": self.folder.path, "metrics": self.folder.path / "metrics.csv"}
+        if self.model.sampler is not None:
+            pictures = next(c for c in self.trainer.callbacks if isinstance(c, SamplePictures))
+            rows["samples"] = self.trainer.sample(self.model, self.datamodule, 64, pictures.steps)[0]
+        print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))
+
+    def _loggers(self) -> list[Logger]:
+        mode = os.environ.get("WANDB_MODE", "offline")
+        loggers: list[Logger] = [RunLogger(str(self.folder.path))]
+        if mode != "disabled" and rank_zero_only.rank == 0:
+            wandb_logger = WandbLogger(
+                project="ebm_lightning",
+                name=self.folder.path.name,
+                group=self.folder.experiment,
+                id=self.folder.id,
+                save_dir=self.folder.path,
+                offline=mode != "online",
+                job_type="train",
+                config=self.config_dump,
+            )
+            loggers.append(wandb_logger)
+        return loggers

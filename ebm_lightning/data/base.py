@@ -1,0 +1,211 @@
+"""The DataModule: splits, shards and devices, the same for every kind of data."""
+
+import abc
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import Bounded, State
+from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.randomness import mix
+from ebm_lightning.data.sources import Source
+
+Split = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of a source, by number (n,), int64, on the CPU."""
+
+    source: Source
+    rows: Tensor
+
+
+class DataModule(L.LightningDataModule, Bounded):
+    """Data for training, validation and test, in batches ``{"x": float32 (B, ...), "y": int64 (B,)}`` on the device.
+
+    ``y`` is there where the data have labels. Validation examples are held out of the training set by a split of its
+    own seed. Training order and randomness follow from ``seed``; the randomness of evaluation follows from
+    ``split_seed``, so that every model and every run is judged on the same draws.
+
+    Subclasses define ``shape`` and ``load``, and ``prepare`` where stored rows are not what the model sees. They set
+    ``classes`` and ``bounds`` where there are any.
+
+    Args:
+        batch_size: Examples per batch and rank.
+        valid: How much of the training set to hold out: a number of examples, or a share below 1.
+        split_seed: Of the held-out choice, and of the randomness in evaluation.
+        seed: Of training order and randomness; None takes the run's (``seed_everything``), or 0.
+        memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
+        max_train: Train on this many examples only, for smoke runs.
+
+    Raises:
+        ValueError: Where a number is out of range, or a split or batch asks for more examples than there are.
+    """
+
+    classes: int | None = None
+
+    def __init__(
+        self,
+        batch_size: int,
+        *,
+        valid: int | float,
+        split_seed: int,
+        seed: int | None,
+        memory_gb: float,
+        max_train: int | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if batch_size < 1:
+            raise ValueError(f"{name}(batch_size={batch_size}): expected 1 or more examples per batch")
+        if valid < 0 or (isinstance(valid, float) and valid >= 1):
+            raise ValueError(f"{name}(valid={valid}): expected a whole number of examples or a share in [0, 1)")
+        if memory_gb < 0:
+            raise ValueError(f"{name}(memory_gb={memory_gb}): expected 0 or more")
+        if max_train is not None and max_train < 1:
+            raise ValueError(f"{name}(max_train={max_train}): expected 1 or more examples, or null for all")
+        self.batch_size, self.valid, self.split_seed, self.seed = batch_size, valid, split_seed, seed
+        self.memory_gb, self.max_train = memory_gb, max_train
+        self._moved: dict[tuple[int, torch.device], Source] = {}
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one x, without the batch axis; known before the data are read."""
+
+    @abc.abstractmethod
+    def load(self) -> tuple[Subset, Subset]:
+        """Reads the data: the rows for training and validation together, and those for test. Called once."""
+
+    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
+        """Turns stored rows, which carry the rider ``index``, into a batch for the model. A hook; by default {x, y}.
+
+        All randomness comes from ``generator``, on the device of the batch; ``train`` says whether the batch is to be
+        learned from, and so whether to augment it.
+        """
+        return {name: batch[name] for name in ("x", "y") if name in batch}
+
+    def train_stream(
+        self,
+        length: int,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> TrainStream:
+        """The ``length`` training batches of a whole run, for one rank of ``world``; no trainer is needed.
+
+        ``seed`` None takes this module's.
+        """
+        split, device = self._splits["train"], torch.device(device)
+        return TrainStream(
+            self._placed(split.source, device),
+            split.rows,
+            self.batch_size,
+            length,
+            self._run_seed() if seed is None else seed,
+            partial(self.prepare, train=True),
+            rank=rank,
+            world=world,
+            device=device,
+        )
+
+    def eval_loader(
+        self, split: Split, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+    ) -> EvalLoader:
+        """One pass over a split as evaluation sees it: in order, without augmentation, the same every time."""
+        part, device = self._splits[split], torch.device(device)
+        return EvalLoader(
+            self._placed(part.source, device),
+            part.rows,
+            self.batch_size,
+            self.split_seed,
+            partial(self.prepare, train=False),
+            rank=rank,
+            world=world,
+            device=device,
+        )
+
+    def tensors(self, split: Split) -> State:
+        """A whole split as evaluation sees it, {x, y}: the batches of ``eval_loader``, joined.
+
+        On the trainer's device where one is attached, else on the CPU. Raises ValueError where the split is empty.
+        """
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        batches = list(self.eval_loader(split, device=device))
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+    def train_dataloader(self) -> TrainStream:
+        """The training batches of the trainer's run. Raises ValueError where ``max_steps`` is not set."""
+        trainer = self._attached()
+        if trainer.max_steps == -1:
+            raise ValueError("runs are counted in steps: set trainer.max_steps")
+        return self.train_stream(
+            trainer.max_steps * trainer.accumulate_grad_batches,
+            # Ranks that have seeded themselves apart must still agree on one order.
+            seed=trainer.strategy.broadcast(self._run_seed()),
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            device=trainer.strategy.root_device,
+        )
+
+    def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
+        """The validation batches; an empty list, and so no validation, where nothing is held out."""
+        return self._eval_dataloader("valid") if len(self._splits["valid"].rows) else []
+
+    def test_dataloader(self) -> EvalLoader:
+        """The test batches."""
+        return self._eval_dataloader("test")
+
+    @cached_property
+    def _splits(self) -> dict[Split, Subset]:
+        """Read once, held out by a permutation of the seed ``split_seed``."""
+        train, test = self.load()
+        total = len(train.rows)
+        held_out = math.floor(self.valid * total) if isinstance(self.valid, float) else self.valid
+        if held_out >= total:
+            raise ValueError(
+                f"{type(self).__name__}(valid={self.valid}) holds out {held_out} of {total} training examples: "
+                "expected fewer, so that some are left to train on"
+            )
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.split_seed)))
+        rows = train.rows[order]
+        end = None if self.max_train is None else held_out + self.max_train
+        return {
+            "train": Subset(train.source, rows[held_out:end]),
+            "valid": Subset(train.source, rows[:held_out]),
+            "test": test,
+        }
+
+    def _eval_dataloader(self, split: Split) -> EvalLoader:
+        trainer = self._attached()
+        return self.eval_loader(
+            split, rank=trainer.global_rank, world=trainer.world_size, device=trainer.strategy.root_device
+        )
+
+    def _placed(self, source: Source, device: torch.device) -> Source:
+        """The source on the device if it fits, moved there once and shared by the splits."""
+        key = id(source), device
+        if key not in self._moved:
+            self._moved[key] = source.to(device, int(self.memory_gb * 1e9))
+        return self._moved[key]
+
+    def _attached(self) -> L.Trainer:
+        if self.trainer is None:
+            raise ValueError(
+                f"{type(self).__name__} is not attached to a trainer: pass it to trainer.fit(datamodule=...), "
+                "or use tensors, train_stream or eval_loader, which need none"
+            )
+        return self.trainer
+
+    def _run_seed(self) -> int:
+        """The seed of training; ``seed_everything`` leaves the run's in PL_GLOBAL_SEED."""
+        return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed

@@ -1,0 +1,177 @@
+"""Batches whose order and randomness follow from a seed and a position alone: resumable, sharded, repeatable.
+
+torch's global generator is neither read nor written, so that sampling noise and data are independent of each other.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import State
+from ebm_lightning.data.randomness import mix
+from ebm_lightning.data.sources import Source
+
+Prepare = Callable[[State, torch.Generator], State]
+"""Turns stored rows into a batch for the model; all its randomness comes from the generator."""
+
+_ORDER, _BATCH, _EVAL = range(3)
+
+
+class TrainStream:
+    """Shuffled training batches as one long epoch of ``length`` batches, through as many passes as that takes.
+
+    Pass ``epoch`` shows the rows in the order perm = randperm(n), a function of (seed, epoch) alone. With G = batch
+    size x world, the global batch that begins at sample s is perm[s : s + G], of which rank r takes the contiguous
+    slice perm[s + r B : s + (r + 1) B]. A remainder smaller than G is dropped, and is different in every pass. The
+    batch's randomness (augmentation, dequantisation, noise) comes from a generator on its device, seeded with
+    mix(seed, epoch, s, r).
+
+    It is stateful in Lightning's sense: the state is the position after the batch last yielded, already advanced
+    when the batch is handed out. Because the position counts samples, a run that goes on with another number of
+    ranks neither repeats nor skips a sample of the pass.
+
+    ``iter`` begins at the current position and gives ``length`` batches; a second ``iter`` goes on where the first
+    stood and does not rewind. Lightning needs both: FitLoop calls ``iter`` once after ``load_state_dict``, again
+    after every Lightning epoch (where ``limit_train_batches`` cuts the run into several), and stops by its own count
+    of steps.
+
+    Args:
+        source: Where the rows are.
+        rows: Row numbers of the training set (n,), int64, on the CPU.
+        batch_size: Examples per batch and rank.
+        length: Batches of the whole run.
+        seed: Of order and randomness.
+        prepare: Applied to every batch.
+        rank: Of this process.
+        world: Number of processes.
+        device: Where batches are made.
+
+    Raises:
+        ValueError: Where a number is out of range, or a global batch is larger than the training set.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Tensor,
+        batch_size: int,
+        length: int,
+        seed: int,
+        prepare: Prepare,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_shard(batch_size, rank, world)
+        if length < 0:
+            raise ValueError(f"TrainStream(length={length}): expected the number of batches of the run, 0 or more")
+        if batch_size * world > len(rows):
+            raise ValueError(
+                f"a batch of {batch_size} on each of {world} rank(s) needs {batch_size * world} training examples, "
+                f"but there are {len(rows)}: lower batch_size, or hold out less for validation"
+            )
+        self.source, self.rows, self.batch_size, self.length = source, rows, batch_size, length
+        self.seed, self.prepare, self.rank, self.world = seed, prepare, rank, world
+        self.device = torch.device(device)
+        self._epoch = self._samples = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[State]:
+        generator = torch.Generator(device=self.device)
+        begin = self._epoch, self._samples
+        index_lists = self._index_lists(islice(self._positions(*begin), self.length))
+        batches = self.source.batches(index_lists, self.device)
+        for (epoch, start), batch in zip(self._positions(*begin), batches, strict=False):
+            generator.manual_seed(mix(self.seed, _BATCH, epoch, start, self.rank))
+            prepared = self.prepare(batch, generator)
+            self._epoch, self._samples = epoch, start + self.batch_size * self.world
+            yield prepared
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: the pass, and how many of its samples all ranks together have consumed."""
+        return {"epoch": self._epoch, "samples": self._samples}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes to a position given by ``state_dict``, perhaps that of a run with another number of ranks."""
+        self._epoch, self._samples = state_dict["epoch"], state_dict["samples"]
+
+    def _positions(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
+        """Endlessly (pass, first sample of the global batch), from the position given."""
+        size = self.batch_size * self.world
+        while True:
+            if start + size > len(self.rows):
+                epoch, start = epoch + 1, 0
+            yield epoch, start
+            start += size
+
+    def _index_lists(self, positions: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
+        """This rank's row numbers (B,) at each position."""
+        shuffled, order = -1, self.rows
+        for epoch, start in positions:
+            if epoch != shuffled:
+                generator = torch.Generator().manual_seed(mix(self.seed, _ORDER, epoch))
+                shuffled, order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
+            first = start + self.rank * self.batch_size
+            yield order[first : first + self.batch_size]
+
+
+class EvalLoader:
+    """One pass in order over a split, the last and smaller batch included; every ``iter`` gives the same batches.
+
+    Rank r of W takes the rows r, r + W, r + 2 W, ..., so that every example is seen exactly once. The randomness of
+    batch b comes from a generator on its device, seeded with mix(seed, b, r).
+
+    Args:
+        source: Where the rows are.
+        rows: Row numbers of the split (n,), int64, on the CPU.
+        batch_size: Examples per batch and rank.
+        seed: Of the randomness.
+        prepare: Applied to every batch.
+        rank: Of this process.
+        world: Number of processes.
+        device: Where batches are made.
+
+    Raises:
+        ValueError: Where a number is out of range, or there are fewer rows than ranks.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Tensor,
+        batch_size: int,
+        seed: int,
+        prepare: Prepare,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_shard(batch_size, rank, world)
+        if len(rows) < world:
+            raise ValueError(f"{len(rows)} example(s) cannot be shared among {world} ranks: use a larger split")
+        self.source, self.batch_size, self.seed, self.prepare, self.rank = source, batch_size, seed, prepare, rank
+        self.index_lists = torch.split(rows[rank::world], batch_size)
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.index_lists)
+
+    def __iter__(self) -> Iterator[State]:
+        generator = torch.Generator(device=self.device)
+        for number, batch in enumerate(self.source.batches(self.index_lists, self.device)):
+            generator.manual_seed(mix(self.seed, _EVAL, number, self.rank))
+            yield self.prepare(batch, generator)
+
+
+def _check_shard(batch_size: int, rank: int, world: int) -> None:
+    """Raises ValueError where the sizes describe no shard."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected 1 or more examples per batch")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank={rank}, world={world}: expected 0 <= rank < world")

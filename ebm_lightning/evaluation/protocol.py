@@ -1,0 +1,96 @@
+"""A protocol: one named measurement of a trained run, taken by `ebm test` and stored with its settings."""
+
+import abc
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import lightning.pytorch as L
+from PIL import Image
+
+from ebm_lightning.core import EnergyModel
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.module import EBM
+from ebm_lightning.randomness import isolated
+from ebm_lightning.runs import RunFolder, environment, write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A number with its standard error, None where none is known."""
+
+    value: float
+    standard_error: float | None = None
+
+
+@dataclasses.dataclass
+class Findings:
+    """What a protocol found: measurements by name, and pictures by name."""
+
+    measurements: dict[str, Measurement]
+    pictures: dict[str, Image.Image] = dataclasses.field(default_factory=dict)
+
+
+class Protocol(L.Callback):
+    """One measurement of a trained run. Final subclasses are dataclasses: their fields are the protocol's settings.
+
+    The findings go to ``evaluation/<protocol>.json`` and ``.png`` of the run folder, with the settings and where they
+    come from, and to the terminal. Published numbers differ by protocol more than by method.
+    """
+
+    untrained: EnergyModel
+
+    @abc.abstractmethod
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        """Measures on the test split; random numbers come from a stream seeded by 0."""
+
+    @property
+    def id(self) -> str:
+        """Name and settings of the protocol, as they are printed beside its numbers."""
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings().items())
+        return f"{type(self).__name__}({settings})"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Keeps the model as it was before training, for comparison: the weights are loaded after this hook."""
+        assert isinstance(pl_module, EBM)
+        self.untrained = copy.deepcopy(pl_module.model)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, EBM)
+        with isolated(0):
+            findings = self.measure(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+        run = RunFolder(trainer.default_root_dir)
+        folder = run.path / "evaluation"
+        folder.mkdir(exist_ok=True)
+        name = type(self).__name__
+        for suffix, image in findings.pictures.items():
+            image.save(folder / f"{name}-{suffix}.png")
+        record = {
+            "protocol": self.id,
+            "settings": self._settings(),
+            "split": "test",
+            "measurements": {key: dataclasses.asdict(found) for key, found in findings.measurements.items()},
+            "step": trainer.global_step,
+            "seed": run.config()["seed_everything"],
+            "training_minutes": round(run.minutes(), 1),
+            "environment": environment(),
+        }
+        write_atomically(folder / f"{name}.json", json.dumps(record, indent=1))
+        print(f"\n{self.id}")
+        for key, found in findings.measurements.items():
+            spread = f" +- {found.standard_error:.2g}" if found.standard_error is not None else ""
+            print(f"  {key:40} {found.value:10.4f}{spread}")
+
+    def _settings(self) -> dict[str, Any]:
+        own = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: _plain(getattr(self, field.name)) for field in own}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON and people read it."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,12 @@
+"""Mistakes in a configuration, said in one sentence."""
+
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are ValueErrors of one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(message)

@@ -1,0 +1,143 @@
+"""EBM: the one LightningModule. It wires the positive phase, the negative phase and their comparison."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from ebm_lightning import checkpoints
+from ebm_lightning.callbacks.buffer import BufferCallback
+from ebm_lightning.chains import DataChains, SampleBuffer
+from ebm_lightning.core import Bounded, Chains, EnergyModel, Objective, Sampler, State, Terms, run
+
+
+class EBM(L.LightningModule):
+    """Trains an energy model by comparing what the world shows with what the model imagines.
+
+    One training step: ``pos = model.complete(batch)``; ``neg = sample_negatives(pos)``;
+    ``objective(model, pos, neg)["loss"]`` is descended. It knows no method by name.
+
+    Args:
+        model: the energy.
+        objective: how the two phases are compared.
+        sampler: the Markov kernel of the negative phase; None where the objective needs no samples.
+        steps: transitions of the sampler in one negative phase, at least 1.
+        backprop: how many of the last transitions stay in the autograd graph: 0 for SGLD, 1 for improved CD, ``steps``
+            for an energy-based transformer.
+        chains: where the negative phase starts; None starts at the data (CD).
+        optimizer: makes the optimizer from the parameters; None is Adam with torch's defaults.
+        scheduler: makes the learning-rate scheduler from the optimizer; it is stepped once per training step.
+        eval_sampling: whether the model is in eval mode during the negative phase (no dropout, no moving statistics).
+
+    Raises:
+        ValueError: where ``steps`` < 1, ``backprop`` lies outside 0..steps, or the sampler's bounds differ from the
+            data's.
+    """
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        objective: Objective,
+        sampler: Sampler | None = None,
+        steps: int = 1,
+        backprop: int = 0,
+        chains: Chains | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        eval_sampling: bool = True,
+    ) -> None:
+        super().__init__()
+        if steps < 1 or not 0 <= backprop <= steps:
+            raise ValueError(f"EBM(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
+        self.model, self.objective, self.sampler = model, objective, sampler
+        self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
+        self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
+
+    def setup(self, stage: str) -> None:
+        """Refuses a sampler that clamps to another interval than the data lies in."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        clamp = self.sampler.bounds if self.sampler else None
+        if isinstance(data, Bounded) and clamp is not None and data.bounds != clamp:
+            raise ValueError(
+                f"{type(self.sampler).__name__} clamps to {clamp}, but the values of {type(data).__name__} lie in "
+                f"{data.bounds}: give both the same bounds"
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses, in words, the weights of another model."""
+        checkpoints.check_weights(self, checkpoint["state_dict"])
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """A sample buffer brings the callback that manages its life, so that PCD cannot silently turn into CD."""
+        return [BufferCallback(self.chains)] if isinstance(self.chains, SampleBuffer) else []
+
+    def training_step(self, batch: State, batch_idx: int) -> Terms:
+        """Positive phase, negative phase, comparison; Lightning descends ``["loss"]``."""
+        pos = self.model.complete(batch)
+        neg = self.sample_negatives(pos)
+        terms = self.objective(self.model, pos, neg)
+        watched = {name: term.detach() for name, term in terms.items()}
+        self._log_terms("train", watched)
+        return {**watched, "loss": terms["loss"]}
+
+    def sample_negatives(self, pos: State) -> State | None:
+        """The hook for negative-sample generation: what the model imagines in answer to ``pos``, or None."""
+        if self.sampler is None:
+            return None
+        start = self.chains.start(pos, self.sampler.free)
+        neg, info = self.imagine(start, self.steps, self.backprop)
+        self.chains.finish(neg)
+        self._log_terms("sampler", info)
+        return neg
+
+    def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, State]:
+        """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
+        assert self.sampler is not None
+        was_training = self.model.training
+        self.model.train(was_training and not self.eval_sampling)
+        try:
+            # Parametrized weights (spectral norm) are computed once per phase where they are constant in it.
+            with parametrize.cached() if self.eval_sampling and not backprop else nullcontext():
+                return run(self.sampler, self.model, start, steps, backprop)
+        finally:
+            self.model.train(was_training)
+
+    def validation_step(self, batch: State, batch_idx: int) -> None:
+        self._evaluate("valid", batch)
+
+    def test_step(self, batch: State, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._logs_now:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+    def _evaluate(self, stage: str, batch: State) -> None:
+        """Energies of held-out data; for an objective without samples, its terms as well."""
+        pos = self.model.complete(batch)
+        n = len(next(iter(pos.values())))
+        if self.sampler is None:
+            terms = self.objective(self.model, pos, None)
+            self.log_dict({f"{stage}/{name}": term.detach() for name, term in terms.items()}, batch_size=n)
+        self.log(f"{stage}/energy_data", self.model.energy(pos).detach().mean(), batch_size=n, sync_dist=True)
+
+    @property
+    def _logs_now(self) -> bool:
+        """Whether this step is logged: a log call costs more than a small model's whole step."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def _log_terms(self, prefix: str, terms: dict[str, Tensor]) -> None:
+        if self._trainer is not None and self._logs_now:
+            for name, term in terms.items():
+                self.log(f"{prefix}/{name}", term, prog_bar=name == "gap" or (name == "loss" and "gap" not in terms))

@@ -1,0 +1,81 @@
+"""Pictures of samples and energies, as PIL images."""
+
+import io
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ebm_lightning.core import Bounds
+
+
+def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None) -> Image.Image:
+    """Whatever shows a batch of positions: a grid for images, a scatter plot for points of the plane.
+
+    Args:
+        x: (B, C, H, W) with 1 or 3 channels, (B, H, W), (B, H*H) for a square image, or (B, 2).
+        bounds: the values of black and white; None takes the extremes of ``x``.
+        columns: images in a row; None makes the grid square.
+
+    Raises:
+        ValueError: where ``x`` has none of these shapes.
+    """
+    x = x.detach().float().cpu()
+    if x.ndim == 2 and x.shape[1] == 2:
+        return _scatter(x)
+    if x.ndim == 2 and math.isqrt(x.shape[1]) ** 2 == x.shape[1]:
+        x = x.view(len(x), 1, math.isqrt(x.shape[1]), -1)
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}")
+    return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
+
+
+def histogram(values: dict[str, Tensor], bins: int = 50) -> Image.Image:
+    """Histograms over one common axis, one for each named set of numbers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    finite = {name: v.detach().float().cpu().flatten() for name, v in values.items()}
+    everything = torch.cat(list(finite.values()))
+    low, high = float(everything.min()), float(everything.max())
+    edges = torch.linspace(low, high if high > low else low + 1, bins + 1).tolist()
+    for name, v in finite.items():
+        axes.hist(v.tolist(), bins=edges, density=True, alpha=0.55, label=name)
+    axes.set_ylabel("density")
+    axes.legend(frameon=False)
+    return _render(figure)
+
+
+def _grid(x: Tensor, bounds: Bounds, columns: int) -> Image.Image:
+    low, high = bounds
+    levels = ((x - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
+    scale = max(1, 56 // x.shape[-1])
+    tiles = levels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    n, channels, height, width = tiles.shape
+    rows, gap = math.ceil(n / columns), 2
+    canvas = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 128, dtype=torch.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[:, top : top + height, left : left + width] = tile
+    pixels = canvas.permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+
+
+def _scatter(x: Tensor) -> Image.Image:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(x[:, 0].tolist(), x[:, 1].tolist(), s=4, linewidths=0)
+    axes.set_aspect("equal")
+    return _render(figure)
+
+
+def _render(figure: object) -> Image.Image:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)  # type: ignore[attr-defined]
+    return Image.open(stream)

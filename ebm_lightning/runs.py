@@ -1,0 +1,228 @@
+"""A run is a folder: one configuration, one id, its checkpoints, numbers and pictures. Imports no torch."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Config = dict[str, Any]
+
+FREE_KEYS = (
+    "run",
+    "checkpoint",
+    "samples",
+    "evaluation",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.enable_checkpointing",
+    "trainer.profiler",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "trainer.val_check_interval",
+    "trainer.limit_val_batches",
+)
+"""What may change when a run continues: how long it lasts, where it runs, how it is watched; never what it computes."""
+
+PACKAGES = ("ebm_lightning", "torch", "lightning", "torchmetrics", "jsonargparse", "wandb", "datasets", "scikit-learn", "numpy")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``config.yaml`` (the whole resolved configuration), ``environment.json``, ``run_id``, ``metrics.csv``,
+    ``events.jsonl``, ``checkpoints/``, ``samples/``, ``evaluation/``, ``wandb/``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment: the folder that holds its runs."""
+        return self.path.absolute().parent.name
+
+    @property
+    def id(self) -> str:
+        """The id of this run, the same in W&B however often it continues; made and kept at the first call."""
+        file = self.path / "run_id"
+        if not file.exists():
+            file.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5))
+        return file.read_text().strip()
+
+    def config(self) -> Config:
+        """The configuration this run was started with. Raises ValueError where the folder holds no run."""
+        if not self.config_file.is_file():
+            raise ValueError(f"{self.path} is no run folder: it holds no config.yaml; give the folder that `ebm fit` printed")
+        loaded: Config = yaml.safe_load(self.config_file.read_text())
+        return loaded
+
+    def claim(self, config: Config, command: list[str]) -> None:
+        """Makes the folder this configuration's own, or checks that it is.
+
+        Raises ValueError, saying what differs, where it belongs to another configuration.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.config_file.exists():
+            different = differences(self.config(), config)
+            if different:
+                shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+                raise ValueError(
+                    f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
+                    "folder for this one, or name a new one"
+                )
+        else:
+            write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
+        self.event("start", command=command, environment=environment())
+        if not (self.path / "environment.json").exists():
+            write_atomically(self.path / "environment.json", json.dumps(environment(with_diff=True), indent=1))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder for one process; a killed process lets go. Raises ValueError where another holds it."""
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as fault:
+                raise ValueError(f"another process is writing the run {self.path}: wait for it, or end it first") from fault
+            yield
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints by step, oldest first, whether whole or not."""
+        return sorted((self.path / "checkpoints").glob("step=*.ckpt"))
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Appends what happened to events.jsonl, with the time in seconds since the epoch."""
+        with (self.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 2), "event": kind, **details}) + "\n")
+
+    def minutes(self) -> float:
+        """Wall time of training over all its starts, each counted to its last event, in minutes."""
+        total, begun, last = 0.0, None, 0.0
+        for event in self.events():
+            if event["event"] == "start":
+                total += last - begun if begun is not None else 0.0
+                begun = event["time"]
+            last = event["time"]
+        return (total + (last - begun if begun is not None else 0.0)) / 60
+
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that happened to this run, oldest first."""
+        file = self.path / "events.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def default_folder(config: Config, config_files: list[str]) -> Path:
+    """``runs/<experiment>/<name>-<hash>``: named by the configuration, so that the same command finds its run again.
+
+    ``EBM_RUNS`` names another root than ``runs``.
+    """
+    source = Path(config_files[0]).absolute() if config_files else Path("unnamed/run")
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    return Path(os.environ.get("EBM_RUNS", "runs")) / source.parent.name / f"{source.stem}-{digest}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What makes a run this run: the flattened configuration without :data:`FREE_KEYS`."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    }
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """How two configurations differ in what makes a run this run, as sentences ``key: old -> new``."""
+    before, after = identity(old), identity(new)
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def environment(with_diff: bool = False) -> dict[str, Any]:
+    """Versions, hardware and source of this process; with ``with_diff`` the uncommitted changes too."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain")),
+    }
+    slurm = {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
+    return facts | ({"slurm": slurm} if slurm else {}) | ({"diff": git("diff", "HEAD")} if with_diff else {})
+
+
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints about the source of this library, or None outside a checkout."""
+    if shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def command_line() -> list[str]:
+    """The command this process was started with."""
+    return ["ebm", *sys.argv[1:]]

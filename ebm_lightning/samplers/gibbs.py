@@ -1,0 +1,65 @@
+"""Sweeps over the blocks of a model that knows its conditionals: by draws (Gibbs) or by means (mean field)."""
+
+from dataclasses import dataclass
+
+from ebm_lightning.core import EnergyModel, Info, Sampler, State
+
+
+def _check_blocks(sampler: Sampler) -> None:
+    if not sampler.free or len(set(sampler.free)) < len(sampler.free):
+        raise ValueError(
+            f"{type(sampler).__name__}(free={sampler.free!r}): expected the names of the blocks in the order of the "
+            "sweep, each once, such as ('h', 'v')"
+        )
+
+
+@dataclass(frozen=True)
+class Gibbs(Sampler):
+    """One Gibbs sweep: every block in turn is drawn from p(block | the rest); p is invariant.
+
+    For a restricted Boltzmann machine Gibbs(("h", "v")) from data is one step of CD-1. A block that is drawn before
+    anything reads it need not be in the state. Info: none, for ``run`` reports the drift of every block.
+    Geman & Geman (1984); Hinton (2002) for CD-k.
+
+    Args:
+        free: the blocks, in the order in which they are drawn.
+
+    Raises:
+        ValueError: where ``free`` is empty or names a block twice; at a step, where the model has no conditional.
+    """
+
+    free: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_blocks(self)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        for block in self.free:
+            state = {**state, block: model.conditional(block, state).sample()}
+        return state, {}
+
+
+@dataclass(frozen=True)
+class MeanField(Sampler):
+    """One mean-field sweep: every block in turn is set to its mean given the others' means; deterministic.
+
+    Each update lowers the variational free energy of the factorised posterior, so the sweeps settle in a fixed point.
+    Info: none, for ``run`` reports the drift of every block.
+    Peterson & Anderson (1987); Salakhutdinov & Hinton (2009) for deep Boltzmann machines.
+
+    Args:
+        free: the blocks, in the order in which they are set.
+
+    Raises:
+        ValueError: where ``free`` is empty or names a block twice; at a step, where the model has no conditional.
+    """
+
+    free: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_blocks(self)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        for block in self.free:
+            state = {**state, block: model.conditional(block, state).mean}
+        return state, {}

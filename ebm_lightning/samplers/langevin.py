@@ -1,0 +1,199 @@
+"""Langevin dynamics: the coupled unadjusted chain, the decoupled one of deep energy models, and the exact MALA."""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad
+
+
+def _only_block(sampler: Sampler) -> str:
+    """The name of the one variable a gradient sampler moves.
+
+    Raises ValueError where ``sampler.free`` does not name exactly one.
+    """
+    if len(sampler.free) != 1:
+        raise ValueError(
+            f"{type(sampler).__name__}(free={sampler.free!r}) moves exactly one variable: name one, such as ('x',), "
+            "and leave the others clamped"
+        )
+    return sampler.free[0]
+
+
+def _position(sampler: Sampler, model: EnergyModel, state: State) -> tuple[str, Tensor]:
+    """(block, x): the name and the value (B, ...) of the one variable a gradient sampler moves.
+
+    Raises ValueError where the energy has no such variable, or the state does not hold it.
+    """
+    block = _only_block(sampler)
+    if block not in model.variables or block not in state:
+        raise ValueError(
+            f"{type(sampler).__name__} moves {block!r}, but {type(model).__name__} is an energy over {model.variables} "
+            f"and the state holds {sorted(state)}: name one of both in free"
+        )
+    return block, state[block]
+
+
+def _report(energy: Tensor, grad: Tensor) -> Info:
+    """``energy``, the mean of the energies (B,), and ``grad_norm``, the mean Euclidean norm of dE/dx (B, ...)."""
+    norms = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1)
+    return {"energy": energy.detach().mean(), "grad_norm": norms.mean()}
+
+
+@dataclass(frozen=True)
+class Langevin(Sampler):
+    """Unadjusted Langevin dynamics: x <- x - s dE/dx + sqrt(2 s T) N(0, 1), with step size s and temperature T.
+
+    As s -> 0 the chain's law tends to p^(1/T), that is, exp(-E/T) normalised; at finite s it is biased by O(s). On a
+    standard normal, at T = 1, the chain's own variance is 1 / (1 - s/2). T = 0 is gradient descent.
+    Info: ``energy`` and ``grad_norm`` where the step begins. Roberts & Tweedie (1996).
+
+    Args:
+        step_size: s > 0, in units of the variable squared per unit of energy.
+        temperature: T >= 0.
+        free: the one variable that moves, shape (B, ...).
+
+    Raises:
+        ValueError: where ``step_size`` <= 0, ``temperature`` < 0, or ``free`` does not name exactly one variable.
+    """
+
+    step_size: float
+    _: KW_ONLY
+    temperature: float = 1.0
+    free: tuple[str, ...] = ("x",)
+
+    def __post_init__(self) -> None:
+        _only_block(self)
+        if not (self.step_size > 0 and self.temperature >= 0):
+            raise ValueError(
+                f"Langevin(step_size={self.step_size}, temperature={self.temperature}): expected step_size > 0 and "
+                "temperature >= 0"
+            )
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        block, x = _position(self, model, state)
+        grad, energy = energy_grad(model, state, block)
+        noise = math.sqrt(2 * self.step_size * self.temperature) * torch.randn_like(x)
+        return {**state, block: x - self.step_size * grad + noise}, _report(energy, grad)
+
+
+@dataclass(frozen=True)
+class SGLD(Sampler):
+    """Langevin dynamics of deep energy models, noise decoupled from the step: x <- x - step_size dE/dx + noise N(0, 1).
+
+    This is :class:`Langevin` at the temperature noise^2 / (2 step_size): without clip and bounds, and for small steps,
+    its law is near p^(1/temperature), not p. Each of the published settings lies far below temperature 1, where chains
+    are nearer to descent than to draws from the model:
+
+    | source                                    | step_size | noise | clip | bounds  | noise_first | temperature |
+    |-------------------------------------------|-----------|-------|------|---------|-------------|-------------|
+    | IGEBM, CIFAR-10 (Du & Mordatch 2019)      | 10        | 0.005 | 0.01 | (0, 1)  | yes         | 1.25e-6     |
+    | JEM (Grathwohl et al. 2020)               | 1         | 0.01  | none | none    | no          | 5e-5        |
+    | JEM++ (Yang & Ji 2021), SADA-JEM (2023)   | 1         | 0     | 1    | (-1, 1) | -           | 0           |
+    | improved CD, CIFAR-10 (Du et al. 2021)    | 100       | 0.001 | none | (0, 1)  | yes         | 5e-9        |
+    | UvA deep-learning tutorial 8, MNIST       | 10        | 0.005 | 0.03 | (-1, 1) | yes         | 1.25e-6     |
+
+    These are the settings of the released code. JEM++ moves in proximal inner steps of 0.2 each; improved CD takes step
+    500 on CelebA; the UvA tutorial also clamps between the noise and the gradient. JEM writes x + df/dx with f = -E.
+    Info: ``energy`` and ``grad_norm`` (before clipping) where the gradient is taken, and ``clip_share``, the share of
+    clipped gradient elements, where ``clip`` is set.
+
+    Args:
+        step_size: factor of the gradient, > 0, in units of the variable squared per unit of energy.
+        noise: standard deviation of the noise of one step, >= 0, in units of the variable.
+        clip: every element of the gradient is clipped to [-clip, clip]; None leaves it as it is.
+        bounds: the interval to which positions are clamped at the end of a step; None leaves them unbounded.
+        noise_first: whether the noise is added before the gradient is taken, which is then taken at the noised position
+            (IGEBM), or after it (JEM).
+        free: the one variable that moves, shape (B, ...).
+
+    Raises:
+        ValueError: where ``step_size`` <= 0, ``noise`` < 0, ``clip`` <= 0, ``bounds`` are not (low, high) with
+            low < high, or ``free`` does not name exactly one variable.
+    """
+
+    step_size: float
+    _: KW_ONLY
+    noise: float
+    clip: float | None = None
+    bounds: Bounds | None = None
+    noise_first: bool = False
+    free: tuple[str, ...] = ("x",)
+
+    def __post_init__(self) -> None:
+        _only_block(self)
+        if not (self.step_size > 0 and self.noise >= 0):
+            raise ValueError(
+                f"SGLD(step_size={self.step_size}, noise={self.noise}): expected step_size > 0 and noise >= 0"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"SGLD(clip={self.clip}): expected a number > 0, or None for no clipping")
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"SGLD(bounds={self.bounds}): expected (low, high) with low < high, or None")
+
+    @property
+    def temperature(self) -> float:
+        """noise^2 / (2 step_size): the temperature at which the coupled chain would take the same step."""
+        return self.noise**2 / (2 * self.step_size)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        block, x = _position(self, model, state)
+        if self.noise_first:
+            x = self._noised(x)
+        grad, energy = energy_grad(model, {**state, block: x}, block)
+        info = _report(energy, grad)
+        if self.clip is not None:
+            info["clip_share"] = (grad.detach().abs() > self.clip).to(grad.dtype).mean()
+            grad = grad.clamp(-self.clip, self.clip)
+        x = x - self.step_size * grad
+        if not self.noise_first:
+            x = self._noised(x)
+        if self.bounds is not None:
+            x = x.clamp(*self.bounds)
+        return {**state, block: x}, info
+
+    def _noised(self, x: Tensor) -> Tensor:
+        return x + self.noise * torch.randn_like(x) if self.noise > 0 else x
+
+
+@dataclass(frozen=True)
+class MALA(Sampler):
+    """Metropolis-adjusted Langevin: the proposal of :class:`Langevin` at temperature 1, accepted so that p stays.
+
+    y = x - s dE(x) + sqrt(2 s) z is taken with probability min(1, p(y) q(x|y) / (p(x) q(y|x))), where
+    log q(x|y) = -|z - sqrt(s/2) (dE(x) + dE(y))|^2 / 2 and log q(y|x) = -|z|^2 / 2, up to the same constant.
+    Positions are unbounded. An acceptance near 0.57 is the efficient one in high dimension (Roberts & Rosenthal 1998).
+    Info: ``energy`` where the step ends, ``grad_norm`` where it begins, ``accept``, the share of accepted proposals.
+    Roberts & Tweedie (1996).
+
+    Args:
+        step_size: s > 0, in units of the variable squared per unit of energy.
+        free: the one variable that moves, shape (B, ...).
+
+    Raises:
+        ValueError: where ``step_size`` <= 0, or ``free`` does not name exactly one variable.
+    """
+
+    step_size: float
+    _: KW_ONLY
+    free: tuple[str, ...] = ("x",)
+
+    def __post_init__(self) -> None:
+        _only_block(self)
+        if not self.step_size > 0:
+            raise ValueError(f"MALA(step_size={self.step_size}): expected a number > 0")
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        (block, x), s = _position(self, model, state), self.step_size
+        grad_x, energy_x = energy_grad(model, state, block)
+        z = torch.randn_like(x)
+        y = x - s * grad_x + math.sqrt(2 * s) * z
+        grad_y, energy_y = energy_grad(model, {**state, block: y}, block)
+        back = z - math.sqrt(s / 2) * (grad_x + grad_y)
+        log_ratio = energy_x - energy_y + (z.square() - back.square()).detach().flatten(1).sum(1) / 2
+        accepted = torch.rand_like(log_ratio).log() < log_ratio
+        end = torch.where(accepted.view(-1, *[1] * (x.ndim - 1)), y, x)
+        energy = torch.where(accepted, energy_y, energy_x)
+        return {**state, block: end}, {**_report(energy, grad_x), "accept": accepted.to(log_ratio.dtype).mean()}

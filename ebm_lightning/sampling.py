@@ -1,0 +1,79 @@
+"""Fresh chains from a trained module: what `ebm sample`, the pictures during training and the protocols draw."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ebm_lightning.chains import NoiseChains, SampleBuffer
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.core import Noise, State, trajectory
+from ebm_lightning.distributions import UniformNoise
+from ebm_lightning.module import EBM
+from ebm_lightning.pictures import picture
+
+
+def birth_noise(module: EBM) -> Noise:
+    """Where a chain of this module is born: the noise of its chains, or uniform over what its sampler clamps to."""
+    if isinstance(module.chains, SampleBuffer | NoiseChains):
+        return module.chains.noise
+    bounds = module.sampler.bounds if module.sampler else None
+    return UniformNoise(*(bounds or (0.0, 1.0)))
+
+
+def blank(data: DataModule, number: int, device: torch.device) -> State:
+    """A batch that says the shape of the data and nothing else: zeros, and labels dealt in turn where there are any."""
+    batch = {"x": torch.zeros(number, *data.shape, device=device)}
+    if data.classes:
+        batch["y"] = torch.arange(number, device=device) % data.classes
+    return batch
+
+
+@torch.no_grad()
+def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
+    """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, whose clamped variables it keeps.
+
+    The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
+    """
+    if module.sampler is None:
+        raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
+    was_training = module.training
+    module.eval()
+    state = NoiseChains(birth_noise(module)).start(module.model.complete(pos), module.sampler.free)
+    walk = islice(trajectory(module.sampler, module.model, state), steps)
+    for state, _ in tqdm(walk, total=steps, desc="sampling", unit="step", disable=not progress, leave=False):  # noqa: B020
+        pass
+    module.train(was_training)
+    return state
+
+
+def energies(module: EBM, pos: State, batch_size: int = 500) -> Tensor:
+    """E of every example of ``pos``, in batches, in eval mode; shape (N,), on the CPU."""
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        n = len(next(iter(pos.values())))
+        parts = [
+            module.model.energy(module.model.complete({k: v[i : i + batch_size].to(module.device) for k, v in pos.items()}))
+            for i in range(0, n, batch_size)
+        ]
+    module.train(was_training)
+    return torch.cat(parts).float().cpu()
+
+
+def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Path]:
+    """Writes final states as ``<name>.png`` (where they can be drawn) and ``<name>.npz`` with their energies."""
+    assert module.sampler is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for block in module.sampler.free:
+        if block in module.model.variables:
+            files.append(folder / f"{name}{'' if block == 'x' else f'-{block}'}.png")
+            picture(state[block], module.sampler.bounds).save(files[-1])
+    arrays = {key: value.cpu().numpy() for key, value in state.items()}
+    files.append(folder / f"{name}.npz")
+    np.savez_compressed(files[-1], energy=energies(module, state).numpy(), **arrays)
+    return files

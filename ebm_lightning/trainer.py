@@ -1,0 +1,72 @@
+"""Lightning's Trainer with the settings that energy-based models need, and checkpoints of every rank's state."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+
+from ebm_lightning import checkpoints
+from ebm_lightning.callbacks.randomness import TrainingRandomness
+from ebm_lightning.callbacks.rank_state import RankState
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.module import EBM
+from ebm_lightning.randomness import isolated
+from ebm_lightning.sampling import blank, fresh_chains, save_samples
+
+DEFAULTS: dict[str, Any] = {
+    "inference_mode": False,  # sampling needs gradients in validation and test too
+    "use_distributed_sampler": False,  # the DataModules deal the batches to the ranks themselves
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,  # runs are counted in steps: validation every val_check_interval steps
+    "val_check_interval": 1000,
+}
+"""What differs from Lightning's own defaults."""
+
+
+class Trainer(L.Trainer):
+    """A Trainer whose checkpoints hold every rank's chains and random streams, written whole or not at all.
+
+    Takes the arguments of :class:`lightning.pytorch.Trainer`; :data:`DEFAULTS` says which defaults differ. Runs are
+    counted in steps: give ``max_steps``.
+    """
+
+    @functools.wraps(L.Trainer.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**DEFAULTS, **kwargs})
+        self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
+        self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws
+
+    def save_checkpoint(
+        self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
+    ) -> None:
+        """Writes a checkpoint: first the side file of each rank, then, when all are there, rank 0's main file."""
+        shard = {c.state_key: c.rank_state_dict() for c in self.callbacks if isinstance(c, RankState)}  # type: ignore[attr-defined]
+        folder = checkpoints.side_folder(filepath)
+        checkpoints.save_atomically(shard, folder / f"{self.global_rank:05d}.pt")
+        self.strategy.barrier("Trainer.save_checkpoint: side files")
+        super().save_checkpoint(filepath, bool(weights_only), storage_options)
+
+    def sample(
+        self, model: EBM, datamodule: DataModule, number: int = 64, steps: int = 500, seed: int = 0
+    ) -> list[Path]:
+        """Draws fresh chains from noise into ``samples/`` of the run folder: a picture and an .npz.
+
+        The .npz holds every variable of the final states and their energies; labels are dealt in turn.
+
+        Args:
+            model: the trained module.
+            datamodule: says the shape of a sample and how many classes there are.
+            number: how many samples are drawn, at least 1.
+            steps: transitions of each chain, at least 1.
+            seed: of the chains' random numbers.
+
+        Returns:
+            The files written, the picture first.
+        """
+        if number < 1 or steps < 1:
+            raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
+        model.to(self.strategy.root_device)
+        with isolated(seed):
+            state = fresh_chains(model, blank(datamodule, number, model.device), steps, progress=True)
+            return save_samples(model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps")

@@ -1,0 +1,47 @@
+"""One seed, one thread, no network, no account: the same numbers wherever the suite runs."""
+
+import os
+
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebm_lightning.cli import main
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def ebm(tmp_path, monkeypatch, capsys):
+    """Runs `ebm` in this process, with its runs below tmp_path; returns (exit status, standard output and error)."""
+    monkeypatch.setenv("EBM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("EBM_DEBUG", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["ebm"])
+        try:
+            main([str(argument) for argument in arguments])
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return call
+
+
+@pytest.fixture
+def tiny() -> Path:
+    """A complete configuration that takes 12 steps in a second: SGLD, a buffer, EMA and a schedule."""
+    return Path(__file__).parent / "tiny.yaml"

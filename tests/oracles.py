@@ -1,0 +1,163 @@
+"""What the tests compare with: enumeration, counts against probabilities, and tiny instances of the shipped models."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.models import (
+    BernoulliRBM,
+    ConditionalDeepEnergy,
+    DeepEnergy,
+    DoubleWell,
+    Gaussian,
+    GaussianMixture,
+    Ising,
+)
+from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet
+
+FALSE_ALARM = 1e-6
+"""The probability with which one statistical check fails although the code is right."""
+
+
+def bits(n: int, low: float = 0.0) -> Tensor:
+    """All vectors of n binary units, ``low`` or 1, float64 (2^n, n); the last unit changes fastest."""
+    return torch.tensor(list(itertools.product((low, 1.0), repeat=n)), dtype=torch.float64)
+
+
+@torch.no_grad()
+def log_partition(model: EnergyModel, states: State) -> Tensor:
+    """log sum exp(-E) over the enumerated states."""
+    return torch.logsumexp(-model.energy(states), 0)
+
+
+@torch.no_grad()
+def probabilities(model: EnergyModel, states: State) -> Tensor:
+    """p of each of the enumerated states, which are all there are."""
+    return torch.softmax(-model.energy(states), 0)
+
+
+def index_of(draws: Tensor) -> Tensor:
+    """The row of ``bits(n)`` that each binary vector (B, n) is; a unit is on where it is positive."""
+    n = draws.shape[1]
+    return ((draws > 0).long() * 2 ** torch.arange(n - 1, -1, -1)).sum(1)
+
+
+def assert_counts(counts: Tensor, p: Tensor, false_alarm: float = FALSE_ALARM) -> None:
+    """Pearson's chi-square test of counts (cells,) of independent draws against their probabilities p (cells,).
+
+    Cells that expect fewer than 5 draws are pooled into one, where the chi-square law would not hold.
+    """
+    expected = p.double() * counts.sum()
+    small = expected < 5
+    observed = torch.cat([counts[~small].double(), counts[small].sum()[None].double()])
+    expected = torch.cat([expected[~small], expected[small].sum()[None]])
+    if expected[-1] < 5:
+        assert len(expected) > 2, "too few draws for a chi-square test: every cell expects fewer than 5"
+        observed = torch.cat([observed[:-2], observed[-2:].sum()[None]])
+        expected = torch.cat([expected[:-2], expected[-2:].sum()[None]])
+    statistic = float(((observed - expected).square() / expected).sum())
+    threshold = float(stats.chi2.isf(false_alarm, len(expected) - 1))
+    assert statistic < threshold, f"chi-square {statistic:.1f} of {len(expected) - 1} degrees exceeds {threshold:.1f}"
+
+
+def assert_means(draws: Tensor, expected: Tensor, false_alarm: float = FALSE_ALARM) -> None:
+    """The means of independent draws (n, ...) against their expectations (...), within z standard errors.
+
+    z is the normal quantile at the false-alarm rate, shared out over the numbers compared (Bonferroni).
+    """
+    error = draws.std(0) / math.sqrt(len(draws))
+    z = float(stats.norm.isf(false_alarm / (2 * expected.numel())))
+    off = ((draws.mean(0) - expected).abs() / error).max()
+    assert off < z, f"a mean is {float(off):.2f} standard errors off, expected less than {z:.2f}"
+
+
+@torch.no_grad()
+def unit_probabilities(energy: Callable[[State], Tensor], state: State, block: str, low: float = 0.0) -> Tensor:
+    """p(unit = 1 | everything else) = sigmoid(E_off - E_on), unit by unit, in the shape of the block.
+
+    Off is ``low`` (0 for binary units, -1 for spins); the other units of the block stay as they are in ``state``.
+    """
+    out = torch.empty_like(state[block])
+    for unit in range(out[0].numel()):
+        off, on = state[block].clone(), state[block].clone()
+        off.flatten(1)[:, unit], on.flatten(1)[:, unit] = low, 1.0
+        out.flatten(1)[:, unit] = torch.sigmoid(energy({**state, block: off}) - energy({**state, block: on}))
+    return out
+
+
+def perturbed(model: EnergyModel) -> EnergyModel:
+    """The model in float64 and eval mode, every parameter moved, so that no zero of the start hides a term."""
+    model = model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def normal(name: str, *shape: int) -> Callable[[int], State]:
+    """A factory of states of one float64 variable from N(0, 1)."""
+    return lambda n: {name: torch.randn(n, *shape, dtype=torch.float64)}
+
+
+def binary(*variables: tuple[str, int], low: float = 0.0) -> Callable[[int], State]:
+    """A factory of states of binary vectors, fair coins of ``low`` and 1, float64."""
+    return lambda n: {name: torch.randint(0, 2, (n, width)).double() * (1 - low) + low for name, width in variables}
+
+
+def spins(side: int) -> Callable[[int], State]:
+    """A factory of states of the two colours of an Ising lattice."""
+    shape = (side, side // 2)
+    return lambda n: {name: torch.randint(0, 2, (n, *shape)).double() * 2 - 1 for name in ("even", "odd")}
+
+
+def labelled(*shape: int, classes: int) -> Callable[[int], State]:
+    """A factory of states of a float64 x from N(0, 1) and an integer label y."""
+    return lambda n: {"x": torch.randn(n, *shape, dtype=torch.float64), "y": torch.randint(0, classes, (n,))}
+
+
+class Case(NamedTuple):
+    """A tiny instance of a shipped model: float64, in eval mode, and a factory of states of n examples."""
+
+    name: str
+    model: Callable[[], EnergyModel]
+    state: Callable[[int], State]
+
+
+TINY_STAGES = ((4, 2), (6, 1))
+
+ENERGIES: list[Case] = [
+    Case("gaussian", lambda: Gaussian([1.0, -2.0], [[2.0, 0.6], [0.6, 0.5]]).double(), normal("x", 2)),
+    Case(
+        "mixture",
+        lambda: GaussianMixture([[-1.0, 0.0], [1.0, 0.5], [0.0, 2.0]], 0.5, [0.5, 0.3, 0.2]).double(),
+        normal("x", 2),
+    ),
+    Case("double_well", lambda: DoubleWell(dim=3, barrier=2.0, tilt=0.3), normal("x", 3)),
+    Case("ising", lambda: Ising(side=4, coupling=0.3, field=0.1), spins(4)),
+    Case("rbm", lambda: perturbed(BernoulliRBM(5, 3, weight_std=1.0)), binary(("v", 5))),
+    Case("mlp", lambda: perturbed(DeepEnergy(MLP(4, [6, 5]))), normal("x", 2, 2)),
+    Case(
+        "conv",
+        lambda: perturbed(DeepEnergy(ConvNet(widths=(3, 4), features=5, size=8, stem_padding=2))),
+        normal("x", 1, 8, 8),
+    ),
+    Case("igebm", lambda: perturbed(DeepEnergy(IGEBMNet(2, 4, TINY_STAGES, dropout=0.5))), normal("x", 2, 8, 8)),
+    Case(
+        "igebm_conditional",
+        lambda: perturbed(ConditionalDeepEnergy(IGEBMNet(2, 4, TINY_STAGES, classes=3, activation=nn.SiLU()))),
+        labelled(2, 8, 8, classes=3),
+    ),
+    Case("igebm_mnist", lambda: perturbed(DeepEnergy(IGEBMMnistNet(width=2, size=10))), normal("x", 1, 10, 10)),
+    Case(
+        "igebm_mnist_conditional",
+        lambda: perturbed(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8))),
+        labelled(1, 8, 8, classes=3),
+    ),
+]
+"""One case for every shipped energy, for the shared property tests."""

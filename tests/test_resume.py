@@ -1,0 +1,132 @@
+"""A run that was interrupted ends with the weights of one that was not, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebm_lightning import checkpoints
+from ebm_lightning.callbacks.checkpoint import RunCheckpoint
+from ebm_lightning.runs import RunFolder
+
+
+class PowerCut(RuntimeError):
+    pass
+
+
+def _final(run: Path) -> dict:
+    newest = RunFolder(run).checkpoints()[-1]
+    content = torch.load(newest, weights_only=True)
+    shard = torch.load(checkpoints.side_folder(newest) / "00000.pt", weights_only=True)
+    content["shard"] = {key: value for key, value in shard.items() if "Buffer" in key}
+    return content
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "shard", "global_step")
+"""Weights, their average, optimizer, schedule, chains: all that a run is at its end."""
+
+PERSISTENT = ()
+FIFO_UINT8 = (
+    "--model.init_args.chains.init_args.replacement=FIFO",
+    "--model.init_args.chains.init_args.storage=Uint8Storage",
+    "--model.init_args.chains.init_args.keep=[y]",
+)
+SHORT_RUN = ("--model.init_args.chains=NoiseChains",)
+
+
+def _cut_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
+    whole = RunCheckpoint.on_train_batch_end
+
+    def hook(self, trainer, *rest):
+        if trainer.global_step == step:
+            raise PowerCut
+        whole(self, trainer, *rest)
+
+    monkeypatch.setattr(RunCheckpoint, "on_train_batch_end", hook)
+
+
+@pytest.mark.parametrize("variant", [PERSISTENT, FIFO_UINT8, SHORT_RUN], ids=["persistent", "fifo", "short-run"])
+def test_a_run_cut_at_any_step_ends_bit_for_bit_as_if_nothing_had_happened(
+    variant, ebm, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
+    straight, cut = tmp_path / "x" / "straight", tmp_path / "x" / "cut"
+    assert ebm("fit", "-c", tiny, "--run", straight, *variant)[0] == 0
+    for step in (3, 6, 8, 11):  # before the first checkpoint, after it, at one, and after the schedule moved
+        with monkeypatch.context() as patch:
+            _cut_at(patch, step)
+            with pytest.raises(PowerCut):
+                ebm("fit", "-c", tiny, "--run", cut, *variant)
+    assert ebm("fit", "-c", tiny, "--run", cut, *variant)[0] == 0
+    ours, theirs = _final(cut), _final(straight)
+    for key in KEPT:
+        assert _equal(ours[key], theirs[key]), key
+    starts = [event for event in RunFolder(cut).events() if event["event"] == "start"]
+    assert len(starts) == 5
+    assert RunFolder(cut).id != RunFolder(straight).id
+
+
+def test_more_steps_continue_a_finished_run(ebm, tiny: Path, tmp_path: Path) -> None:
+    longer, twice = tmp_path / "x" / "longer", tmp_path / "x" / "twice"
+    assert ebm("fit", "-c", tiny, "--run", longer)[0] == 0
+    assert ebm("fit", "-c", tiny, "--run", twice, "--trainer.max_steps", 7)[0] == 0
+    assert ebm("fit", "-c", tiny, "--run", twice)[0] == 0
+    assert all(_equal(_final(longer)[key], _final(twice)[key]) for key in KEPT)
+    status, said = ebm("fit", "-c", tiny, "--run", twice)
+    assert status == 0
+    assert "this run is complete: 12 of 12 steps" in said
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(ebm, tiny: Path, tmp_path: Path) -> None:
+    straight, damaged = tmp_path / "x" / "straight", tmp_path / "x" / "damaged"
+    assert ebm("fit", "-c", tiny, "--run", straight)[0] == 0
+    assert ebm("fit", "-c", tiny, "--run", damaged, "--trainer.max_steps", 8)[0] == 0
+    newest = RunFolder(damaged).checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
+    assert all(_equal(_final(straight)[key], _final(damaged)[key]) for key in KEPT)
+
+
+def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, tiny: Path) -> None:
+    """A real process, killed between two checkpoints; a second one in the folder meanwhile is refused."""
+    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--trainer.max_steps", "400"]
+    command += ["--checkpoint.every_n_steps", "50", "--samples.every_n_steps", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    finals = []
+    for root in ("straight", "killed"):
+        place = {**environment, "EBM_RUNS": str(tmp_path / root)}
+        if root == "killed":
+            process = subprocess.Popen(command, env=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _wait_for_checkpoint(tmp_path / root)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            (run,) = (tmp_path / root).glob("*/*")
+            assert checkpoints.step_of(RunFolder(run).checkpoints()[-1]) < 400
+        subprocess.run(command, env=place, check=True, capture_output=True)
+        (run,) = (tmp_path / root).glob("*/*")
+        finals.append(_final(run))
+    assert all(_equal(finals[0][key], finals[1][key]) for key in KEPT)
+
+
+def _wait_for_checkpoint(root: Path) -> None:
+    for _ in range(600):
+        for file in root.glob("*/*/events.jsonl"):
+            if any(json.loads(line)["event"] == "checkpoint" for line in file.read_text().splitlines()):
+                return
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint within 30 s")
