@@ -1,4 +1,4 @@
-"""Energy-based models in PyTorch Lightning: one set of contracts from Boltzmann machines to energy-based transformers."""
+"""Energy-based models in PyTorch Lightning: one set of contracts for the whole family."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -50,7 +50,9 @@ def load(path: str | Path, map_location: Any = None) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as fault:
-        raise ValueError(f"{path} is damaged or no checkpoint of tensors ({_reason(fault)}): use another one") from fault
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of tensors ({_reason(fault)}): use another one"
+        ) from fault
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is no checkpoint of this library: it holds no state_dict; use another one")
     return content

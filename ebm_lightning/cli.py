@@ -59,7 +59,11 @@ def _name_the_run(arguments: list[str]) -> list[str]:
         folder = RunFolder(rest[0])
         folder.config()
         return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
-    missing = [file for flag, file in zip(rest, rest[1:], strict=False) if flag in ("-c", "--config") and not Path(file).is_file()]
+    missing = [
+        file
+        for flag, file in zip(rest, rest[1:], strict=False)
+        if flag in ("-c", "--config") and not Path(file).is_file()
+    ]
     if missing:
         raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
     if command != "fit" and not {"-h", "--help"} & set(rest):

@@ -59,6 +59,15 @@ class EnergyModel(nn.Module):
             )
         return cast(Tensor, self(**{name: state[name] for name in self.variables}))
 
+    def value(self, state: State, name: str) -> Tensor:
+        """The value of one of this model's variables. Raises ValueError where the model or the state has no such name."""
+        if name not in self.variables or name not in state:
+            raise ValueError(
+                f"{name!r} is to be moved or scored, but {type(self).__name__} is an energy over {self.variables} and "
+                f"the state holds {sorted(state)}: name a variable of both"
+            )
+        return state[name]
+
     def complete(self, batch: State) -> State:
         """Positive phase: turns a batch of data into a full state. A hook; by default the data is the state."""
         return batch
@@ -88,7 +97,7 @@ class Conditional(abc.ABC):
 
 
 class Noise(abc.ABC):
-    """A fixed distribution over one variable: where chains begin, and what noise-contrastive estimation compares with."""
+    """A fixed distribution over one variable: where chains begin, what noise-contrastive estimation compares with."""
 
     @abc.abstractmethod
     def sample(self, like: Tensor) -> Tensor:
@@ -108,6 +117,16 @@ class Sampler(Bounded):
 
     free: tuple[str, ...]
 
+    @property
+    def block(self) -> str:
+        """The one free variable of a gradient sampler. Raises ValueError where ``free`` does not name exactly one."""
+        if len(self.free) != 1:
+            raise ValueError(
+                f"{type(self).__name__}(free={self.free!r}) moves exactly one variable: name one, such as ('x',), "
+                "and leave the others clamped"
+            )
+        return self.free[0]
+
     @abc.abstractmethod
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         """One transition from ``state``; clamped tensors come back as the same objects."""
@@ -118,7 +137,7 @@ class Chains(abc.ABC):
 
     @abc.abstractmethod
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        """The state in which the negative phase starts, for a positive phase ``pos``; the free variables are detached."""
+        """The state in which the negative phase starts, for a positive phase ``pos``; nothing in it has a graph."""
 
     @abc.abstractmethod
     def finish(self, end: State) -> None:
@@ -142,7 +161,7 @@ def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, T
     differentiable = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         state = {name: value.clone() if value.is_inference() else value for name, value in state.items()}
-        x = state[block]
+        x = model.value(state, block)
         if not (differentiable and x.requires_grad):
             x = x.detach().requires_grad_()
         energy = model.energy({**state, block: x})
@@ -157,12 +176,10 @@ def trajectory(sampler: Sampler, model: EnergyModel, state: State) -> Iterator[t
         yield state, info
 
 
-def run(
-    sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0
-) -> tuple[State, Info]:
+def run(sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
     """``steps`` transitions, of which the last ``backprop`` stay in the autograd graph (0: SGLD; steps: EBT).
 
-    The info is the mean over the steps of what the sampler reports, and for every free variable
+    The info is the mean over the steps of what the sampler reports, and for every free variable of the start
     ``drift_<name>``, the mean over the batch of the Euclidean distance between its start and its end.
     Raises ValueError where ``steps`` < 1 or ``backprop`` lies outside 0..steps.
     """
@@ -175,7 +192,7 @@ def run(
         infos.append(info)
     with torch.no_grad():
         summary = {name: torch.stack([info[name].detach() for info in infos]).mean() for name in infos[0]}
-        for name in sampler.free:
-            moved = (end[name] - state[name]).float().flatten(1)
+        for name in [name for name in sampler.free if name in state]:
+            moved = (end[name] - state[name]).float().reshape(len(state[name]), -1)
             summary[f"drift_{name}"] = torch.linalg.vector_norm(moved, dim=1).mean()
     return end, summary

@@ -1,6 +1,6 @@
 """Mistakes in a configuration, said in one sentence."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 

@@ -29,7 +29,9 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
     if x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}")
+        raise ValueError(
+            f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}"
+        )
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
 
 

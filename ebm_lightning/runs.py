@@ -43,7 +43,17 @@ FREE_KEYS = (
 )
 """What may change when a run continues: how long it lasts, where it runs, how it is watched; never what it computes."""
 
-PACKAGES = ("ebm_lightning", "torch", "lightning", "torchmetrics", "jsonargparse", "wandb", "datasets", "scikit-learn", "numpy")
+PACKAGES = (
+    "ebm_lightning",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "wandb",
+    "datasets",
+    "scikit-learn",
+    "numpy",
+)
 
 
 class RunFolder:
@@ -76,7 +86,9 @@ class RunFolder:
     def config(self) -> Config:
         """The configuration this run was started with. Raises ValueError where the folder holds no run."""
         if not self.config_file.is_file():
-            raise ValueError(f"{self.path} is no run folder: it holds no config.yaml; give the folder that `ebm fit` printed")
+            raise ValueError(
+                f"{self.path} is no run folder: it holds no config.yaml; give the folder that `ebm fit` printed"
+            )
         loaded: Config = yaml.safe_load(self.config_file.read_text())
         return loaded
 
@@ -107,7 +119,9 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as fault:
-                raise ValueError(f"another process is writing the run {self.path}: wait for it, or end it first") from fault
+                raise ValueError(
+                    f"another process is writing the run {self.path}: wait for it, or end it first"
+                ) from fault
             yield
 
     def checkpoints(self) -> list[Path]:
@@ -195,7 +209,9 @@ def processor() -> str:
     """The name of the processor, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.data.base import DataModule
 from ebm_lightning.core import Noise, State, trajectory
+from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.module import EBM
 from ebm_lightning.pictures import picture
@@ -44,7 +44,7 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     module.eval()
     state = NoiseChains(birth_noise(module)).start(module.model.complete(pos), module.sampler.free)
     walk = islice(trajectory(module.sampler, module.model, state), steps)
-    for state, _ in tqdm(walk, total=steps, desc="sampling", unit="step", disable=not progress, leave=False):  # noqa: B020
+    for state, _ in tqdm(walk, total=steps, desc="sampling", unit="step", disable=not progress, leave=False):
         pass
     module.train(was_training)
     return state
@@ -57,7 +57,9 @@ def energies(module: EBM, pos: State, batch_size: int = 500) -> Tensor:
     with torch.no_grad():
         n = len(next(iter(pos.values())))
         parts = [
-            module.model.energy(module.model.complete({k: v[i : i + batch_size].to(module.device) for k, v in pos.items()}))
+            module.model.energy(
+                module.model.complete({k: v[i : i + batch_size].to(module.device) for k, v in pos.items()})
+            )
             for i in range(0, n, batch_size)
         ]
     module.train(was_training)

@@ -38,7 +38,7 @@ from ebm_lightning.data import (
     available,
     load_images,
 )
-from ebm_lightning.data.randomness import mix, uniform
+from ebm_lightning.randomness import mix, uniform
 
 Z = 4.9
 """Standard errors allowed: a two-sided false alarm of about 1e-6 per comparison."""

@@ -282,7 +282,7 @@ def test_noise_contrastive_estimation_repeats_the_clamped_variables() -> None:
 
 
 def test_noise_contrastive_accuracy_counts_what_is_told_apart() -> None:
-    """E = 50 (x - 5)^2 against noise near 0: nothing is mistaken; with the data in the noise, only the noise is right."""
+    """E = 50 (x - 5)^2 against noise near 0: nothing is mistaken; data within the noise are all mistaken for it."""
     model = Bell(mean=5.0, precision=100.0)
     objective = NoiseContrastive(GaussianNoise(0.0, 0.1))
     assert objective(model, {"x": torch.full((4, 1), 5.0, dtype=F64)}, None)["accuracy"] == 1.0
@@ -353,9 +353,9 @@ def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(object
         ),
         (
             lambda: DenoisingScoreMatching(0.1, block="z")(Quartic(), _quartic_state(), None),
-            r"DenoisingScoreMatching\(block='z'\) needs a variable of both energy and data",
+            r"'z' is to be moved or scored, but Quartic is an energy over",
         ),
-        (lambda: SlicedScoreMatching(block="z")(Quartic(), _quartic_state(), None), "SlicedScoreMatching"),
+        (lambda: SlicedScoreMatching(block="z")(Quartic(), _quartic_state(), None), "'z' is to be moved or scored"),
         (
             lambda: NoiseContrastive(GaussianNoise(), block="z")(Quartic(), _quartic_state(), None),
             r"Quartic is an energy over \('x', 'context'\)",

@@ -20,7 +20,9 @@ class RunCheckpoint(Checkpoint):
 
     def __init__(self, every_n_steps: int = 1000, keep: int = 3) -> None:
         if every_n_steps < 1 or keep < 1:
-            raise ValueError(f"RunCheckpoint(every_n_steps={every_n_steps}, keep={keep}): expected both to be at least 1")
+            raise ValueError(
+                f"RunCheckpoint(every_n_steps={every_n_steps}, keep={keep}): expected both to be at least 1"
+            )
         self.every_n_steps, self.keep = every_n_steps, keep
         self._saved_at = -1
 

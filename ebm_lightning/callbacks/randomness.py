@@ -32,7 +32,9 @@ class TrainingRandomness(RankState):
             seed_all(mix(int(os.environ.get("PL_GLOBAL_SEED", "0")), trainer.global_rank, self._salt))
             self._stream = capture()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         assert self._stream is not None
         restore(self._stream)
 

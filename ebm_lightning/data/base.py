@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ebm_lightning.core import Bounded, State
 from ebm_lightning.data.loader import EvalLoader, TrainStream
-from ebm_lightning.data.randomness import mix
 from ebm_lightning.data.sources import Source
+from ebm_lightning.randomness import mix
 
 Split = Literal["train", "valid", "test"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import State
-from ebm_lightning.data.randomness import mix
 from ebm_lightning.data.sources import Source
+from ebm_lightning.randomness import mix
 
 Prepare = Callable[[State, torch.Generator], State]
 """Turns stored rows into a batch for the model; all its randomness comes from the generator."""

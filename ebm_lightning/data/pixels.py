@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.data.randomness import uniform
+from ebm_lightning.randomness import uniform
 
 
 class PixelConvention(abc.ABC):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.randomness import mix
 from ebm_lightning.data.sources import InMemory
+from ebm_lightning.randomness import mix
 
 Points = tuple[Tensor, Tensor | None]
 """Points (N, 2), and their parts (N,) where the distribution is made of parts."""

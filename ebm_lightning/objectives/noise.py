@@ -39,12 +39,7 @@ class NoiseContrastive(Objective):
             raise ValueError(f"NoiseContrastive(ratio={self.ratio}): expected at least 1 noise draw per datum")
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        if self.block not in model.variables or self.block not in pos:
-            raise ValueError(
-                f"NoiseContrastive(block={self.block!r}) needs a variable of both energy and data, but "
-                f"{type(model).__name__} is an energy over {model.variables} and the data hold {sorted(pos)}"
-            )
-        x = pos[self.block]
+        x = model.value(pos, self.block)
         repeated = {name: pos[name].repeat_interleave(self.ratio, 0) for name in model.variables if name in pos}
         u = self.noise.sample(repeated[self.block])
         energy_data, energy_noise = model.energy(pos), model.energy({**repeated, self.block: u})

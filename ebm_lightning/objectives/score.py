@@ -3,22 +3,8 @@
 from dataclasses import KW_ONLY, dataclass
 
 import torch
-from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, Objective, State, Terms, energy_grad
-
-
-def _observed(objective: Objective, model: EnergyModel, pos: State, block: str) -> Tensor:
-    """The data (B, ...) of the one variable an objective speaks of.
-
-    Raises ValueError where the energy has no such variable, or the data do not hold it.
-    """
-    if block not in model.variables or block not in pos:
-        raise ValueError(
-            f"{type(objective).__name__}(block={block!r}) needs a variable of both energy and data, but "
-            f"{type(model).__name__} is an energy over {model.variables} and the data hold {sorted(pos)}"
-        )
-    return pos[block]
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class DenoisingScoreMatching(Objective):
             raise ValueError(f"DenoisingScoreMatching(sigma={self.sigma}): expected a number > 0")
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        x = _observed(self, model, pos, self.block)
+        x = model.value(pos, self.block)
         e = torch.randn_like(x)
         grad, energy = energy_grad(model, {**pos, self.block: x + self.sigma * e}, self.block)
         return {
@@ -89,7 +75,7 @@ class SlicedScoreMatching(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         differentiable = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            x = _observed(self, model, pos, self.block).clone().detach().requires_grad_()
+            x = model.value(pos, self.block).clone().detach().requires_grad_()
             grad, energy = energy_grad(model, {**pos, self.block: x}, self.block)
             curvature = torch.zeros_like(energy)
             for _ in range(self.projections):

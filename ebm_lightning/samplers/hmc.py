@@ -57,17 +57,10 @@ class HMC(Sampler):
             raise ValueError(
                 f"HMC(step_size={self.step_size}, leapfrog={self.leapfrog}): expected step_size > 0 and leapfrog >= 1"
             )
-        if len(self.free) != 1:
-            raise ValueError(f"HMC(free={self.free!r}) moves exactly one variable: name one, such as ('x',)")
+        _ = self.block
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        (block,) = self.free
-        if block not in model.variables or block not in state:
-            raise ValueError(
-                f"HMC moves {block!r}, but {type(model).__name__} is an energy over {model.variables} and the state "
-                f"holds {sorted(state)}: name one of both in free"
-            )
-        x = state[block]
+        block, x = self.block, model.value(state, self.block)
         grad, energy = energy_grad(model, state, block)
         p = torch.randn_like(x)
         y, p_end, _, energy_end = velocity_verlet(model, state, block, p, grad, self.step_size, self.leapfrog)

@@ -9,33 +9,6 @@ from torch import Tensor
 from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad
 
 
-def _only_block(sampler: Sampler) -> str:
-    """The name of the one variable a gradient sampler moves.
-
-    Raises ValueError where ``sampler.free`` does not name exactly one.
-    """
-    if len(sampler.free) != 1:
-        raise ValueError(
-            f"{type(sampler).__name__}(free={sampler.free!r}) moves exactly one variable: name one, such as ('x',), "
-            "and leave the others clamped"
-        )
-    return sampler.free[0]
-
-
-def _position(sampler: Sampler, model: EnergyModel, state: State) -> tuple[str, Tensor]:
-    """(block, x): the name and the value (B, ...) of the one variable a gradient sampler moves.
-
-    Raises ValueError where the energy has no such variable, or the state does not hold it.
-    """
-    block = _only_block(sampler)
-    if block not in model.variables or block not in state:
-        raise ValueError(
-            f"{type(sampler).__name__} moves {block!r}, but {type(model).__name__} is an energy over {model.variables} "
-            f"and the state holds {sorted(state)}: name one of both in free"
-        )
-    return block, state[block]
-
-
 def _report(energy: Tensor, grad: Tensor) -> Info:
     """``energy``, the mean of the energies (B,), and ``grad_norm``, the mean Euclidean norm of dE/dx (B, ...)."""
     norms = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1)
@@ -65,7 +38,7 @@ class Langevin(Sampler):
     free: tuple[str, ...] = ("x",)
 
     def __post_init__(self) -> None:
-        _only_block(self)
+        _ = self.block
         if not (self.step_size > 0 and self.temperature >= 0):
             raise ValueError(
                 f"Langevin(step_size={self.step_size}, temperature={self.temperature}): expected step_size > 0 and "
@@ -73,7 +46,7 @@ class Langevin(Sampler):
             )
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = _position(self, model, state)
+        block, x = self.block, model.value(state, self.block)
         grad, energy = energy_grad(model, state, block)
         noise = math.sqrt(2 * self.step_size * self.temperature) * torch.randn_like(x)
         return {**state, block: x - self.step_size * grad + noise}, _report(energy, grad)
@@ -123,7 +96,7 @@ class SGLD(Sampler):
     free: tuple[str, ...] = ("x",)
 
     def __post_init__(self) -> None:
-        _only_block(self)
+        _ = self.block
         if not (self.step_size > 0 and self.noise >= 0):
             raise ValueError(
                 f"SGLD(step_size={self.step_size}, noise={self.noise}): expected step_size > 0 and noise >= 0"
@@ -139,7 +112,7 @@ class SGLD(Sampler):
         return self.noise**2 / (2 * self.step_size)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = _position(self, model, state)
+        block, x = self.block, model.value(state, self.block)
         if self.noise_first:
             x = self._noised(x)
         grad, energy = energy_grad(model, {**state, block: x}, block)
@@ -181,12 +154,12 @@ class MALA(Sampler):
     free: tuple[str, ...] = ("x",)
 
     def __post_init__(self) -> None:
-        _only_block(self)
+        _ = self.block
         if not self.step_size > 0:
             raise ValueError(f"MALA(step_size={self.step_size}): expected a number > 0")
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        (block, x), s = _position(self, model, state), self.step_size
+        block, x, s = self.block, model.value(state, self.block), self.step_size
         grad_x, energy_x = energy_grad(model, state, block)
         z = torch.randn_like(x)
         y = x - s * grad_x + math.sqrt(2 * s) * z
