@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 USAGE = """\
@@ -12,6 +13,7 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
   ebm test RUN                      the run's evaluation protocols on the test data
   ebm sample RUN --number 64 --steps 500
                                     draw fresh samples: a PNG grid and an .npz
+  ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
 
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
@@ -20,7 +22,7 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-COMMANDS = ("fit", "validate", "test", "sample")
+COMMANDS = ("fit", "validate", "test", "sample", "reproduce")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,10 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> None:
     try:
-        arguments = _name_the_run(arguments)
-        from ebm_lightning import commands
+        if arguments[0] == "reproduce":
+            from ebm_lightning import experiment
 
-        commands.main(arguments)
+            experiment.main(arguments[1:])
+        else:
+            arguments = _name_the_run(arguments)
+            from ebm_lightning import commands
+
+            commands.main(arguments)
     except (ValueError, OSError, RuntimeError) as fault:
         if os.environ.get("EBM_DEBUG") or not _is_for_users(fault):
             raise
@@ -59,11 +66,8 @@ def _name_the_run(arguments: list[str]) -> list[str]:
         folder = RunFolder(rest[0])
         folder.config()
         return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
-    missing = [
-        file
-        for flag, file in zip(rest, rest[1:], strict=False)
-        if flag in ("-c", "--config") and not Path(file).is_file()
-    ]
+    configs = [file for flag, file in pairwise(rest) if flag in ("-c", "--config")]
+    missing = [file for file in configs if not Path(file).is_file()]
     if missing:
         raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
     if command != "fit" and not {"-h", "--help"} & set(rest):

@@ -6,12 +6,12 @@ import sys
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as L
-from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 import ebm_lightning.chains
 import ebm_lightning.data
@@ -26,9 +26,11 @@ from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.loggers import RunLogger
-from ebm_lightning.mistakes import Parser
+from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
 from ebm_lightning.runs import RunFolder, command_line, default_folder
+
+Kind = TypeVar("Kind", bound=L.Callback)
 
 
 def main(arguments: list[str]) -> None:
@@ -36,19 +38,24 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
     sys.argv[1:] = arguments  # where Lightning looks for them, and what it starts further processes with
-    ExperimentCLI(
-        EBM,
-        L.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        trainer_class=trainer.Trainer,
-        trainer_defaults=trainer.DEFAULTS,
-        parser_class=Parser,
-        seed_everything_default=0,
-        save_config_callback=None,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-    )
+    try:
+        ExperimentCLI(
+            EBM,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_class=trainer.Trainer,
+            trainer_defaults=trainer.DEFAULTS,
+            parser_class=Parser,
+            seed_everything_default=0,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    except ValueError as fault:
+        if "Does not validate against" not in str(fault):
+            raise
+        raise ValueError(explain(str(fault), [])) from fault
 
 
 class ExperimentCLI(LightningCLI):
@@ -78,19 +85,19 @@ class ExperimentCLI(LightningCLI):
         config = self.config_dump
         files = [str(path) for path in self._get(self.config, "config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
-        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+        if self.subcommand == "fit" and _is_first_rank():
             self.folder.claim({key: value for key, value in config.items() if key != "run"}, command_line())
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         logger = self._loggers() if self.subcommand == "fit" else False
         made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
         if self.subcommand == "test":
-            made.callbacks.extend(self._get(self.config_init, "evaluation"))
+            made.callbacks.extend(self._get(self.config_init, "evaluation"))  # type: ignore[attr-defined]
         return made
 
     def fit(self, model: EBM, datamodule: L.LightningDataModule) -> None:
         """Trains to ``max_steps`` from the newest whole checkpoint, going back where the guard asks for it."""
-        with self.folder.lock() if rank_zero_only.rank == 0 else nullcontext():
+        with self.folder.lock() if _is_first_rank() else nullcontext():
             while True:
                 start = self._checkpoint(self._rolled_back)
                 if start is not None and self._is_complete(start):
@@ -100,7 +107,7 @@ class ExperimentCLI(LightningCLI):
                     break
                 except Diverged as fault:
                     self._go_back(fault)
-            if rank_zero_only.rank == 0:
+            if _is_first_rank():
                 self._conclude()
 
     def validate(self, model: EBM, datamodule: L.LightningDataModule) -> None:
@@ -114,26 +121,31 @@ class ExperimentCLI(LightningCLI):
     def sample(self, model: EBM, datamodule: L.LightningDataModule, number: int, steps: int, seed: int) -> None:
         """Fresh samples of the trained run."""
         self._load_weights(self._trained())
-        print("\n".join(str(file) for file in self.trainer.sample(model, datamodule, number, steps, seed)))
+        print("\n".join(str(file) for file in self._draw(number, steps, seed)))
+
+    def _draw(self, number: int, steps: int, seed: int) -> list[Path]:
+        assert isinstance(self.trainer, trainer.Trainer)
+        return self.trainer.sample(self.model, self.datamodule, number, steps, seed)
+
+    def _callback(self, kind: type[Kind]) -> Kind:
+        """The callback of a kind that every run has."""
+        return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
     _rolled_back = 0
 
     def _go_back(self, fault: Diverged) -> None:
         """Everything anew, to start from an earlier checkpoint with another random stream; or the fault itself."""
-        guard = next(c for c in self.trainer.callbacks if isinstance(c, DivergenceGuard))
+        guard = self._callback(DivergenceGuard)
         if guard.rolled_back >= guard.rollbacks:
             raise fault
         self._rolled_back = guard.rolled_back + 1
-        if rank_zero_only.rank == 0:
+        if _is_first_rank():
             self.folder.event("rollback", number=self._rolled_back, reason=str(fault))
             print(f"rollback {self._rolled_back} of {guard.rollbacks}: {fault}", file=sys.stderr)
         self._set_seed()
         self.instantiate_classes()
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, DivergenceGuard):
-                callback.rolled_back = self._rolled_back
-            elif isinstance(callback, TrainingRandomness):
-                callback.reseed(self._rolled_back)
+        self._callback(DivergenceGuard).rolled_back = self._rolled_back
+        self._callback(TrainingRandomness).reseed(self._rolled_back)
 
     def _checkpoint(self, back: int = 0) -> Path | None:
         """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""
@@ -172,14 +184,14 @@ class ExperimentCLI(LightningCLI):
         self.folder.event("end", step=self.trainer.global_step)
         rows = {"run": self.folder.path, "metrics": self.folder.path / "metrics.csv"}
         if self.model.sampler is not None:
-            pictures = next(c for c in self.trainer.callbacks if isinstance(c, SamplePictures))
-            rows["samples"] = self.trainer.sample(self.model, self.datamodule, 64, pictures.steps)[0]
+            pictures = self._callback(SamplePictures)
+            rows["samples"] = self._draw(pictures.number, pictures.steps, seed=0)[0]
         print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))
 
     def _loggers(self) -> list[Logger]:
         mode = os.environ.get("WANDB_MODE", "offline")
         loggers: list[Logger] = [RunLogger(str(self.folder.path))]
-        if mode != "disabled" and rank_zero_only.rank == 0:
+        if mode != "disabled" and _is_first_rank():
             wandb_logger = WandbLogger(
                 project="ebm_lightning",
                 name=self.folder.path.name,
@@ -192,3 +204,7 @@ class ExperimentCLI(LightningCLI):
             )
             loggers.append(wandb_logger)
         return loggers
+
+
+def _is_first_rank() -> bool:
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)

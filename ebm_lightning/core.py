@@ -60,7 +60,7 @@ class EnergyModel(nn.Module):
         return cast(Tensor, self(**{name: state[name] for name in self.variables}))
 
     def value(self, state: State, name: str) -> Tensor:
-        """The value of one of this model's variables. Raises ValueError where the model or the state has no such name."""
+        """The value of one of this model's variables. Raises ValueError where model or state has no such name."""
         if name not in self.variables or name not in state:
             raise ValueError(
                 f"{name!r} is to be moved or scored, but {type(self).__name__} is an energy over {self.variables} and "

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 COLUMNS = ("time", "step", "name", "value")

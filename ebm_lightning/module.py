@@ -135,7 +135,7 @@ class EBM(L.LightningModule):
     @property
     def _logs_now(self) -> bool:
         """Whether this step is logged: a log call costs more than a small model's whole step."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def _log_terms(self, prefix: str, terms: dict[str, Tensor]) -> None:
         if self._trainer is not None and self._logs_now:

@@ -50,13 +50,13 @@ def seed_all(seed: int) -> None:
 
 
 def capture() -> dict[str, Any]:
-    """The states of all generators, as tensors and plain Python numbers (safe for ``torch.load(weights_only=True)``)."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    """The states of all generators, as tensors and plain numbers: safe for ``torch.load(weights_only=True)``."""
+    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
         "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)),
+        "numpy": (torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(gauss)),
     }
 
 

@@ -133,6 +133,11 @@ class RunFolder:
         with (self.path / "events.jsonl").open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 2), "event": kind, **details}) + "\n")
 
+    def environment(self) -> dict[str, Any]:
+        """Where and from which source this run was first started."""
+        recorded: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
+        return recorded
+
     def minutes(self) -> float:
         """Wall time of training over all its starts, each counted to its last event, in minutes."""
         total, begun, last = 0.0, None, 0.0

@@ -1,12 +1,11 @@
 """Fresh chains from a trained module: what `ebm sample`, the pictures during training and the protocols draw."""
 
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.core import Noise, State, trajectory
@@ -34,7 +33,7 @@ def blank(data: DataModule, number: int, device: torch.device) -> State:
 
 @torch.no_grad()
 def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
-    """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, whose clamped variables it keeps.
+    """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, with its clamped variables.
 
     The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
     """
@@ -43,9 +42,9 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     was_training = module.training
     module.eval()
     state = NoiseChains(birth_noise(module)).start(module.model.complete(pos), module.sampler.free)
-    walk = islice(trajectory(module.sampler, module.model, state), steps)
-    for state, _ in tqdm(walk, total=steps, desc="sampling", unit="step", disable=not progress, leave=False):
-        pass
+    walk = trajectory(module.sampler, module.model, state)
+    for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
+        state, _ = next(walk)
     module.train(was_training)
     return state
 
@@ -77,5 +76,6 @@ def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Pat
             picture(state[block], module.sampler.bounds).save(files[-1])
     arrays = {key: value.cpu().numpy() for key, value in state.items()}
     files.append(folder / f"{name}.npz")
-    np.savez_compressed(files[-1], energy=energies(module, state).numpy(), **arrays)
+    arrays["energy"] = energies(module, state).numpy()
+    np.savez_compressed(files[-1], **arrays)  # type: ignore[arg-type]
     return files

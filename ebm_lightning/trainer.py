@@ -31,7 +31,7 @@ class Trainer(L.Trainer):
     counted in steps: give ``max_steps``.
     """
 
-    @functools.wraps(L.Trainer.__init__)
+    @functools.wraps(L.Trainer.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**DEFAULTS, **kwargs})
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()

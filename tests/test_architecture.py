@@ -45,7 +45,8 @@ ALLOWED = {
     },
     "trainer": {"checkpoints", "callbacks", "data.base", "module", "randomness", "sampling"},
     "mistakes": set(),
-    "cli": {"commands", "runs"},
+    "cli": {"commands", "experiment", "runs"},
+    "experiment": {"runs"},
     "commands": {
         *("callbacks", "checkpoints", "chains", "core", "data", "distributions", "evaluation", "loggers", "mistakes"),
         *("models", "module", "objectives", "optim", "runs", "samplers", "trainer"),
@@ -65,6 +66,7 @@ NEVER = {
     "evaluation": {"wandb"},
     "runs": {"torch", "lightning", "wandb"},
     "cli": {"torch", "lightning", "wandb"},
+    "experiment": {"torch", "lightning", "wandb"},
 }
 
 

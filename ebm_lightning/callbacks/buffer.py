@@ -1,5 +1,6 @@
 """The life of a sample buffer: its device, its checkpoint, its pictures and its age."""
 
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -39,7 +40,7 @@ class BufferCallback(RankState):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         age, alive = self.buffer.age, self.buffer.alive
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("buffer/age", age.sum() / alive.sum())
             pl_module.log("buffer/fill", alive.float().mean())
         if trainer.global_step % self.every_n_steps == 0:
@@ -51,4 +52,4 @@ class BufferCallback(RankState):
         log_picture(trainer, "chains/age", lambda: pictures.histogram(ages))
         for name, x in self.buffer.examples(self.number).items():
             if x.is_floating_point() and torch.isfinite(x).all():
-                log_picture(trainer, f"chains/{name}", lambda x=x: pictures.picture(x))
+                log_picture(trainer, f"chains/{name}", partial(pictures.picture, x))

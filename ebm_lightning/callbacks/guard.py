@@ -44,7 +44,7 @@ class DivergenceGuard(L.Callback):
             self._worst[name] = torch.maximum(self._worst[name], size) if name in self._worst else size
         if trainer.global_step % self.check_every == 0:
             self.check(trainer)
-            if self.rolled_back and trainer.global_step % trainer.log_every_n_steps == 0:
+            if self.rolled_back and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
                 pl_module.log("guard/rollbacks", float(self.rolled_back))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

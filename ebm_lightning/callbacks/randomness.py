@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import lightning.pytorch as L
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ebm_lightning.callbacks.rank_state import RankState
 from ebm_lightning.randomness import capture, mix, restore, seed_all

@@ -1,5 +1,6 @@
 """Pictures while a model trains: fresh samples, and the energies of data, chains and noise."""
 
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -48,7 +49,7 @@ class SamplePictures(L.Callback):
         fresh = fresh_chains(module, few, self.steps)
         for name in module.sampler.free:
             if name in module.model.variables:
-                log_picture(trainer, f"fresh/{name}", lambda x=fresh[name]: pictures.picture(x, module.sampler.bounds))
+                log_picture(trainer, f"fresh/{name}", partial(pictures.picture, fresh[name], module.sampler.bounds))
         data = module.model.complete(batch)
         noise = birth_noise(module)
         shown = {

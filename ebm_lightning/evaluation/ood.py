@@ -46,7 +46,9 @@ def auroc(inside: Tensor, outside: Tensor) -> Measurement:
     """P(score of an inlier > score of an outlier) with its standard error (Hanley & McNeil 1982, eq. 1)."""
     scores = torch.cat([inside, outside]).double()
     labels = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
-    ranks = scores.unique(return_inverse=True)[1]  # torchmetrics squashes scores beyond [0, 1] by a sigmoid: send ranks
+    ranks = torch.unique(scores, return_inverse=True)[
+        1
+    ]  # torchmetrics squashes scores beyond [0, 1] by a sigmoid: send ranks
     area = float(binary_auroc(ranks / max(int(ranks.max()), 1), labels))
     q1, q2, n, m = area / (2 - area), 2 * area**2 / (1 + area), len(inside), len(outside)
     variance = (area * (1 - area) + (n - 1) * (q1 - area**2) + (m - 1) * (q2 - area**2)) / (n * m)

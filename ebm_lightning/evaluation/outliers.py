@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import Bounds
-from ebm_lightning.data.images import available, load_images
+from ebm_lightning.data.images import Name, available, load_images
 
 
 class Outliers(abc.ABC):
@@ -58,7 +58,7 @@ class ImageSet(Outliers):
         name: as in :class:`ebm_lightning.data.images.Images`; used where it lies in the EBM_DATA folder.
     """
 
-    name: str
+    name: Name
 
     def make(self, x: Tensor, bounds: Bounds) -> Tensor | None:
         if not available(self.name):
