@@ -104,7 +104,6 @@ def _subclasses(cls: type | None) -> set[type]:
     """Every class of this library below ``cls`` that can be made."""
     if cls is None:
         return set()
-    below: set[type] = set()
-    for sub in cls.__subclasses__():
-        below |= {sub, *_subclasses(sub)}
+    direct: list[type] = cls.__subclasses__()
+    below = set(direct).union(*map(_subclasses, direct))
     return {sub for sub in below if sub.__module__.startswith("ebm_lightning.") and not inspect.isabstract(sub)}

@@ -1,0 +1,127 @@
+"""Every shipped experiment keeps its promise's form: it parses, it is whole, and a tiny version of it runs."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from ebm_lightning import experiment
+
+ROOT = Path(__file__).parent.parent / "experiments"
+GOLDEN = Path(__file__).parent / "golden"
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/expected.yaml"))
+RUNS = sorted(path for folder in FOLDERS for path in folder.glob("*.yaml") if path.stem[:5] not in ("smoke", "expec"))
+
+
+def _name(run: Path) -> str:
+    return f"{run.parent.name}.{run.stem}"
+
+
+def _resolved(ebm, *arguments: object) -> dict:
+    status, said = ebm("fit", *arguments, "--print_config")
+    assert status == 0, said
+    return yaml.safe_load(said)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_the_resolved_configuration_is_the_golden_one(run: Path, ebm) -> None:
+    """A default that a library changes shows here. To accept: delete the golden file and run this test once."""
+    golden = GOLDEN / f"{_name(run)}.yaml"
+    resolved = _resolved(ebm, "-c", run)
+    if not golden.exists():
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(yaml.safe_dump(resolved, sort_keys=False))
+        pytest.fail(f"{golden.name} was missing and has been written: look at it, and commit it")
+    assert resolved == yaml.safe_load(golden.read_text())
+
+
+@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_the_resolved_configuration_resolves_to_itself(run: Path, ebm, tmp_path: Path) -> None:
+    first = _resolved(ebm, "-c", run)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(first))
+    assert _resolved(ebm, "-c", file) == first
+
+
+@pytest.fixture
+def small_images(tmp_path: Path, monkeypatch) -> None:
+    """Parquet files in the hub's layout: 40 random images for each data set that a run names."""
+    monkeypatch.setenv("EBM_DATA", str(tmp_path / "data"))
+    draw = np.random.default_rng(0)
+    for name, shape, column in [("mnist", (28, 28), "image"), ("cifar10", (32, 32, 3), "img")]:
+        for split in ("train", "test"):
+            folder = tmp_path / "data" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = []
+            for _ in range(40):
+                stream = io.BytesIO()
+                Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8)).save(stream, format="png")
+                rows.append({"bytes": stream.getvalue(), "path": None})
+            labels = draw.integers(0, 10, 40)
+            pq.write_table(pa.table({column: rows, "label": labels}), folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_the_smoke_version_takes_two_steps_and_is_tested(run: Path, ebm, small_images, tmp_path: Path) -> None:
+    overlays = [run.parent / "smoke.yaml"]
+    overlays += [file for file in run.parent.glob("smoke_*.yaml") if run.stem.startswith(file.stem[len("smoke_") :])]
+    place = tmp_path / "runs" / run.parent.name / run.stem
+    chosen = [argument for overlay in overlays for argument in ("-c", overlay)]
+    options = ["--trainer.enable_progress_bar", "false", "--data.init_args.valid", "8"]
+    status, said = ebm("fit", "-c", run, *chosen, *options, "--run", place)
+    assert status == 0, said
+    assert list(place.glob("checkpoints/step=00000002.ckpt"))
+    assert list(place.glob("samples/*.png"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_claim_names_a_run_a_protocol_and_where_its_number_comes_from(folder: Path) -> None:
+    found = experiment.claims(folder)
+    assert len({claim.id for claim in found}) == len(found)
+    for claim in found:
+        config = yaml.safe_load((folder / claim.run).read_text())
+        assert claim.protocol in [one["class_path"] for one in config["evaluation"]]
+        assert claim.source
+        assert (folder / "README.md").exists()
+        assert (folder / "smoke.yaml").exists()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_table_of_the_readme_is_what_the_results_say(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    between = text.split(experiment.BEGIN)[1].split(experiment.END)[0].strip().splitlines()
+    assert between == experiment.table(folder)
+    for file in (folder / "results").glob("*.json"):
+        record = json.loads(file.read_text())
+        assert record["commit"]
+        assert record["dirty"] is False
+        assert {"value", "seed", "protocol", "minutes", "processor", "versions", "config"} <= record.keys()
+
+
+def test_a_claim_that_falls_short_is_reported_and_fails(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "exp"
+    (folder / "results").mkdir(parents=True)
+    line = {"what": "w", "run": "r.yaml", "protocol": "P", "metric": "m", "source": "Table 1", "paper": 1.0}
+    claims = [{"id": "a", "at_least": 0.5, **line}, {"id": "b", "at_most": 0.5, **line}, {"id": "c", **line}]
+    (folder / "expected.yaml").write_text(yaml.safe_dump({"claims": claims}))
+    (folder / "README.md").write_text(f"head\n{experiment.BEGIN}\nstale\n{experiment.END}\ntail\n")
+    record = {"value": 0.7, "standard_error": 0.1, "seed": 0, "commit": "0123456789", "minutes": 2.0}
+    for name in "ab":
+        (folder / "results" / f"{name}-seed0.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="missed: b"):
+        experiment.main([str(folder), "--check"])
+    said = capsys.readouterr().out
+    assert said.count("holds") == 1
+    assert "**short**" in said
+    assert "not run" in said
+    experiment.write_table(folder)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("head\n")
+    assert text.endswith("\ntail\n")
+    assert "stale" not in text
