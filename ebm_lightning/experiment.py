@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,6 @@ def main(arguments: list[str]) -> None:
     if not options.check:
         for claim, seed, record in _run(options.experiment, chosen):
             target = options.experiment / "results" / f"{claim.id}-seed{seed}.json"
-            target.parent.mkdir(exist_ok=True)
             write_atomically(target, json.dumps(record, indent=1) + "\n")
         write_table(options.experiment)
     print("\n".join(table(options.experiment)))
@@ -136,10 +136,16 @@ def write_table(folder: Path) -> None:
 
 
 def _run(folder: Path, chosen: list[Claim]) -> Iterator[tuple[Claim, int, Record]]:
-    """Trains and tests what the claims need, each run once; a run that is complete is not trained again."""
+    """Trains and tests what the claims need, each run once; a run that is complete is not trained again.
+
+    The run's fresh samples become ``results/<run>.png``.
+    """
+    (folder / "results").mkdir(exist_ok=True)
     for run, seed in dict.fromkeys((claim.run, seed) for claim in chosen for seed in claim.seeds):
         trained = RunFolder(_ebm("fit", "-c", str(folder / run), "--seed_everything", str(seed)))
         _ebm("test", str(trained.path))
+        for picture in (trained.path / "samples").glob("fresh-*-steps.png"):
+            shutil.copyfile(picture, folder / "results" / f"{Path(run).stem}.png")
         for claim in chosen:
             if claim.run == run and seed in claim.seeds:
                 yield claim, seed, _record(trained, claim, seed)
