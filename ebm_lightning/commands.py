@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -52,6 +54,8 @@ def main(arguments: list[str]) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+    except MisconfigurationException as fault:
+        raise ValueError(f"the trainer cannot be made as configured: {fault}") from fault
     except ValueError as fault:
         if "Does not validate against" not in str(fault):
             raise
@@ -73,6 +77,9 @@ class ExperimentCLI(LightningCLI):
             "--run", type=str | None, default=None, help="The run folder; null names it by the configuration."
         )
         parser.add_argument(
+            "--threads", type=int | None, default=None, help="CPU threads of each rank; null leaves torch's choice."
+        )
+        parser.add_argument(
             "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -83,6 +90,8 @@ class ExperimentCLI(LightningCLI):
         """Finds the folder of this run; `fit` claims it for its configuration."""
         self._dump_config()
         config = self.config_dump
+        if config["threads"] is not None:
+            torch.set_num_threads(config["threads"])
         files = [str(path) for path in self._get(self.config, "config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
         if self.subcommand == "fit" and _is_first_rank():
@@ -176,7 +185,7 @@ class ExperimentCLI(LightningCLI):
     def _trained(self) -> Path:
         path = self._checkpoint()
         if path is None:
-            raise ValueError(f"the run {self.folder.path} has no checkpoint: train it first with `ebm fit`")
+            raise ValueError(f"the run {self.folder.path} has no whole checkpoint: train it first with `ebm fit`")
         return path
 
     def _conclude(self) -> None:

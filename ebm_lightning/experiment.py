@@ -126,13 +126,23 @@ def table(folder: Path) -> list[str]:
 
 
 def write_table(folder: Path) -> None:
-    """Rewrites the README between its two markers. Raises ValueError where they are missing."""
-    file = folder / "README.md"
-    text = file.read_text()
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{file} lacks the markers {BEGIN} and {END}: add them where the table belongs")
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    write_atomically(file, "\n".join([head + BEGIN, *table(folder), END]) + tail)
+    """Rewrites the experiment's README between its two markers, and the project's where it has a place for it.
+
+    Raises ValueError where the experiment's README lacks the markers.
+    """
+    for file, begin in tables(folder):
+        text = file.read_text()
+        head, tail = text.split(begin)[0], text.split(begin)[1].split(END)[1]
+        write_atomically(file, "\n".join([head + begin, *table(folder), END]) + tail)
+
+
+def tables(folder: Path) -> list[tuple[Path, str]]:
+    """Where an experiment's table stands: the file and the marker it begins with."""
+    own, project = folder / "README.md", folder.absolute().parent.parent / "README.md"
+    if BEGIN not in own.read_text() or END not in own.read_text():
+        raise ValueError(f"{own} lacks the markers {BEGIN} and {END}: add them where the table belongs")
+    begin = BEGIN.replace("results:", f"results of {folder.absolute().name}:")
+    return [(own, BEGIN)] + ([(project, begin)] if project.exists() and begin in project.read_text() else [])
 
 
 def _run(folder: Path, chosen: list[Claim]) -> Iterator[tuple[Claim, int, Record]]:
@@ -144,7 +154,7 @@ def _run(folder: Path, chosen: list[Claim]) -> Iterator[tuple[Claim, int, Record
     for run, seed in dict.fromkeys((claim.run, seed) for claim in chosen for seed in claim.seeds):
         trained = RunFolder(_ebm("fit", "-c", str(folder / run), "--seed_everything", str(seed)))
         _ebm("test", str(trained.path))
-        for picture in (trained.path / "samples").glob("fresh-*-steps.png"):
+        for picture in (trained.path / "samples").glob("fresh-*-steps-seed-0.png"):
             shutil.copyfile(picture, folder / "results" / f"{Path(run).stem}.png")
         for claim in chosen:
             if claim.run == run and seed in claim.seeds:

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 KEY = re.compile(r'Parser key "([^"]+)":\s*')
+UNKNOWN = re.compile(
+    r"unrecognized arguments: --([\w.]+)|^Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
+)
 NOISE = re.compile(
     r"^(Does not validate against any of|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>"
     r"|Expected a path but)"
@@ -42,8 +45,8 @@ def explain(message: str, options: list[str]) -> str:
             been explained before, by the parser of a nested class.
         options: the dotted options of the command or class in hand.
     """
-    if unknown := re.search(r"unrecognized arguments: --([\w.]+)|^Option '([\w.]+)' is not accepted", message):
-        return _unknown_option(unknown[1] or unknown[2], options)
+    if unknown := UNKNOWN.search(message):
+        return _unknown_option(next(filter(None, unknown.groups())), options)
     if "Problems parsing config" in message:
         where = re.search(r"line \d+, column \d+", message)
         return f"the configuration is no valid YAML{f' ({where[0]})' if where else ''}: mend it there"

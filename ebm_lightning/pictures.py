@@ -41,9 +41,10 @@ def histogram(values: dict[str, Tensor], bins: int = 50) -> Image.Image:
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    finite = {name: v.detach().float().cpu().flatten() for name, v in values.items()}
+    flat = {name: v.detach().float().cpu().flatten() for name, v in values.items()}
+    finite = {name: v[v.isfinite()] for name, v in flat.items()}
     everything = torch.cat(list(finite.values()))
-    low, high = float(everything.min()), float(everything.max())
+    low, high = (float(everything.min()), float(everything.max())) if len(everything) else (0.0, 1.0)
     edges = torch.linspace(low, high if high > low else low + 1, bins + 1).tolist()
     for name, v in finite.items():
         axes.hist(v.tolist(), bins=edges, density=True, alpha=0.55, label=name)

@@ -108,7 +108,7 @@ class RunFolder:
                 )
         else:
             write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
-        self.event("start", command=command, environment=environment())
+        self.event("start", id=self.id, command=command, environment=environment())
         if not (self.path / "environment.json").exists():
             write_atomically(self.path / "environment.json", json.dumps(environment(with_diff=True), indent=1))
 

@@ -69,4 +69,6 @@ class Trainer(L.Trainer):
         model.to(self.strategy.root_device)
         with isolated(seed):
             state = fresh_chains(model, blank(datamodule, number, model.device), steps, progress=True)
-            return save_samples(model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps")
+            return save_samples(
+                model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps-seed-{seed}"
+            )

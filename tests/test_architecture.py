@@ -29,7 +29,7 @@ ALLOWED = {
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {
         *("core", "chains", "module", "sampling", "pictures", "loggers", "checkpoints", "randomness", "runs"),
-        "callbacks.rank_state",
+        *("callbacks.buffer", "callbacks.rank_state"),
     },
     "evaluation": {
         "core",

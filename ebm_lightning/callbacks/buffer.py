@@ -15,17 +15,15 @@ from ebm_lightning.loggers import log_picture
 class BufferCallback(RankState):
     """Manages persistent chains: one shard per rank, saved and restored with each checkpoint, and looked at.
 
-    Logs ``buffer/age`` (phases a chain has lived, mean), ``buffer/fill`` (share of slots in use); every
-    ``every_n_steps`` steps a picture of the chains and a histogram of their ages.
+    Logs ``buffer/age`` (phases a chain has lived, mean) and ``buffer/fill`` (share of slots in use). When pictures
+    are made is one setting for all of them: :class:`~ebm_lightning.callbacks.samples.SamplePictures` calls ``draw``.
 
     Args:
         buffer: the chains.
-        every_n_steps: training steps between pictures.
-        number: chains in a picture.
     """
 
-    def __init__(self, buffer: SampleBuffer, every_n_steps: int = 1000, number: int = 64) -> None:
-        self.buffer, self.every_n_steps, self.number = buffer, every_n_steps, number
+    def __init__(self, buffer: SampleBuffer) -> None:
+        self.buffer = buffer
 
     def rank_state_dict(self) -> dict[str, Any]:
         return self.buffer.state_dict()
@@ -43,13 +41,11 @@ class BufferCallback(RankState):
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("buffer/age", age.sum() / alive.sum())
             pl_module.log("buffer/fill", alive.float().mean())
-        if trainer.global_step % self.every_n_steps == 0:
-            self.draw(trainer)
 
-    def draw(self, trainer: L.Trainer) -> None:
-        """Sends a picture of the chains and of their ages to the loggers."""
+    def draw(self, trainer: L.Trainer, number: int) -> None:
+        """Sends a picture of up to ``number`` chains and a histogram of all ages to the loggers."""
         ages = {"age of a chain (phases)": self.buffer.age[self.buffer.alive].float()}
         log_picture(trainer, "chains/age", lambda: pictures.histogram(ages))
-        for name, x in self.buffer.examples(self.number).items():
+        for name, x in self.buffer.examples(number).items():
             if x.is_floating_point() and torch.isfinite(x).all():
                 log_picture(trainer, f"chains/{name}", partial(pictures.picture, x))

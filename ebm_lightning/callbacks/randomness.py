@@ -14,7 +14,8 @@ class TrainingRandomness(RankState):
     """Keeps the random stream of the training steps apart from every other draw.
 
     The stream is set aside at the end of each training step and taken up at the start of the next, so that
-    validation, pictures and callbacks may draw without moving a chain. It starts from (seed, rank): after
+    validation, pictures and callbacks may draw between steps without moving a chain; a callback that draws within a
+    step must do so inside :func:`ebm_lightning.randomness.isolated`. It starts from (seed, rank): after
     ``seed_everything`` alone all ranks would draw the same noise.
     """
 

@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from ebm_lightning import pictures
+from ebm_lightning.callbacks.buffer import BufferCallback
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import State
 from ebm_lightning.loggers import log_picture
@@ -15,7 +16,7 @@ from ebm_lightning.sampling import birth_noise, energies, fresh_chains
 
 
 class SamplePictures(L.Callback):
-    """Every so many steps: a picture of fresh chains, and histograms of the energies of data, chains and noise.
+    """Every so many steps: pictures of fresh and kept chains, and histograms of the energies of data, chains and noise.
 
     It draws from streams of its own: with or without it a run has the same weights.
 
@@ -41,6 +42,9 @@ class SamplePictures(L.Callback):
             if pl_module.sampler is not None:
                 with isolated(trainer.global_step):
                     self.draw(trainer, pl_module, batch)
+                    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                        if isinstance(callback, BufferCallback):
+                            callback.draw(trainer, self.number)
 
     def draw(self, trainer: L.Trainer, module: EBM, batch: State) -> None:
         """Sends the pictures to the loggers."""

@@ -40,6 +40,7 @@ class Protocol(L.Callback):
     """
 
     untrained: EnergyModel
+    _step = 0
 
     @abc.abstractmethod
     def measure(self, module: EBM, data: DataModule) -> Findings:
@@ -55,6 +56,9 @@ class Protocol(L.Callback):
         """Keeps the model as it was before training, for comparison: the weights are loaded after this hook."""
         assert isinstance(pl_module, EBM)
         self.untrained = copy.deepcopy(pl_module.model)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._step = checkpoint["global_step"]
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -73,7 +77,7 @@ class Protocol(L.Callback):
             "settings": self._settings(),
             "split": "test",
             "measurements": {key: dataclasses.asdict(found) for key, found in findings.measurements.items()},
-            "step": trainer.global_step,
+            "step": self._step,
             "seed": run.config()["seed_everything"],
             "training_minutes": round(run.minutes(), 1),
             "environment": environment(),

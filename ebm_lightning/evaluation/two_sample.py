@@ -33,6 +33,10 @@ class TwoSample(Protocol):
     steps: int = 500
     scale: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.number < 20 or self.steps < 1 or not self.scale > 0:
+            raise ValueError(f"{self.id}: expected number >= 20, steps >= 1 and scale > 0")
+
     def measure(self, module: EBM, data: DataModule) -> Findings:
         train, held_out = data.tensors("train")["x"], data.tensors("test")["x"]
         train = train[torch.randperm(len(train))]
@@ -57,5 +61,7 @@ class TwoSample(Protocol):
         return fresh_chains(module, blank(data, self.number, module.device), self.steps, progress=True)["x"]
 
     def _compare(self, x: Tensor, y: Tensor, bandwidth: float) -> Measurement:
-        parts = torch.stack([mmd2(a, b, bandwidth) for a, b in zip(x.chunk(10), y.chunk(10), strict=True)])
+        parts = torch.stack(
+            [mmd2(a, b, bandwidth) for a, b in zip(x.tensor_split(10), y.tensor_split(10), strict=True)]
+        )
         return Measurement(float(mmd2(x, y, bandwidth)), float(parts.std()) / 10**0.5)

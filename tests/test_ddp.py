@@ -1,0 +1,153 @@
+"""Two processes on one machine: each rank has chains and noise of its own, and continues as if never stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebm_lightning import checkpoints
+from ebm_lightning.runs import RunFolder
+
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+LIMIT_S = 120
+"""A run takes about ten seconds; one that hangs is ended after this time."""
+
+
+def _fit(tiny: Path, run: Path, *arguments: object) -> tuple[int, str]:
+    """`ebm fit` on two ranks in processes of their own: (exit status, what they said). They end together."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "EBM_RUNS": str(run.parent)}
+    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--run", str(run), *TWO]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        pytest.fail(f"two ranks hung for {LIMIT_S} s:\n{said}")
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """12 steps on two ranks, in one go and as 6 + 6."""
+    root = tmp_path_factory.mktemp("ddp")
+    tiny = Path(__file__).parent / "tiny.yaml"
+    straight, parts = root / "straight", root / "parts"
+    for run, steps in ((straight, 12), (parts, 6), (parts, 12)):
+        status, said = _fit(tiny, run, "--trainer.max_steps", steps)
+        assert status == 0, said
+    return {"straight": straight, "parts": parts}
+
+
+def _load(run: Path, step: int) -> dict:
+    """A checkpoint with the states of all ranks under "rank_states"."""
+    found = {checkpoints.step_of(path): path for path in RunFolder(run).checkpoints()}
+    return checkpoints.RankCheckpointIO().load_checkpoint(found[step])
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+def _shared(a: Tensor, b: Tensor) -> int:
+    """How many chains of ``a`` are chains of ``b``, bit for bit."""
+    return int((a.flatten(1)[:, None] == b.flatten(1)).all(2).any(1).sum())
+
+
+def test_every_checkpoint_has_a_whole_side_file_of_each_rank(runs: dict[str, Path]) -> None:
+    for run, steps in ((runs["straight"], [4, 8, 12]), (runs["parts"], [6, 8, 12])):
+        found = RunFolder(run).checkpoints()
+        assert [checkpoints.step_of(path) for path in found] == steps  # the newest three
+        for path in found:
+            assert [file.name for file in sorted(checkpoints.side_folder(path).iterdir())] == ["00000.pt", "00001.pt"]
+            assert checkpoints.is_whole(path)
+
+
+def test_the_ranks_have_noise_and_chains_of_their_own(runs: dict[str, Path]) -> None:
+    """The weights are the same on both ranks, and chains do not see the data: only the noise can tell them apart."""
+    for step in (4, 12):
+        first, second = _load(runs["straight"], step)["rank_states"]
+        for generator in ("torch", "python", "numpy"):
+            assert not _equal(first["TrainingRandomness"][generator], second["TrainingRandomness"][generator])
+        ours, theirs = (shard["BufferCallback"] for shard in (first, second))
+        assert ours["seen"] == theirs["seen"] == step * 16
+        assert not torch.equal(ours["alive"], theirs["alive"]) or step == 12  # the slots drawn, until all have been
+        assert _shared(ours["store.x"][ours["alive"]], theirs["store.x"][theirs["alive"]]) == 0
+
+
+def test_the_ranks_share_the_data_out(runs: dict[str, Path]) -> None:
+    """100 examples make 3 batches of 2 x 16 in a pass: 12 steps are 4 passes."""
+    (position,) = _load(runs["straight"], 12)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert position == {"epoch": 3, "samples": 96}
+
+
+def test_two_ranks_that_were_stopped_end_bit_for_bit_as_if_they_had_not(runs: dict[str, Path]) -> None:
+    ours, theirs = _load(runs["parts"], 12), _load(runs["straight"], 12)
+    kept = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "rank_states", "global_step")
+    for key in kept:
+        assert _equal(ours[key], theirs[key]), key
+
+
+def test_one_rank_takes_over_the_chains_of_two(runs: dict[str, Path], ebm, tiny: Path, tmp_path: Path) -> None:
+    """From the checkpoint of step 4, where no rank has used all its slots; in one step 16 of 64 chains move."""
+    run = tmp_path / "x" / "one"
+    shutil.copytree(runs["straight"], run)
+    for path in RunFolder(run).checkpoints()[1:]:
+        checkpoints.remove(path)
+    shards = [shard["BufferCallback"] for shard in _load(run, 4)["rank_states"]]
+    with pytest.warns(UserWarning, match="written by 2 ranks and is continued by 1: the random streams start anew"):
+        assert ebm("fit", "-c", tiny, "--run", run, "--trainer.max_steps", 5)[0] == 0
+    (shard,) = _load(run, 5)["rank_states"]
+    alive = [int(shard["alive"].sum()) for shard in shards]
+    assert max(alive) < 64 < sum(alive)
+    pooled = shard["BufferCallback"]
+    assert pooled["alive"].all()
+    unmoved = [_shared(pooled["store.x"], old["store.x"][old["alive"]]) for old in shards]
+    assert sum(unmoved) == 64 - 16
+    assert min(unmoved) > 0
+
+
+def test_a_side_file_of_a_rank_that_is_no_more_is_not_taken_for_one_of_the_run(
+    runs: dict[str, Path], ebm, tiny: Path, tmp_path: Path
+) -> None:
+    """Two ranks were killed between the side files and the main file of step 8; then one rank goes on from step 4."""
+    run = tmp_path / "x" / "one"
+    shutil.copytree(runs["straight"], run)
+    _, killed, last = RunFolder(run).checkpoints()
+    killed.unlink()
+    checkpoints.remove(last)
+    assert ebm("fit", "-c", tiny, "--run", run, "--trainer.max_steps", 8)[0] == 0
+    assert len(_load(run, 8)["rank_states"]) == 1
+
+
+def test_two_ranks_go_back_together_and_stop_together(tiny: Path, tmp_path: Path) -> None:
+    """A learning rate of a million, one rollback allowed: no rank waits for ever for another."""
+    run = tmp_path / "x" / "run"
+    status, said = _fit(
+        tiny, run, "--model.init_args.optimizer.init_args.lr", 1e6, "--guard.rollbacks", 1, "--trainer.max_steps", 4
+    )
+    assert status == 1, said
+    assert "ebm: error: training diverged by step 2" in said
+    assert "Traceback" not in said
+    assert len([event for event in RunFolder(run).events() if event["event"] == "rollback"]) == 1
+    assert RunFolder(run).checkpoints() == []
