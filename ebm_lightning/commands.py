@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as L
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -77,7 +78,10 @@ class ExperimentCLI(LightningCLI):
             "--run", type=str | None, default=None, help="The run folder; null names it by the configuration."
         )
         parser.add_argument(
-            "--threads", type=int | None, default=None, help="CPU threads of each rank; null leaves torch's choice."
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads of each rank; null leaves torch's choice.",
         )
         parser.add_argument(
             "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
