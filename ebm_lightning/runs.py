@@ -93,24 +93,24 @@ class RunFolder:
         return loaded
 
     def claim(self, config: Config, command: list[str]) -> None:
-        """Makes the folder this configuration's own, or checks that it is.
+        """Makes the folder this configuration's own, or checks that it is; config.yaml is that of the latest start.
 
-        Raises ValueError, saying what differs, where it belongs to another configuration.
+        Raises ValueError, saying what differs, where it belongs to another configuration, and where another process
+        is writing it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.config_file.exists():
-            different = differences(self.config(), config)
-            if different:
-                shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
-                raise ValueError(
-                    f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
-                    "folder for this one, or name a new one"
-                )
-        else:
+        different = differences(self.config(), config) if self.config_file.exists() else []
+        if different:
+            shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+            raise ValueError(
+                f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
+                "folder for this one, or name a new one"
+            )
+        with self.lock():
             write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
-        self.event("start", id=self.id, command=command, environment=environment())
-        if not (self.path / "environment.json").exists():
-            write_atomically(self.path / "environment.json", json.dumps(environment(with_diff=True), indent=1))
+            self.event("start", id=self.id, command=command, environment=environment())
+            if not (self.path / "environment.json").exists():
+                write_atomically(self.path / "environment.json", json.dumps(environment(with_diff=True), indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -106,8 +106,8 @@ def _follow_the_likelihood(model: BernoulliRBM, law: Tensor, steps: int, lr: flo
     [
         (DataChains(), 1),
         (DataChains(), 10),
-        (SampleBuffer(192, noise=BernoulliNoise()), 5),
-        (SampleBuffer(768, rebirth=0.05, noise=BernoulliNoise()), 5),
+        (SampleBuffer(256, noise=BernoulliNoise()), 5),
+        (SampleBuffer(1024, rebirth=0.05, noise=BernoulliNoise()), 5),
         (NoiseChains(BernoulliNoise()), 20),
     ],
     ids=["cd-1", "cd-10", "pcd", "pcd-rebirth", "short-run"],
@@ -117,10 +117,10 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
 
     Near the optimum both phases are means of B statistics whose covariance is the Fisher matrix F, so that SGD of rate
     lr jitters with covariance (lr / B) I, at a cost of lr tr(F) / 2B <= lr P / 8B nats for P parameters with statistics
-    in [0, 1]. The rate falls to 0, so that the cost of its first value, 0.022 nats, is a ceiling. It takes in the bias
+    in [0, 1]. The rate falls to 0, so that the cost of its first value, 0.017 nats, is a ceiling. It takes in the bias
     of k sweeps instead of endless ones, for these modes are near enough to mix.
     """
-    steps, batch, lr, law = 400, 192, 1.0, _law()
+    steps, batch, lr, law = 400, 256, 1.0, _law()
     model = BernoulliRBM(4, 6, weight_std=0.5)
     exact = _divergence(law, _follow_the_likelihood(model, law, steps, lr))
     jitter = lr * sum(parameter.numel() for parameter in model.parameters()) / (8 * batch)
@@ -135,7 +135,7 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
         scheduler=_to_zero(steps),
     )
     _fit(module, data, steps, batch)
-    assert exact + jitter < _divergence_without_hidden_units(law) / 20
+    assert exact + jitter < _divergence_without_hidden_units(law) / 15
     assert _divergence(law, model) < exact + jitter
 
 

@@ -82,10 +82,11 @@ def test_the_default_folder_is_named_by_the_configuration(monkeypatch: pytest.Mo
 def test_a_folder_is_claimed_once_and_then_only_by_its_own_configuration(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "paper" / "mnist")
     run.claim(CONFIG, ["ebm", "fit"])
-    before = run.config_file.read_bytes()
     assert run.config() == CONFIG
     assert run.experiment == "paper"
     run.claim(_changed("trainer.max_steps", 20), ["ebm", "fit", "--trainer.max_steps", "20"])
+    assert run.config() == _changed("trainer.max_steps", 20), "config.yaml is that of the latest start"
+    before = run.config_file.read_bytes()
     with pytest.raises(ValueError, match=r"another configuration \(model\.init_args\.steps: 3 -> 4\)"):
         run.claim(_changed("model.init_args.steps", 4), [])
     foreign = {"data": {str(number): number for number in range(6)}, **CONFIG}
