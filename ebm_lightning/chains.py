@@ -239,12 +239,13 @@ class SampleBuffer(Chains):
     def _deal(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
         """This rank's share of all living chains, in slots 0, 1, ...; the remaining slots are empty."""
         living = [shard["alive"].cpu() for shard in shards]
+        in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in living]).argsort(stable=True)
         mine: dict[str, Tensor] = {}
         for key in shards[0]:
             if key == "seen":
                 continue
             pooled = torch.cat([shard[key].cpu()[alive] for shard, alive in zip(shards, living, strict=True)])
-            share = pooled[rank::world_size][: self.size]
+            share = pooled[in_turn][rank::world_size][: self.size]
             mine[key] = torch.zeros((self.size, *share.shape[1:]), dtype=share.dtype)
             mine[key][: len(share)] = share
         return {**mine, "seen": mine["alive"].sum()}

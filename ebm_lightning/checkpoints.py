@@ -19,6 +19,25 @@ def side_folder(path: str | Path) -> Path:
     return Path(f"{path}.ranks")
 
 
+def side_file(path: str | Path, rank: int, world_size: int) -> Path:
+    """The side file of one rank: ``<checkpoint>.ranks/<rank>-of-<world size>.pt``."""
+    return side_folder(path) / f"{rank:05d}-of-{world_size:05d}.pt"
+
+
+def side_files(path: str | Path) -> list[Path]:
+    """The side files of a checkpoint, one of each rank in order; none where one is missing."""
+    found = sorted(side_folder(path).glob("*-of-*.pt"))
+    whole = [side_file(path, rank, len(found)) for rank in range(len(found))]
+    return found if found == whole else []
+
+
+def remove_stale(path: str | Path, world_size: int) -> None:
+    """Removes side files that a killed run of another number of ranks left where this checkpoint goes."""
+    for file in side_folder(path).glob("*.pt"):
+        if not file.stem.endswith(f"-of-{world_size:05d}"):
+            file.unlink()
+
+
 def save_atomically(content: Any, path: Path) -> None:
     """Writes beside the target, flushes to the disk and renames: a reader sees the old file or the whole new one.
 
@@ -82,14 +101,25 @@ def step_of(path: Path) -> int:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every byte of a checkpoint and of its side files can be read back."""
-    return all(_readable(file) for file in (path, *sorted(side_folder(path).glob("*.pt"))))
+    """Whether every byte of a checkpoint and of the side files of all its ranks can be read back."""
+    sides = side_files(path)
+    return bool(sides) and all(map(_readable, (path, *sides)))
 
 
 def remove(path: str | Path) -> None:
     """Removes a checkpoint together with its side files."""
     Path(path).unlink(missing_ok=True)
     shutil.rmtree(side_folder(path), ignore_errors=True)
+
+
+def set_aside(path: Path) -> None:
+    """Moves a checkpoint and its side files to ``abandoned/`` beside it, where no run looks for one."""
+    place = path.parent / "abandoned" / path.name
+    remove(place)
+    place.parent.mkdir(exist_ok=True)
+    path.rename(place)
+    if side_folder(path).is_dir():
+        side_folder(path).rename(side_folder(place))
 
 
 class RankCheckpointIO(TorchCheckpointIO):
@@ -100,8 +130,8 @@ class RankCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         checkpoint = load(path, map_location)
-        shards = sorted(side_folder(path).glob("*.pt"))
-        checkpoint["rank_states"] = [torch.load(shard, map_location="cpu", weights_only=True) for shard in shards]
+        sides = side_files(path)
+        checkpoint["rank_states"] = [torch.load(side, map_location="cpu", weights_only=True) for side in sides]
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -81,5 +81,6 @@ def _is_for_users(fault: Exception) -> bool:
 
 
 def _fail(sentence: str) -> None:
-    print(f"ebm: error: {' '.join(sentence.split())}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one sentence for all ranks of a machine
+        print(f"ebm: error: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(1)

@@ -7,6 +7,7 @@ phase). This module names the parts of that sentence and depends on torch alone.
 import abc
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import cast
 
@@ -150,6 +151,18 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         """The scalars to log; ``["loss"]`` is descended. Each phase is reduced over its batch before the two meet."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a module into eval mode, and every part of it back into its own mode afterwards."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, Tensor]:

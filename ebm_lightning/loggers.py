@@ -64,6 +64,13 @@ class RunLogger(Logger):
             image.save(folder / f"step={step or 0:08d}.png")
 
 
+def log_checkpoint(trainer: L.Trainer, path: Path) -> None:
+    """Hands a checkpoint to W&B as an artifact of type "model", from rank 0."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            logger.experiment.log_artifact(str(path), name=f"checkpoint-{logger.version}", type="model")
+
+
 def log_picture(trainer: L.Trainer, key: str, draw: Callable[[], Image.Image]) -> None:
     """Draws a picture on rank 0, where a logger takes pictures, and hands it to each of them."""
     takers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger | WandbLogger)]

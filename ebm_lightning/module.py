@@ -1,6 +1,6 @@
 """EBM: the one LightningModule. It wires the positive phase, the negative phase and their comparison."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as L
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.buffer import BufferCallback
 from ebm_lightning.chains import DataChains, SampleBuffer
-from ebm_lightning.core import Bounded, Chains, EnergyModel, Objective, Sampler, State, Terms, run
+from ebm_lightning.core import Bounded, Chains, EnergyModel, Objective, Sampler, State, Terms, evaluating, run
 
 
 class EBM(L.LightningModule):
@@ -97,14 +97,13 @@ class EBM(L.LightningModule):
     def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, State]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
         assert self.sampler is not None
-        was_training = self.model.training
-        self.model.train(was_training and not self.eval_sampling)
-        try:
-            # Parametrized weights (spectral norm) are computed once per phase where they are constant in it.
-            with parametrize.cached() if self.eval_sampling and not backprop else nullcontext():
-                return run(self.sampler, self.model, start, steps, backprop)
-        finally:
-            self.model.train(was_training)
+        with ExitStack() as modes:
+            if self.eval_sampling:
+                modes.enter_context(evaluating(self.model))
+                if not backprop:
+                    # Parametrized weights (spectral norm) are constant in this phase: they are computed once.
+                    modes.enter_context(parametrize.cached())
+            return run(self.sampler, self.model, start, steps, backprop)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
         self._evaluate("valid", batch)

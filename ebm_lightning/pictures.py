@@ -42,7 +42,7 @@ def histogram(values: dict[str, Tensor], bins: int = 50) -> Image.Image:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     flat = {name: v.detach().float().cpu().flatten() for name, v in values.items()}
-    finite = {name: v[v.isfinite()] for name, v in flat.items()}
+    finite = {name: v[v.abs() < 1e30] for name, v in flat.items()}
     everything = torch.cat(list(finite.values()))
     low, high = (float(everything.min()), float(everything.max())) if len(everything) else (0.0, 1.0)
     edges = torch.linspace(low, high if high > low else low + 1, bins + 1).tolist()

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.core import Noise, State, trajectory
+from ebm_lightning.core import Noise, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.module import EBM
@@ -39,29 +39,22 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     """
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
-    was_training = module.training
-    module.eval()
     state = NoiseChains(birth_noise(module)).start(module.model.complete(pos), module.sampler.free)
     walk = trajectory(module.sampler, module.model, state)
-    for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
-        state, _ = next(walk)
-    module.train(was_training)
+    with evaluating(module):
+        for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
+            state, _ = next(walk)
     return state
 
 
+@torch.no_grad()
 def energies(module: EBM, pos: State, batch_size: int = 500) -> Tensor:
     """E of every example of ``pos``, in batches, in eval mode; shape (N,), on the CPU."""
-    was_training = module.training
-    module.eval()
-    with torch.no_grad():
-        n = len(next(iter(pos.values())))
-        parts = [
-            module.model.energy(
-                module.model.complete({k: v[i : i + batch_size].to(module.device) for k, v in pos.items()})
-            )
-            for i in range(0, n, batch_size)
-        ]
-    module.train(was_training)
+    parts = []
+    with evaluating(module):
+        for i in range(0, len(next(iter(pos.values()))), batch_size):
+            batch = {name: value[i : i + batch_size].to(module.device) for name, value in pos.items()}
+            parts.append(module.model.energy(module.model.complete(batch)))
     return torch.cat(parts).float().cpu()
 
 

@@ -42,8 +42,9 @@ class Trainer(L.Trainer):
     ) -> None:
         """Writes a checkpoint: first the side file of each rank, then, when all are there, rank 0's main file."""
         shard = {c.state_key: c.rank_state_dict() for c in self.callbacks if isinstance(c, RankState)}  # type: ignore[attr-defined]
-        folder = checkpoints.side_folder(filepath)
-        checkpoints.save_atomically(shard, folder / f"{self.global_rank:05d}.pt")
+        if self.is_global_zero:
+            checkpoints.remove_stale(filepath, self.world_size)
+        checkpoints.save_atomically(shard, checkpoints.side_file(filepath, self.global_rank, self.world_size))
         self.strategy.barrier("Trainer.save_checkpoint: side files")
         super().save_checkpoint(filepath, bool(weights_only), storage_options)
 

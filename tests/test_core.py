@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, run
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, evaluating, run
 
 
 class Quartic(EnergyModel):
@@ -84,3 +84,11 @@ def test_run_refuses_impossible_numbers_of_steps(steps: int, backprop: int) -> N
 def test_a_model_without_conditionals_says_so() -> None:
     with pytest.raises(ValueError, match="Quartic has no conditional for 'x'"):
         Quartic().conditional("x", _state())
+
+
+def test_evaluating_puts_every_part_back_into_its_own_mode() -> None:
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.BatchNorm1d(2))).train()
+    model[1].eval()
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+    assert [part.training for part in model.modules()] == [True, True, False, False]

@@ -79,7 +79,10 @@ def test_every_checkpoint_has_a_whole_side_file_of_each_rank(runs: dict[str, Pat
         found = RunFolder(run).checkpoints()
         assert [checkpoints.step_of(path) for path in found] == steps  # the newest three
         for path in found:
-            assert [file.name for file in sorted(checkpoints.side_folder(path).iterdir())] == ["00000.pt", "00001.pt"]
+            assert [file.name for file in sorted(checkpoints.side_folder(path).iterdir())] == [
+                "00000-of-00002.pt",
+                "00001-of-00002.pt",
+            ]
             assert checkpoints.is_whole(path)
 
 

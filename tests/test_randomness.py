@@ -184,7 +184,7 @@ def plain() -> dict[Path, dict]:
 def _end(run: Path) -> dict:
     newest = RunFolder(run).checkpoints()[-1]
     content = torch.load(newest, weights_only=True)
-    shard = torch.load(checkpoints.side_folder(newest) / "00000.pt", weights_only=True)
+    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
     (chains,) = (value for key, value in shard.items() if "Buffer" in key)
     return {**content["state_dict"], **{f"raw {k}": v for k, v in content["current_model_state"].items()}, **chains}
 

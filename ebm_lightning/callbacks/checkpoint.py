@@ -7,6 +7,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from ebm_lightning import checkpoints
+from ebm_lightning.loggers import log_checkpoint
 from ebm_lightning.runs import RunFolder
 
 
@@ -16,22 +17,23 @@ class RunCheckpoint(Checkpoint):
     Args:
         every_n_steps: training steps between checkpoints.
         keep: how many are kept, at least 1; a rollback goes back to one of them.
+        upload: whether the last checkpoint becomes an artifact of the W&B run.
     """
 
-    def __init__(self, every_n_steps: int = 1000, keep: int = 3) -> None:
+    def __init__(self, every_n_steps: int = 1000, keep: int = 3, upload: bool = False) -> None:
         if every_n_steps < 1 or keep < 1:
             raise ValueError(
                 f"RunCheckpoint(every_n_steps={every_n_steps}, keep={keep}): expected both to be at least 1"
             )
-        self.every_n_steps, self.keep = every_n_steps, keep
+        self.every_n_steps, self.keep, self.upload = every_n_steps, keep, upload
         self._saved_at = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forgets checkpoints of a future that a rollback has abandoned."""
+        """Sets aside the checkpoints of a future that is not to come: of before a rollback, or damaged ones."""
         self._saved_at = trainer.global_step
-        for path in RunFolder(trainer.default_root_dir).checkpoints():
+        for path in RunFolder(trainer.default_root_dir).checkpoints() if trainer.is_global_zero else ():
             if checkpoints.step_of(path) > trainer.global_step:
-                trainer.strategy.remove_checkpoint(path)
+                checkpoints.set_aside(path)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -39,8 +41,10 @@ class RunCheckpoint(Checkpoint):
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step == trainer.max_steps or trainer.should_stop
         if due and step != self._saved_at:
-            folder = Path(trainer.default_root_dir) / "checkpoints"
-            trainer.save_checkpoint(folder / f"step={step:08d}{checkpoints.SUFFIX}")
+            path = Path(trainer.default_root_dir) / "checkpoints" / f"step={step:08d}{checkpoints.SUFFIX}"
+            trainer.save_checkpoint(path)
+            if self.upload and step == trainer.max_steps:
+                log_checkpoint(trainer, path)
             self._saved_at = step
             if trainer.is_global_zero:
                 RunFolder(trainer.default_root_dir).event("checkpoint", step=step)

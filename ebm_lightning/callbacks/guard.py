@@ -12,9 +12,9 @@ class Diverged(RuntimeError):
 
 
 class DivergenceGuard(L.Callback):
-    """Stops on a non-finite term of the objective or on an energy gap beyond ``max_gap``.
+    """Stops on a loss or a weight that is not finite, or on an energy gap beyond ``max_gap``.
 
-    The terms are watched on the device at every step, and read every ``check_every`` steps and before every
+    Loss and gap are watched on the device at every step, and read every ``check_every`` steps and before every
     checkpoint, so that a checkpoint never holds a diverged model. With ``rollbacks`` > 0 the run goes back to its
     last good checkpoint with a new random stream instead of stopping, at most so often; what JEM's authors did by
     hand (Grathwohl et al. 2020, appendix). Each further rollback goes one checkpoint further back.
@@ -38,8 +38,8 @@ class DivergenceGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, term in outputs.items():
-            size = term.detach().float().abs()
+        for name in [name for name in outputs if name.split("/")[-1] in ("loss", "gap")]:
+            size = outputs[name].detach().float().abs()
             size = torch.where(size.isnan(), torch.inf, size)
             self._worst[name] = torch.maximum(self._worst[name], size) if name in self._worst else size
         if trainer.global_step % self.check_every == 0:
@@ -48,6 +48,9 @@ class DivergenceGuard(L.Callback):
                 pl_module.log("guard/rollbacks", float(self.rolled_back))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # A gradient that is not finite spoils the weights after the terms were seen.
+        spoiled = [name for name, weight in pl_module.named_parameters() if not weight.isfinite().all()]
+        self._worst |= {f"the weight {name}": torch.tensor(torch.inf) for name in spoiled}
         self.check(trainer)
 
     def state_dict(self) -> dict[str, Any]:

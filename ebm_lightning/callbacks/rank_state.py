@@ -10,7 +10,7 @@ class RankState(L.Callback):
     """A callback with a state of its own on every rank.
 
     Lightning writes rank 0's state alone. :class:`ebm_lightning.Trainer` writes that of every rank to
-    ``<checkpoint>.ranks/00000.pt`` and hands all of them back when a run continues.
+    ``<checkpoint>.ranks/`` and hands all of them back when a run continues.
     """
 
     @abc.abstractmethod
