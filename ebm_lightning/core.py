@@ -50,6 +50,7 @@ class EnergyModel(nn.Module):
     def energy(self, state: State) -> Tensor:
         """E(state), shape (B,). Picks this model's variables and ignores whatever else rides in the state.
 
+        Under autocast the energies come back in float32: means and differences of them need the bits.
         Raises ValueError where a variable is missing from the state.
         """
         missing = [name for name in self.variables if name not in state]
@@ -58,7 +59,8 @@ class EnergyModel(nn.Module):
                 f"{type(self).__name__} is an energy over {self.variables}, but {missing} is not in the state "
                 f"{sorted(state)}: supply it in the batch or in {type(self).__name__}.complete"
             )
-        return cast(Tensor, self(**{name: state[name] for name in self.variables}))
+        energy = cast(Tensor, self(**{name: state[name] for name in self.variables}))
+        return energy.float() if energy.dtype in (torch.bfloat16, torch.float16) else energy
 
     def value(self, state: State, name: str) -> Tensor:
         """The value of one of this model's variables. Raises ValueError where model or state has no such name."""

@@ -35,20 +35,39 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
 
 
-def histogram(values: dict[str, Tensor], bins: int = 50) -> Image.Image:
-    """Histograms over one common axis, one for each named set of numbers."""
+def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Image:
+    """Histograms over one common axis: for each named set of numbers, the share of it in each bin.
+
+    Where the sets lie so far apart that the narrowest would vanish, the axis is linear near zero and logarithmic far
+    from it (asinh). Whole numbers get bins of whole numbers; what is not finite is left out.
+
+    Args:
+        values: the sets, of any shape.
+        label: what the numbers are, for the axis.
+        bins: bins over the whole axis.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    flat = {name: v.detach().float().cpu().flatten() for name, v in values.items()}
+    flat = {name: v.detach().double().cpu().flatten() for name, v in values.items()}
     finite = {name: v[v.abs() < 1e30] for name, v in flat.items()}
     everything = torch.cat(list(finite.values()))
     low, high = (float(everything.min()), float(everything.max())) if len(everything) else (0.0, 1.0)
-    edges = torch.linspace(low, high if high > low else low + 1, bins + 1).tolist()
+    widths = [float(v.std()) for v in finite.values() if len(v) > 1 and float(v.std()) > 0]
+    if widths and high - low > 100 * min(widths):
+        width = min(widths)
+        axes.set_xscale("asinh", linear_width=width)
+        edges = width * torch.linspace(math.asinh(low / width), math.asinh(high / width), bins + 1).double().sinh()
+    elif len(everything) and bool((everything == everything.round()).all()) and high > low:
+        edges = torch.arange(low - 0.5, high + 1.5, max(1, math.ceil((high - low) / bins)), dtype=torch.float64)
+    else:
+        edges = torch.linspace(low, high if high > low else low + 1, bins + 1, dtype=torch.float64)
+    edges[0], edges[-1] = min(float(edges[0]), low), max(float(edges[-1]), high)
     for name, v in finite.items():
-        axes.hist(v.tolist(), bins=edges, density=True, alpha=0.55, label=name)
-    axes.set_ylabel("density")
+        axes.hist(v.tolist(), bins=edges.tolist(), weights=[1 / len(v)] * len(v), alpha=0.55, label=name)
+    axes.set_xlabel(label)
+    axes.set_ylabel("share")
     axes.legend(frameon=False)
     return _render(figure)
 
@@ -73,7 +92,7 @@ def _scatter(x: Tensor) -> Image.Image:
 
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(x[:, 0].tolist(), x[:, 1].tolist(), s=4, linewidths=0)
+    axes.scatter(x[:, 0].tolist(), x[:, 1].tolist(), s=10, linewidths=0)
     axes.set_aspect("equal")
     return _render(figure)
 

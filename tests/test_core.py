@@ -92,3 +92,20 @@ def test_evaluating_puts_every_part_back_into_its_own_mode() -> None:
     with evaluating(model):
         assert not any(part.training for part in model.modules())
     assert [part.training for part in model.modules()] == [True, True, False, False]
+
+
+def test_energies_are_float32_under_autocast() -> None:
+    class Linear(EnergyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).squeeze(1)
+
+    model, x = Linear(), torch.randn(4, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(x).dtype == torch.bfloat16
+        assert model.energy({"x": x}).dtype == torch.float32
+        grad, energy = energy_grad(model, {"x": x}, "x")
+    assert grad.dtype == energy.dtype == torch.float32

@@ -89,7 +89,7 @@ def test_points_of_the_plane_are_scattered_with_y_upwards() -> None:
 
 def test_a_histogram_shows_each_set_in_a_colour_of_its_own_on_one_axis() -> None:
     """The first set is blue and lies left of the second, which is orange; half as wide means twice as dense."""
-    image = histogram({"low": torch.linspace(-10, -6, 1000), "high": torch.linspace(8, 10, 200)})
+    image = histogram({"low": torch.linspace(-10, -6, 1000), "high": torch.linspace(8, 10, 200)}, "x")
     (blue_rows, blue), (orange_rows, orange) = _coloured(image, 2, 0), _coloured(image, 0, 2)
     assert min(len(blue), len(orange)) > 1000
     assert np.median(orange) - np.median(blue) > image.width / 3
@@ -101,4 +101,16 @@ def test_a_histogram_shows_each_set_in_a_colour_of_its_own_on_one_axis() -> None
 @pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([1.0]), torch.randn(4, 5, dtype=torch.float64)])
 def test_equal_numbers_and_any_shape_have_a_histogram(values: Tensor) -> None:
     """A single bar, a fiftieth of the axis wide, is larger than the key's patch of its colour."""
-    assert len(_coloured(histogram({"values": values}), 2, 0)[0]) > 2000
+    assert len(_coloured(histogram({"values": values}, "x"), 2, 0)[0]) > 2000
+
+
+def test_a_narrow_set_far_from_a_wide_one_is_still_to_be_seen() -> None:
+    """A spread of 0.01 beside numbers near 30 fills more than a fiftieth of the axis, a single linear bin."""
+    blue = _coloured(histogram({"low": 0.01 * torch.randn(1000), "high": 30 + torch.randn(1000)}, "x"), 2, 0)[1]
+    assert np.ptp(blue) > 100
+
+
+def test_what_is_not_finite_is_left_out_of_a_histogram() -> None:
+    spoiled = torch.tensor([1.0, 2.0, torch.nan, torch.inf, -torch.inf, 3e38])
+    left = histogram({"values": spoiled}, "x")
+    assert left.tobytes() == histogram({"values": spoiled[:2]}, "x").tobytes()

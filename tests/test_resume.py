@@ -8,12 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 
-from ebm_lightning import checkpoints
+from ebm_lightning import EBM, SampleBuffer, checkpoints
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
+from ebm_lightning.data import Toy2D
+from ebm_lightning.models import DeepEnergy
+from ebm_lightning.models.backbones import MLP
+from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import RunFolder
+from ebm_lightning.samplers import Langevin
 
 
 class PowerCut(RuntimeError):
@@ -104,6 +110,15 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm,
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
     assert all(_equal(_final(straight)[key], _final(damaged)[key]) for key in KEPT)
+
+
+def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> None:
+    data = Toy2D("moons", batch_size=8, samples=64, test=8)
+    module = EBM(DeepEnergy(MLP(2, [4])), ContrastiveDivergence(), Langevin(0.01), chains=SampleBuffer(16))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    other = L.Trainer(max_steps=1, enable_checkpointing=False, limit_val_batches=0, **quiet)
+    with pytest.warns(UserWarning, match="leave out the state of BufferCallback: use ebm_lightning.Trainer"):
+        other.fit(module, data)
 
 
 def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, tiny: Path) -> None:

@@ -44,8 +44,8 @@ class BufferCallback(RankState):
 
     def draw(self, trainer: L.Trainer, number: int) -> None:
         """Sends a picture of up to ``number`` chains and a histogram of all ages to the loggers."""
-        ages = {"age of a chain (phases)": self.buffer.age[self.buffer.alive].float()}
-        log_picture(trainer, "chains/age", lambda: pictures.histogram(ages))
+        ages = {"chains": self.buffer.age[self.buffer.alive]}
+        log_picture(trainer, "chains/age", lambda: pictures.histogram(ages, "age in negative phases"))
         for name, x in self.buffer.examples(number).items():
             if x.is_floating_point() and torch.isfinite(x).all():
                 log_picture(trainer, f"chains/{name}", partial(pictures.picture, x))

@@ -4,6 +4,9 @@ import abc
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ebm_lightning.checkpoints import RankCheckpointIO
 
 
 class RankState(L.Callback):
@@ -24,6 +27,13 @@ class RankState(L.Callback):
         There are more or fewer shards than ranks where the world size has changed; exact continuation is promised
         for an equal world size alone.
         """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit" and not isinstance(trainer.strategy.checkpoint_io, RankCheckpointIO):
+            rank_zero_warn(
+                f"the checkpoints of this Trainer leave out the state of {type(self).__name__}: use "
+                "ebm_lightning.Trainer for runs that are to be continued"
+            )
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         shards = [shard[self.state_key] for shard in checkpoint.get("rank_states", []) if self.state_key in shard]

@@ -67,4 +67,4 @@ class SamplePictures(L.Callback):
             kept = module.chains.examples(len(next(iter(batch.values()))))
             if set(module.model.variables) <= kept.keys():
                 shown["buffer"] = energies(module, kept)
-        log_picture(trainer, "energies", lambda: pictures.histogram(shown))
+        log_picture(trainer, "energies", lambda: pictures.histogram(shown, "energy"))

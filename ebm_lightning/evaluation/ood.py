@@ -39,7 +39,7 @@ class OutOfDistribution(Protocol):
                 continue
             shown[str(outliers)] = energies(module, {"x": others})
             found[f"AUROC {outliers}"] = auroc(-shown["test"], -shown[str(outliers)])
-        return Findings(found, {"energies": pictures.histogram(shown)})
+        return Findings(found, {"energies": pictures.histogram(shown, "energy")})
 
 
 def auroc(inside: Tensor, outside: Tensor) -> Measurement:
