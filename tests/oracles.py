@@ -25,6 +25,17 @@ FALSE_ALARM = 1e-6
 """The probability with which one statistical check fails although the code is right."""
 
 
+def identical(a: object, b: object) -> bool:
+    """Whether two trees of tensors, dictionaries and sequences are the same, bit for bit."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(identical, a, b))
+    return a == b
+
+
 def bits(n: int, low: float = 0.0) -> Tensor:
     """All vectors of n binary units, ``low`` or 1, float64 (2^n, n); the last unit changes fastest."""
     return torch.tensor(list(itertools.product((low, 1.0), repeat=n)), dtype=torch.float64)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import identical
 from torch import Tensor
 
 from ebm_lightning import checkpoints
@@ -59,16 +60,6 @@ def _load(run: Path, step: int) -> dict:
     return checkpoints.RankCheckpointIO().load_checkpoint(found[step])
 
 
-def _equal(a: object, b: object) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return a == b
-
-
 def _shared(a: Tensor, b: Tensor) -> int:
     """How many chains of ``a`` are chains of ``b``, bit for bit."""
     return int((a.flatten(1)[:, None] == b.flatten(1)).all(2).any(1).sum())
@@ -91,7 +82,7 @@ def test_the_ranks_have_noise_and_chains_of_their_own(runs: dict[str, Path]) -> 
     for step in (4, 12):
         first, second = _load(runs["straight"], step)["rank_states"]
         for generator in ("torch", "python", "numpy"):
-            assert not _equal(first["TrainingRandomness"][generator], second["TrainingRandomness"][generator])
+            assert not identical(first["TrainingRandomness"][generator], second["TrainingRandomness"][generator])
         ours, theirs = (shard["BufferCallback"] for shard in (first, second))
         assert ours["seen"] == theirs["seen"] == step * 16
         assert not torch.equal(ours["alive"], theirs["alive"]) or step == 12  # the slots drawn, until all have been
@@ -108,7 +99,7 @@ def test_two_ranks_that_were_stopped_end_bit_for_bit_as_if_they_had_not(runs: di
     ours, theirs = _load(runs["parts"], 12), _load(runs["straight"], 12)
     kept = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "rank_states", "global_step")
     for key in kept:
-        assert _equal(ours[key], theirs[key]), key
+        assert identical(ours[key], theirs[key]), key
 
 
 def test_one_rank_takes_over_the_chains_of_two(runs: dict[str, Path], ebm, tiny: Path, tmp_path: Path) -> None:

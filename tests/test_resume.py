@@ -11,6 +11,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
+from oracles import identical
 
 from ebm_lightning import EBM, SampleBuffer, checkpoints
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
@@ -32,16 +33,6 @@ def _final(run: Path) -> dict:
     shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
     content["shard"] = {key: value for key, value in shard.items() if "Buffer" in key}
     return content
-
-
-def _equal(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return a == b
 
 
 KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "shard", "global_step")
@@ -81,7 +72,7 @@ def test_a_run_cut_at_any_step_ends_bit_for_bit_as_if_nothing_had_happened(
     assert ebm("fit", "-c", tiny, "--run", cut, *variant)[0] == 0
     ours, theirs = _final(cut), _final(straight)
     for key in KEPT:
-        assert _equal(ours[key], theirs[key]), key
+        assert identical(ours[key], theirs[key]), key
     starts = [event for event in RunFolder(cut).events() if event["event"] == "start"]
     assert len(starts) == 4
     assert RunFolder(cut).id != RunFolder(straight).id
@@ -92,7 +83,7 @@ def test_more_steps_continue_a_finished_run(ebm, tiny: Path, tmp_path: Path) -> 
     assert ebm("fit", "-c", tiny, "--run", longer)[0] == 0
     assert ebm("fit", "-c", tiny, "--run", twice, "--trainer.max_steps", 7)[0] == 0
     assert ebm("fit", "-c", tiny, "--run", twice)[0] == 0
-    assert all(_equal(_final(longer)[key], _final(twice)[key]) for key in KEPT)
+    assert all(identical(_final(longer)[key], _final(twice)[key]) for key in KEPT)
     status, said = ebm("fit", "-c", tiny, "--run", twice)
     assert status == 0
     assert "this run is complete: 12 of 12 steps" in said
@@ -109,7 +100,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm,
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
-    assert all(_equal(_final(straight)[key], _final(damaged)[key]) for key in KEPT)
+    assert all(identical(_final(straight)[key], _final(damaged)[key]) for key in KEPT)
 
 
 def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> None:
@@ -139,7 +130,7 @@ def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, tiny: Path) 
         subprocess.run(command, env=place, check=True, capture_output=True)
         (run,) = (tmp_path / root).glob("*/*")
         finals.append(_final(run))
-    assert all(_equal(finals[0][key], finals[1][key]) for key in KEPT)
+    assert all(identical(finals[0][key], finals[1][key]) for key in KEPT)
 
 
 def _wait_for_checkpoint(root: Path) -> None:
