@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-SUFFIX = ".ckpt"
-
 
 def side_folder(path: str | Path) -> Path:
     """The folder of the per-rank side files of a checkpoint."""

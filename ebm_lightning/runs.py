@@ -106,11 +106,14 @@ class RunFolder:
                 f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
                 "folder for this one, or name a new one"
             )
+        facts = environment()
         with self.lock():
             write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
-            self.event("start", id=self.id, command=command, environment=environment())
+            self.event("start", id=self.id, command=command, environment=facts)
             if not (self.path / "environment.json").exists():
-                write_atomically(self.path / "environment.json", json.dumps(environment(with_diff=True), indent=1))
+                write_atomically(
+                    self.path / "environment.json", json.dumps(facts | {"diff": git("diff", "HEAD")}, indent=1)
+                )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -123,6 +126,10 @@ class RunFolder:
                     f"another process is writing the run {self.path}: wait for it, or end it first"
                 ) from fault
             yield
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a training step goes."""
+        return self.path / "checkpoints" / f"step={step:08d}.ckpt"
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints by step, oldest first, whether whole or not."""
@@ -194,8 +201,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def environment(with_diff: bool = False) -> dict[str, Any]:
-    """Versions, hardware and source of this process; with ``with_diff`` the uncommitted changes too."""
+def environment() -> dict[str, Any]:
+    """Versions, hardware and source of this process."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -207,7 +214,7 @@ def environment(with_diff: bool = False) -> dict[str, Any]:
         "dirty": bool(git("status", "--porcelain")),
     }
     slurm = {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
-    return facts | ({"slurm": slurm} if slurm else {}) | ({"diff": git("diff", "HEAD")} if with_diff else {})
+    return facts | ({"slurm": slurm} if slurm else {})
 
 
 def processor() -> str:

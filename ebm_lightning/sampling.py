@@ -48,13 +48,13 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
 
 
 @torch.no_grad()
-def energies(module: EBM, pos: State, batch_size: int = 500) -> Tensor:
-    """E of every example of ``pos``, in batches, in eval mode; shape (N,), on the CPU."""
+def energies(module: EBM, state: State, batch_size: int = 500) -> Tensor:
+    """E of every example of a full state, in batches, in eval mode; shape (N,), on the CPU."""
     parts = []
     with evaluating(module):
-        for i in range(0, len(next(iter(pos.values()))), batch_size):
-            batch = {name: value[i : i + batch_size].to(module.device) for name, value in pos.items()}
-            parts.append(module.model.energy(module.model.complete(batch)))
+        for i in range(0, len(next(iter(state.values()))), batch_size):
+            batch = {name: value[i : i + batch_size].to(module.device) for name, value in state.items()}
+            parts.append(module.model.energy(batch))
     return torch.cat(parts).float().cpu()
 
 

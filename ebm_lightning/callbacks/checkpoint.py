@@ -1,6 +1,5 @@
 """Periodic checkpoints of a run, counted in steps."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -41,12 +40,13 @@ class RunCheckpoint(Checkpoint):
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step == trainer.max_steps or trainer.should_stop
         if due and step != self._saved_at:
-            path = Path(trainer.default_root_dir) / "checkpoints" / f"step={step:08d}{checkpoints.SUFFIX}"
+            run = RunFolder(trainer.default_root_dir)
+            path = run.checkpoint(step)
             trainer.save_checkpoint(path)
             if self.upload and step == trainer.max_steps:
                 log_checkpoint(trainer, path)
             self._saved_at = step
             if trainer.is_global_zero:
-                RunFolder(trainer.default_root_dir).event("checkpoint", step=step)
-            for old in RunFolder(trainer.default_root_dir).checkpoints()[: -self.keep]:
+                run.event("checkpoint", step=step)
+            for old in run.checkpoints()[: -self.keep]:
                 trainer.strategy.remove_checkpoint(old)

@@ -31,13 +31,13 @@ class OutOfDistribution(Protocol):
         assert data.bounds is not None
         x = data.tensors("test")["x"]
         found: dict[str, Measurement] = {}
-        shown = {"test": energies(module, {"x": x})}
+        shown = {"test": energies(module, module.model.complete({"x": x}))}
         for outliers in self.outliers:
             others = outliers.make(x, data.bounds)
             if others is None:
                 print(f"{outliers} is not at hand: not measured")
                 continue
-            shown[str(outliers)] = energies(module, {"x": others})
+            shown[str(outliers)] = energies(module, module.model.complete({"x": others}))
             found[f"AUROC {outliers}"] = auroc(-shown["test"], -shown[str(outliers)])
         return Findings(found, {"energies": pictures.histogram(shown, "energy")})
 

@@ -50,10 +50,8 @@ class TwoSample(Protocol):
         sets["independent pixels"] = shuffled.view_as(train)[: self.number]
         sets["training data"] = train[: self.number]
         bandwidth = self.scale * float(median_bandwidth(flat[:1000]))
-        found = {
-            f"MMD2 {name}": self._compare(x.flatten(1).cpu(), held_out.flatten(1).cpu(), bandwidth)
-            for name, x in sets.items()
-        }
+        target = held_out.flatten(1).cpu()
+        found = {f"MMD2 {name}": self._compare(x.flatten(1).cpu(), target, bandwidth) for name, x in sets.items()}
         shown = {"-".join(name.split()): pictures.picture(x[:64], data.bounds) for name, x in sets.items()}
         return Findings(found, shown)
 
