@@ -20,6 +20,11 @@ class DataChains(Chains):
         """Nothing survives."""
 
 
+def _born(noise: Noise, value: Tensor) -> Tensor:
+    """Where a chain's variable begins: in noise, or, for labels and categories, at the data's value."""
+    return noise.sample(value) if value.is_floating_point() else value.detach()
+
+
 class NoiseChains(Chains):
     """Short-run chains: the free variables start from noise, the clamped ones stay at the data (Nijkamp et al. 2019).
 
@@ -31,7 +36,7 @@ class NoiseChains(Chains):
         self.noise = noise or UniformNoise()
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        return {name: self.noise.sample(value) if name in free else value.detach() for name, value in pos.items()}
+        return {name: _born(self.noise, value) if name in free else value.detach() for name, value in pos.items()}
 
     def finish(self, end: State) -> None:
         """Nothing survives."""
@@ -160,19 +165,25 @@ class SampleBuffer(Chains):
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
         self.alive = torch.zeros(size, dtype=torch.bool)
+        self.full = False
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
         n = len(next(iter(pos.values())))
         if n > self.size:
             raise ValueError(f"SampleBuffer(size={self.size}) cannot serve a batch of {n}; make it at least {n}")
         # A free variable that is not in pos is made by the sampler before it is read (the hidden units of an RBM).
-        fresh = {name: self.noise.sample(pos[name]) for name in free if name in pos}
+        kept = [name for name in free if name in pos]
+        state = {name: value.detach() for name, value in pos.items()}
+        chain = torch.randperm(self.size, device=self.age.device)[:n]
+        if self.rebirth == 0 and self.full:  # nothing can be born: no noise is drawn
+            for name in (*kept, *self.keep):
+                state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
+            return {**state, "chain": chain, "age": self.age[chain]}
+        fresh = {name: _born(self.noise, pos[name]) for name in kept}
         fresh |= {name: pos[name].detach() for name in self.keep}
         if not self.store:
             self._allocate(fresh)
-        chain = torch.randperm(self.size, device=self.age.device)[:n]
         reborn = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.rebirth)
-        state = {name: value.detach() for name, value in pos.items()}
         for name, new in fresh.items():
             old = self._decode(self.store[name][chain]).to(new.device, new.dtype)
             state[name] = torch.where(reborn.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
@@ -188,6 +199,7 @@ class SampleBuffer(Chains):
         self.age[slots] = end["age"][kept] + 1
         self.alive[slots] = True
         self.seen += len(end["chain"])
+        self.full = self.full or (self.rebirth == 0 and bool(self.alive.all()))
 
     def examples(self, number: int) -> State:
         """Up to ``number`` living chains, decoded, for looking at; draws no random number but a decoder's."""
@@ -216,6 +228,7 @@ class SampleBuffer(Chains):
             mine = self._deal(shards, rank, world_size)
         self.store = {key.removeprefix("store."): kept for key, kept in mine.items() if key.startswith("store.")}
         self.age, self.alive, self.seen = mine["age"], mine["alive"], int(mine["seen"])
+        self.full = self.rebirth == 0 and bool(self.alive.all())
 
     def to(self, device: torch.device) -> None:
         """Moves the chains to where they are kept: to ``self.device``, or to ``device`` where that is None."""

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as L
 import torch
@@ -16,18 +16,23 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+# What is imported can be named in YAML without its path.
+import ebm_lightning.callbacks.likelihood
 import ebm_lightning.chains
 import ebm_lightning.data
 import ebm_lightning.distributions
 import ebm_lightning.models
 import ebm_lightning.objectives
-import ebm_lightning.samplers  # noqa: F401  (what is imported can be named in YAML without its path)
+import ebm_lightning.samplers
+import ebm_lightning.schedules
+import ebm_lightning.units  # noqa: F401
 from ebm_lightning import checkpoints, trainer
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
 from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
 from ebm_lightning.evaluation import Protocol
+from ebm_lightning.kernels import matmul_error
 from ebm_lightning.loggers import RunLogger
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
@@ -84,6 +89,12 @@ class ExperimentCLI(LightningCLI):
             help="CPU threads of each rank; null leaves torch's choice.",
         )
         parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"] | None,
+            default=None,
+            help="torch's float32_matmul_precision; medium is faster on many CPUs. Null leaves torch's choice.",
+        )
+        parser.add_argument(
             "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -96,10 +107,14 @@ class ExperimentCLI(LightningCLI):
         config = self.config_dump
         if config["threads"] is not None:
             torch.set_num_threads(config["threads"])
+        if config["matmul_precision"] is not None:
+            torch.set_float32_matmul_precision(config["matmul_precision"])
         files = [str(path) for path in self._get(self.config, "config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
         if self.subcommand == "fit" and _is_first_rank():
             self.folder.claim({key: value for key, value in config.items() if key != "run"}, command_line())
+            if config["matmul_precision"] is not None:
+                self.folder.event("matmul", precision=config["matmul_precision"], relative_error=matmul_error())
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         logger = self._loggers() if self.subcommand == "fit" else False

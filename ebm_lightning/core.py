@@ -6,7 +6,7 @@ phase). This module names the parts of that sentence and depends on torch alone.
 
 import abc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import cast
@@ -36,6 +36,14 @@ class Bounded(abc.ABC):  # noqa: B024  (it declares an attribute, not a method)
     bounds: Bounds | None = None
 
 
+class Schedule(abc.ABC):
+    """A number that changes over a run: transitions of CD-k, a learning rate's factor, a momentum."""
+
+    @abc.abstractmethod
+    def __call__(self, step: int) -> float:
+        """The number at a training step, counted from 0."""
+
+
 class EnergyModel(nn.Module):
     """An energy E(state), low where the state is likely: p(state) ~ exp(-E(state)).
 
@@ -62,6 +70,10 @@ class EnergyModel(nn.Module):
         energy = cast(Tensor, self(**{name: state[name] for name in self.variables}))
         return energy.float() if energy.dtype in (torch.bfloat16, torch.float16) else energy
 
+    def energies(self, *states: State) -> tuple[Tensor, ...]:
+        """E of several states, one tensor (B,) for each: a hook, for models that are faster in one pass over all."""
+        return tuple(self.energy(state) for state in states)
+
     def value(self, state: State, name: str) -> Tensor:
         """The value of one of this model's variables. Raises ValueError where model or state has no such name."""
         if name not in self.variables or name not in state:
@@ -85,6 +97,39 @@ class EnergyModel(nn.Module):
             "use a gradient sampler such as Langevin or HMC"
         )
 
+    def check(self, state: State) -> None:
+        """A hook: raises ValueError where a batch of data is not what this energy is defined on."""
+
+    def initialise(self, batches: Iterable[State]) -> None:
+        """A hook, called once before the first training step: sets what depends on the training data as a whole.
+
+        ``batches`` is one pass over the training data, in complete states.
+        """
+
+    def tempered(self, beta: float | Tensor) -> "EnergyModel":
+        """The energy of p^beta, at the inverse temperature ``beta`` >= 0: a number, or one for each example (B,).
+
+        It shares the parameters. Models whose Gibbs sampler moves variables that the energy sums out temper the joint
+        energy instead, so that conditionals and energy stay those of one distribution.
+        """
+        return TemperedEnergy(self, beta)
+
+    def log_partition(self) -> Tensor:
+        """log Z in nats, exactly: a float64 scalar. A hook. Raises ValueError where it is not known."""
+        raise ValueError(f"{type(self).__name__} has no exact log Z: estimate it by AIS")
+
+    def annealing_path(self, batches: Iterable[State] | None = None) -> "AnnealingPath":
+        """From a distribution with a known log Z to this one: a hook, for models that AIS can anneal.
+
+        ``batches`` is a pass over the training data from which the beginning of the path may be fitted; with None the
+        model fits it to its own parameters. Raises ValueError where no path is known.
+        """
+        raise ValueError(f"{type(self).__name__} has no annealing path, so AIS cannot estimate its log Z")
+
+    def filters(self, block: str) -> Tensor:
+        """What each hidden unit or expert looks for in a variable, (units, ...) in its shape: a hook, for pictures."""
+        raise ValueError(f"{type(self).__name__} has no filters on {block!r} to look at")
+
 
 class Conditional(abc.ABC):
     """p(block | rest) of an energy model: ``sample()`` is a Gibbs move, ``mean`` a mean-field one."""
@@ -96,7 +141,57 @@ class Conditional(abc.ABC):
     @property
     @abc.abstractmethod
     def mean(self) -> Tensor:
-        """The expectation, in the shape of the block."""
+        """The expectation, in the shape of the block; of a categorical block its probabilities (B, ..., classes)."""
+
+    @abc.abstractmethod
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value | rest) in nats, shape (B,), for ``value`` in the shape of the block."""
+
+    @abc.abstractmethod
+    def tempered(self, beta: float | Tensor) -> "Conditional":
+        """The distribution ~ p^beta, for a number or one for each example (B,)."""
+
+
+class TemperedEnergy(EnergyModel):
+    """beta E(state): the energy of p^beta, whose conditionals are those of p to the power of beta.
+
+    Args:
+        model: the energy; its parameters are shared.
+        beta: inverse temperature >= 0, a number or one for each example (B,).
+    """
+
+    def __init__(self, model: EnergyModel, beta: float | Tensor) -> None:
+        super().__init__()
+        self.model, self.beta = model, beta
+        self.variables = model.variables
+
+    def forward(self, **state: Tensor) -> Tensor:
+        return self.beta * self.model.energy(state)
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        return self.model.conditional(block, state).tempered(self.beta)
+
+
+class AnnealingPath(abc.ABC):
+    """Unnormalised distributions p*_beta from one that is known (beta = 0) to the model's exp(-E) (beta = 1).
+
+    Neal (2001); Salakhutdinov & Murray (2008) for Boltzmann machines.
+    """
+
+    log_partition: float
+    """log Z of p*_0, in nats."""
+
+    @abc.abstractmethod
+    def start(self, n: int) -> State:
+        """n exact draws from p_0."""
+
+    @abc.abstractmethod
+    def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
+        """One transition that leaves p_end invariant, and what the change of distribution weighs at ``state``.
+
+        The weight is log p*_end(state) - log p*_begin(state), float64 (n,). The transition is reversible. Called with
+        ``end`` < ``begin`` it walks backwards.
+        """
 
 
 class Noise(abc.ABC):
@@ -130,9 +225,32 @@ class Sampler(Bounded):
             )
         return self.free[0]
 
+    def extend(self, state: State) -> State:
+        """Adds the auxiliary variables that this kernel moves beside the model's, such as replicas: a hook.
+
+        They are free variables like any other: chains start them and, where chains persist, keep them.
+        """
+        return state
+
     @abc.abstractmethod
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         """One transition from ``state``; clamped tensors come back as the same objects."""
+
+
+class AdaptiveSampler(Sampler):
+    """A kernel that follows the model as it learns, and so has a memory, which is part of a checkpoint."""
+
+    @abc.abstractmethod
+    def follow(self, model: EnergyModel) -> None:
+        """Called once in every training step, when the gradients are there and the parameters have not moved yet."""
+
+    @abc.abstractmethod
+    def memory(self) -> State:
+        """What must survive for a run to continue: tensors by name. An empty dict before the first step."""
+
+    @abc.abstractmethod
+    def recall(self, memory: State) -> None:
+        """Takes up the memory of a checkpoint."""
 
 
 class Chains(abc.ABC):

@@ -78,7 +78,8 @@ def _reason(reason: str, message: str) -> str:
         inner = reason[: absent.start()] if ": there is no class" in reason else ""
         return f"{inner}there is no class {absent[1]!r}{_instead(absent[1], names)}"
     if wrong := re.match(r"Expected an? <class '([\w.]+)'>(?:\. Got value: (.*))?", reason):
-        return f"expected {wrong[1]}{f', got {wrong[2]}' if wrong[2] else ''}"
+        given = wrong[2] or (value[1] if (value := re.search(r"^\s*Given value: (.*)", message, re.MULTILINE)) else "")
+        return f"expected {wrong[1]}{f', got {given}' if given else ''}"
     return reason
 
 

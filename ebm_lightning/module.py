@@ -11,8 +11,22 @@ from torch.nn.utils import parametrize
 
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.buffer import BufferCallback
+from ebm_lightning.callbacks.sampler_memory import SamplerMemory
 from ebm_lightning.chains import DataChains, SampleBuffer
-from ebm_lightning.core import Bounded, Chains, EnergyModel, Objective, Sampler, State, Terms, evaluating, run
+from ebm_lightning.core import (
+    AdaptiveSampler,
+    Bounded,
+    Chains,
+    EnergyModel,
+    Objective,
+    Sampler,
+    Schedule,
+    State,
+    Terms,
+    evaluating,
+    run,
+)
+from ebm_lightning.data.base import DataModule
 
 
 class EBM(L.LightningModule):
@@ -25,11 +39,13 @@ class EBM(L.LightningModule):
         model: the energy.
         objective: how the two phases are compared.
         sampler: the Markov kernel of the negative phase; None where the objective needs no samples.
-        steps: transitions of the sampler in one negative phase, at least 1.
+        steps: transitions of the sampler in one negative phase, at least 1; a schedule of the training step makes them
+            grow, as in CD-k with a growing k.
         backprop: how many of the last transitions stay in the autograd graph: 0 for SGLD, 1 for improved CD, ``steps``
             for an energy-based transformer.
         chains: where the negative phase starts; None starts at the data (CD).
-        optimizer: makes the optimizer from the parameters; None is Adam with torch's defaults.
+        optimizer: makes the optimizer from the parameters; None is Adam with torch's defaults. Weight decay, where it
+            has any, spares parameters of one dimension: biases and gains.
         scheduler: makes the learning-rate scheduler from the optimizer; it is stepped once per training step.
         eval_sampling: whether the model is in eval mode during the negative phase (no dropout, no moving statistics).
 
@@ -43,7 +59,7 @@ class EBM(L.LightningModule):
         model: EnergyModel,
         objective: Objective,
         sampler: Sampler | None = None,
-        steps: int = 1,
+        steps: int | Schedule = 1,
         backprop: int = 0,
         chains: Chains | None = None,
         optimizer: OptimizerCallable | None = None,
@@ -51,14 +67,14 @@ class EBM(L.LightningModule):
         eval_sampling: bool = True,
     ) -> None:
         super().__init__()
-        if steps < 1 or not 0 <= backprop <= steps:
+        if isinstance(steps, int) and (steps < 1 or not 0 <= backprop <= steps):
             raise ValueError(f"EBM(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
         self.model, self.objective, self.sampler = model, objective, sampler
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
 
     def setup(self, stage: str) -> None:
-        """Refuses a sampler that clamps to another interval than the data lies in."""
+        """Refuses a sampler that clamps to another interval than the data lies in; prepares an untrained model."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         clamp = self.sampler.bounds if self.sampler else None
         if isinstance(data, Bounded) and clamp is not None and data.bounds != clamp:
@@ -66,18 +82,24 @@ class EBM(L.LightningModule):
                 f"{type(self.sampler).__name__} clamps to {clamp}, but the values of {type(data).__name__} lie in "
                 f"{data.bounds}: give both the same bounds"
             )
+        if stage == "fit" and self.trainer.ckpt_path is None and isinstance(data, DataModule):
+            with evaluating(self.model), torch.no_grad():
+                self.model.initialise(map(self.model.complete, data.eval_loader("train")))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses, in words, the weights of another model."""
         checkpoints.check_weights(self, checkpoint["state_dict"])
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """A sample buffer brings the callback that manages its life, so that PCD cannot silently turn into CD."""
-        return [BufferCallback(self.chains)] if isinstance(self.chains, SampleBuffer) else []
+        """What outlives a step brings the callback that manages its life, so that PCD cannot silently turn into CD."""
+        kept: list[L.Callback] = [BufferCallback(self.chains)] if isinstance(self.chains, SampleBuffer) else []
+        return kept + ([SamplerMemory(self.sampler)] if isinstance(self.sampler, AdaptiveSampler) else [])
 
     def training_step(self, batch: State, batch_idx: int) -> Terms:
         """Positive phase, negative phase, comparison; Lightning descends ``["loss"]``."""
         pos = self.model.complete(batch)
+        if batch_idx == 0:
+            self.model.check(pos)
         neg = self.sample_negatives(pos)
         terms = self.objective(self.model, pos, neg)
         watched = {name: term.detach() for name, term in terms.items()}
@@ -88,8 +110,9 @@ class EBM(L.LightningModule):
         """The hook for negative-sample generation: what the model imagines in answer to ``pos``, or None."""
         if self.sampler is None:
             return None
-        start = self.chains.start(pos, self.sampler.free)
-        neg, info = self.imagine(start, self.steps, self.backprop)
+        start = self.chains.start(self.sampler.extend(pos), self.sampler.free)
+        steps = self.steps if isinstance(self.steps, int) else round(self.steps(self.global_step))
+        neg, info = self.imagine(start, steps, self.backprop)
         self.chains.finish(neg)
         self._log_terms("sampler", info)
         return neg
@@ -106,25 +129,30 @@ class EBM(L.LightningModule):
             return run(self.sampler, self.model, start, steps, backprop)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
-        self._evaluate("valid", batch)
+        self._evaluate("valid", batch, batch_idx)
 
     def test_step(self, batch: State, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, batch_idx)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if isinstance(self.sampler, AdaptiveSampler):
+            self.sampler.follow(self.model)
         if self._logs_now:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def configure_optimizers(self) -> Any:
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
+        spare_biases(optimizer)
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
-    def _evaluate(self, stage: str, batch: State) -> None:
+    def _evaluate(self, stage: str, batch: State, batch_idx: int) -> None:
         """Energies of held-out data; for an objective without samples, its terms as well."""
         pos = self.model.complete(batch)
+        if batch_idx == 0:
+            self.model.check(pos)
         n = len(next(iter(pos.values())))
         if self.sampler is None:
             terms = self.objective(self.model, pos, None)
@@ -140,3 +168,12 @@ class EBM(L.LightningModule):
         if self._trainer is not None and self._logs_now:
             for name, term in terms.items():
                 self.log(f"{prefix}/{name}", term, prog_bar=name == "gap" or (name == "loss" and "gap" not in terms))
+
+
+def spare_biases(optimizer: torch.optim.Optimizer) -> None:
+    """Takes parameters of one dimension out of weight decay, into groups of their own."""
+    for group in [group for group in optimizer.param_groups if group.get("weight_decay")]:
+        spared = [p for p in group["params"] if p.ndim < 2]
+        group["params"] = [p for p in group["params"] if p.ndim >= 2]
+        if spared:
+            optimizer.add_param_group({**group, "params": spared, "weight_decay": 0.0})

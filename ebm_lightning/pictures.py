@@ -35,6 +35,17 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
 
 
+def filters(groups: list[Tensor]) -> Image.Image:
+    """Filters (n, C, H, W), or of another shape that :func:`picture` draws as images, each on its own symmetric scale.
+
+    Zero is mid-grey; the largest absolute value of a filter is black or white. Several groups of equal size become one
+    row each, a single one a square.
+    """
+    x = torch.cat(groups).detach().float().cpu()
+    largest = x.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, *[1] * (x.ndim - 1))
+    return picture(x / largest, (-1.0, 1.0), len(groups[0]) if len(groups) > 1 else None)
+
+
 def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Image:
     """Histograms over one common axis: for each named set of numbers, the share of it in each bin.
 

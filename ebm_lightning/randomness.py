@@ -30,12 +30,21 @@ def mix(*parts: int) -> int:
     return z
 
 
+def keyed(seed: int, counters: Tensor) -> Tensor:
+    """The words, in the shape of ``counters`` (int64), whose hash is :func:`uniform`."""
+    return counters + _signed(mix(seed) + _GOLDEN)
+
+
 def uniform(seed: int, counters: Tensor) -> Tensor:
     """float32 numbers in [0, 1), in the shape of ``counters`` (int64): the top 24 bits of mix(seed, counter).
 
     A counter gives the same number on every device and in every batch; nothing is stored.
     """
-    z = counters + _signed(mix(seed) + _GOLDEN)
+    return hashed(keyed(seed, counters))
+
+
+def hashed(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser of each word (int64), as float32 in [0, 1): its top 24 bits."""
     z = (z ^ _shifted(z, 30)) * _signed(_FACTORS[0])
     z = (z ^ _shifted(z, 27)) * _signed(_FACTORS[1])
     # The finaliser's last step, z ^ (z >> 31), leaves the top bits as they are.

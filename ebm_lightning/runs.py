@@ -56,6 +56,12 @@ PACKAGES = (
 )
 
 
+WRITTEN = tuple(
+    f":(top,exclude,glob){place}" for place in ("README.md", "experiments/*/README.md", "experiments/*/results/**")
+)
+"""What `ebm reproduce` writes itself: a tree that differs there alone is not dirty."""
+
+
 class RunFolder:
     """The folder of one run.
 
@@ -211,7 +217,7 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain")),
+        "dirty": bool(git("status", "--porcelain", "--", ":(top)", *WRITTEN)),
     }
     slurm = {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
     return facts | ({"slurm": slurm} if slurm else {})

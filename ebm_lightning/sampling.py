@@ -1,5 +1,6 @@
 """Fresh chains from a trained module: what `ebm sample`, the pictures during training and the protocols draw."""
 
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     """
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
-    state = NoiseChains(birth_noise(module)).start(module.model.complete(pos), module.sampler.free)
-    walk = trajectory(module.sampler, module.model, state)
+    sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
+    pos = sampler.extend(module.model.complete(pos))
+    state = NoiseChains(birth_noise(module)).start(pos, sampler.free)
+    walk = trajectory(sampler, module.model, state)
     with evaluating(module):
         for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
             state, _ = next(walk)
@@ -64,7 +67,7 @@ def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Pat
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for block in module.sampler.free:
-        if block in module.model.variables:
+        if block in module.model.variables and state[block].is_floating_point():
             files.append(folder / f"{name}{'' if block == 'x' else f'-{block}'}.png")
             picture(state[block], module.sampler.bounds).save(files[-1])
     arrays = {key: value.cpu().numpy() for key, value in state.items()}

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import ProgressBar
 
 from ebm_lightning import checkpoints
+from ebm_lightning.callbacks.progress import TimedProgressBar
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.rank_state import RankState
 from ebm_lightning.data.base import DataModule
@@ -33,7 +35,13 @@ class Trainer(L.Trainer):
 
     @functools.wraps(L.Trainer.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**DEFAULTS, **kwargs})
+        settings = {**DEFAULTS, **kwargs}
+        if settings.get("enable_progress_bar") is not False:
+            given = settings.get("callbacks") or []
+            given = given if isinstance(given, list) else [given]
+            if not any(isinstance(callback, ProgressBar) for callback in given):
+                settings["callbacks"] = [*given, TimedProgressBar()]
+        super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
         self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws
 

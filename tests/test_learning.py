@@ -19,10 +19,11 @@ from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
 from ebm_lightning.core import Chains, EnergyModel, State
 from ebm_lightning.data.bars import BarsAndStripes
 from ebm_lightning.distributions import BernoulliNoise, GaussianNoise, UniformNoise
-from ebm_lightning.models import BernoulliRBM, ConditionalDeepEnergy, DeepEnergy, GaussianMixture
+from ebm_lightning.models import RBM, ConditionalDeepEnergy, DeepEnergy, GaussianMixture
 from ebm_lightning.models.backbones import MLP
 from ebm_lightning.objectives import ContrastiveDivergence, DenoisingScoreMatching, NoiseContrastive
 from ebm_lightning.samplers import MALA, SGLD, Gibbs, Langevin, Tempered
+from ebm_lightning.units import Bernoulli
 
 F64 = torch.float64
 
@@ -77,7 +78,7 @@ def _law() -> Tensor:
 
 def _divergence(law: Tensor, model: EnergyModel) -> float:
     """KL(law || model) in nats, over the rows of ``bits(4)``."""
-    p = probabilities(copy.deepcopy(model).double(), {"v": bits(4)})
+    p = probabilities(copy.deepcopy(model).double(), {"x": bits(4)})
     return float((law * (law / p).log()).sum())
 
 
@@ -87,14 +88,14 @@ def _divergence_without_hidden_units(law: Tensor) -> float:
     return float((law * (law / (bits(4) * on + (1 - bits(4)) * (1 - on)).prod(1)).log()).sum())
 
 
-def _follow_the_likelihood(model: BernoulliRBM, law: Tensor, steps: int, lr: float) -> BernoulliRBM:
+def _follow_the_likelihood(model: RBM, law: Tensor, steps: int, lr: float) -> RBM:
     """The model after gradient ascent on the exact likelihood: what CD and PCD approximate."""
     model = copy.deepcopy(model).double()
     optimizer = _sgd(lr)(model.parameters())
     schedule = _to_zero(steps)(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
-        energy = model.energy({"v": bits(4)})
+        energy = model.energy({"x": bits(4)})
         ((law * energy).sum() + torch.logsumexp(-energy, 0)).backward()
         optimizer.step()
         schedule.step()
@@ -121,14 +122,14 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
     of k sweeps instead of endless ones, for these modes are near enough to mix.
     """
     steps, batch, lr, law = 400, 256, 1.0, _law()
-    model = BernoulliRBM(4, 6, weight_std=0.5)
+    model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
     exact = _divergence(law, _follow_the_likelihood(model, law, steps, lr))
     jitter = lr * sum(parameter.numel() for parameter in model.parameters()) / (8 * batch)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
     module = EBM(
         model,
         ContrastiveDivergence(),
-        Gibbs(("h", "v")),
+        Gibbs(("h", "x")),
         k,
         chains=chains,
         optimizer=_sgd(lr),

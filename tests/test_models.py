@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 
 from ebm_lightning.core import State, energy_grad
 from ebm_lightning.models import (
-    BernoulliRBM,
+    RBM,
     ConditionalDeepEnergy,
     DeepEnergy,
     DoubleWell,
@@ -37,6 +37,7 @@ from ebm_lightning.models import (
     Ising,
 )
 from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet, SpectralBound, SpectralNorm
+from ebm_lightning.units import Bernoulli
 
 every_energy = pytest.mark.parametrize("case", ENERGIES, ids=lambda case: case.name)
 
@@ -104,16 +105,16 @@ def ising_of_side_two() -> tuple[Ising, Callable[[State], Tensor], State]:
     return model, model.energy, spins(2)(3)
 
 
-def rbm() -> tuple[BernoulliRBM, Callable[[State], Tensor], State]:
-    model = BernoulliRBM(5, 3, weight_std=1.0)
+def rbm() -> tuple[RBM, Callable[[State], Tensor], State]:
+    model = RBM({"v": Bernoulli([5])}, 3, weight_std=1.0)
     perturbed(model)
     state = {"v": torch.randint(0, 2, (4, 5)).double(), "h": torch.randint(0, 2, (4, 3)).double()}
-    return model, lambda state: model.joint(state["v"], state["h"]), state
+    return model, model.joint, state
 
 
 @pytest.mark.parametrize(("make", "low"), [(ising, -1.0), (ising_of_side_two, -1.0), (rbm, 0.0)])
 def test_conditionals_equal_the_energy_differences_unit_by_unit(
-    make: Callable[[], tuple[BernoulliRBM | Ising, Callable[[State], Tensor], State]], low: float
+    make: Callable[[], tuple[RBM | Ising, Callable[[State], Tensor], State]], low: float
 ) -> None:
     model, energy, state = make()
     for block in state:
@@ -124,7 +125,7 @@ def test_conditionals_equal_the_energy_differences_unit_by_unit(
 
 @pytest.mark.parametrize(("make", "low"), [(ising, -1.0), (rbm, 0.0)])
 def test_conditionals_sample_their_means(
-    make: Callable[[], tuple[BernoulliRBM | Ising, Callable[[State], Tensor], State]], low: float
+    make: Callable[[], tuple[RBM | Ising, Callable[[State], Tensor], State]], low: float
 ) -> None:
     model, _, state = make()
     for block in state:
@@ -136,9 +137,9 @@ def test_conditionals_sample_their_means(
         assert_means(draws, conditional.mean[0])
 
 
-@pytest.mark.parametrize("model", [Ising(2, 1.0), BernoulliRBM(2, 2)])
-def test_an_unknown_block_has_no_conditional(model: Ising | BernoulliRBM) -> None:
-    with pytest.raises(ValueError, match=r"has conditionals for .* got 'x'"):
+@pytest.mark.parametrize("model", [Ising(2, 1.0), RBM({"v": Bernoulli([2])}, 2)])
+def test_an_unknown_block_has_no_conditional(model: Ising | RBM) -> None:
+    with pytest.raises(ValueError, match=r"got 'x'"):
         model.conditional("x", {})
 
 
@@ -239,59 +240,6 @@ class TestIsing:
     def test_complete_leaves_colours_alone(self) -> None:
         model, state = Ising(2, 0.5), spins(2)(2)
         assert model.complete(state) is state
-
-
-class TestBernoulliRBM:
-    def test_free_energy_equals_the_enumerated_marginal(self) -> None:
-        model, joint, state = rbm()
-        h = bits(3)
-        for v, free in zip(state["v"], model(state["v"]), strict=True):
-            marginal = -torch.logsumexp(-joint({"v": v.expand(len(h), -1), "h": h}), 0)
-            torch.testing.assert_close(free, marginal, rtol=1e-12, atol=1e-12)
-
-    def test_gradient_of_the_contrast_is_hintons_rule(self) -> None:
-        model, _, _ = rbm()
-        data, samples = torch.rand(6, 5, dtype=torch.float64), torch.randint(0, 2, (4, 5)).double()
-        (model(data).mean() - model(samples).mean()).backward()
-        on, dreamt = model.conditional("h", {"v": data}).mean, model.conditional("h", {"v": samples}).mean
-        rules = {
-            model.weight: data.T @ on / 6 - samples.T @ dreamt / 4,
-            model.visible_bias: data.mean(0) - samples.mean(0),
-            model.hidden_bias: on.mean(0) - dreamt.mean(0),
-        }
-        for parameter, rule in rules.items():
-            torch.testing.assert_close(parameter.grad, -rule, rtol=1e-12, atol=1e-12)
-
-    def test_gradient_of_the_likelihood_vanishes_in_expectation_under_the_model(self) -> None:
-        model, _, _ = rbm()
-        v = bits(5)
-        p = probabilities(model, {"v": v})
-        (torch.logsumexp(-model(v), 0) + (p * model(v)).sum()).backward()
-        for parameter in model.parameters():
-            torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter), rtol=0, atol=1e-12)
-
-    def test_complete_flattens_images_and_keeps_what_is_there(self) -> None:
-        model, x = BernoulliRBM(4, 2), torch.rand(3, 1, 2, 2)
-        state = model.complete({"x": x, "y": torch.arange(3)})
-        assert sorted(state) == ["v", "x", "y"]
-        assert torch.equal(state["v"], x.flatten(1))
-        assert model.complete(state) is state
-
-    def test_visible_given_hidden_needs_the_hidden(self) -> None:
-        with pytest.raises(ValueError, match=r"p\(v \| h\) needs 'h', but the state has \['v'\]"):
-            BernoulliRBM(2, 2).conditional("v", {"v": torch.zeros(1, 2)})
-
-    def test_visible_bias_starts_at_the_data(self) -> None:
-        model = BernoulliRBM(4, 2, weight_std=0.0).double()
-        mean = torch.tensor([[0.0, 0.25], [0.5, 1.0]], dtype=torch.float64)
-        model.init_visible_bias(mean, margin=0.01)
-        p = model.conditional("v", {"h": torch.zeros(1, 2, dtype=torch.float64)}).mean[0]
-        torch.testing.assert_close(p, torch.tensor([0.01, 0.25, 0.5, 0.99], dtype=torch.float64))
-
-    @pytest.mark.parametrize("mean", [torch.zeros(3), torch.tensor([0.5, 1.5]), torch.tensor([0.5, math.nan])])
-    def test_visible_bias_refuses_what_is_no_mean(self, mean: Tensor) -> None:
-        with pytest.raises(ValueError, match="init_visible_bias"):
-            BernoulliRBM(2, 2).init_visible_bias(mean)
 
 
 class TestDeepEnergy:
@@ -559,7 +507,8 @@ class TestSpectral:
         (lambda: GaussianMixture([[0.0], [1.0]], 1.0, [1.0]), "expected 2 positive numbers"),
         (lambda: DoubleWell(barrier=0.0), "barrier > 0"),
         (lambda: Ising(3, 1.0), "even side"),
-        (lambda: BernoulliRBM(0, 3), "at least one unit"),
+        (lambda: RBM({"v": Bernoulli([0])}, 3), "at least one unit"),
+        (lambda: RBM({"v": Bernoulli([2])}, 0), "at least one unit"),
         (lambda: MLP(3, [0]), "at least 1"),
         (lambda: ConvNet(widths=()), "at least one width"),
         (lambda: ConvNet(size=2, stem_padding=1), "does not fit"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, Noise, Objective, State, Terms
 from ebm_lightning.distributions import GaussianNoise, UniformNoise
-from ebm_lightning.models import BernoulliRBM
+from ebm_lightning.models import RBM
 from ebm_lightning.objectives import (
     ContrastiveDivergence,
     DenoisingScoreMatching,
@@ -20,6 +20,7 @@ from ebm_lightning.objectives import (
     SlicedScoreMatching,
     Sum,
 )
+from ebm_lightning.units import Bernoulli
 
 F64 = torch.float64
 
@@ -81,10 +82,10 @@ class Table(EnergyModel):
         return self.table[x]
 
 
-def _rbm() -> BernoulliRBM:
-    model = BernoulliRBM(4, 3, weight_std=1.0).double()
+def _rbm() -> RBM:
+    model = RBM({"v": Bernoulli([4])}, 3, weight_std=1.0).double()
     with torch.no_grad():
-        for bias in (model.visible_bias, model.hidden_bias):
+        for bias in (model.units("v").bias, model.hidden_bias):
             bias.normal_()
     return model
 
@@ -105,7 +106,7 @@ def test_the_contrast_of_an_rbm_descends_by_hintons_rule() -> None:
 
     def statistics(v: Tensor) -> dict[str, Tensor]:
         h = torch.sigmoid(model.hidden_bias + v @ model.weight)
-        return {"weight": v.T @ h / len(v), "visible_bias": v.mean(0), "hidden_bias": h.mean(0)}
+        return {"weight": v.T @ h / len(v), "visible.v.bias": v.mean(0), "hidden_bias": h.mean(0)}
 
     for name, value in statistics(data).items():
         assert torch.allclose(-ours[name], value - statistics(chains)[name], atol=1e-14)
@@ -124,9 +125,9 @@ def test_the_contrast_with_exact_samples_is_the_gradient_of_the_likelihood() -> 
 def test_the_contrast_with_draws_from_an_rbm_estimates_its_likelihood_gradient() -> None:
     """Hidden units summed out by the model, visible ones enumerated: dlog p/dW from autograd of -F - log Z."""
     model, data, n = _rbm(), bits(4)[[3, 3, 12, 5]], 50_000
-    log_p = -model(data) - torch.logsumexp(-model(bits(4)), 0)
+    log_p = -model(v=data) - torch.logsumexp(-model(v=bits(4)), 0)
     exact = torch.autograd.grad(-log_p.mean(), model.weight)[0]
-    assert torch.allclose(torch.logsumexp(-model(bits(4)), 0), log_partition(model, {"v": bits(4)}))
+    assert torch.allclose(torch.logsumexp(-model(v=bits(4)), 0), log_partition(model, {"v": bits(4)}))
     chains = bits(4)[torch.multinomial(probabilities(model, {"v": bits(4)}), n, replacement=True)]
     ours = _gradients(model, ContrastiveDivergence()(model, {"v": data}, {"v": chains}))["weight"]
     hidden = torch.sigmoid(model.hidden_bias + chains @ model.weight).detach()

@@ -14,9 +14,22 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import Conditional, EnergyModel, Sampler, State, energy_grad, run
 from ebm_lightning.distributions import BernoulliConditional
-from ebm_lightning.models import BernoulliRBM
-from ebm_lightning.samplers import HMC, MALA, SGLD, Annealed, Gibbs, Langevin, MeanField, Tempered
+from ebm_lightning.models import RBM
+from ebm_lightning.samplers import (
+    HMC,
+    MALA,
+    SGLD,
+    Annealed,
+    FastWeights,
+    Gibbs,
+    Langevin,
+    MeanField,
+    ParallelTempering,
+    Tempered,
+    TrajectoryTempering,
+)
 from ebm_lightning.samplers.hmc import velocity_verlet
+from ebm_lightning.units import Bernoulli
 
 SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
 F64 = torch.float64
@@ -103,8 +116,12 @@ KERNELS = {
     "HMC": HMC(0.1, leapfrog=3),
     "Tempered": Tempered(MALA(0.05), temperature=2.0),
     "Annealed": Annealed(HMC(0.1, leapfrog=2), temperatures=(3.0, 1.0)),
+    "ParallelTempering": ParallelTempering(MALA(0.05), betas=(1.0, 0.5, 0.2)),
+    "TrajectoryTempering": TrajectoryTempering(MALA(0.05), rungs=2),
 }
 kernels = pytest.mark.parametrize("sampler", KERNELS.values(), ids=KERNELS.keys())
+WITHOUT_GRAPH = {"FastWeights": FastWeights(MALA(0.05), rate=0.1)}
+"""Kernels that cannot stay in the autograd graph."""
 
 
 def _state(n: int = 6) -> State:
@@ -118,12 +135,12 @@ def _assert_normal(x: Tensor, mean: float, variance: float) -> None:
     assert abs((x - mean).square().mean() - variance) < SIGMAS * variance * math.sqrt(2 / n)
 
 
-@kernels
+@pytest.mark.parametrize("sampler", [*KERNELS.values(), *WITHOUT_GRAPH.values()], ids=[*KERNELS, *WITHOUT_GRAPH])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sampler, context) -> None:
     model = Tilted()
     with context():
-        state = _state()
+        state = sampler.extend(_state())
         end, info = run(sampler, model, state, steps=3)
     assert end["context"] is state["context"]
     assert end["x"].shape == state["x"].shape
@@ -136,7 +153,7 @@ def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sam
 @kernels
 def test_backprop_gives_the_derivative_of_the_end_in_a_parameter(sampler: Sampler) -> None:
     """Autograd through all steps equals central differences of the same walk with the same random numbers."""
-    model, state = Tilted(), _state()
+    model, state = Tilted(), sampler.extend(_state())
 
     def end() -> Tensor:
         torch.manual_seed(1)
@@ -354,6 +371,10 @@ def test_wrappers_show_the_free_variables_and_bounds_of_what_they_wrap() -> None
     for sampler in (Tempered(inner, temperature=2.0), Annealed(inner, temperatures=(2.0, 1.0))):
         assert (sampler.free, sampler.bounds) == (("y",), (-1.0, 1.0))
     assert Tempered(Annealed(MALA(0.1), temperatures=(2.0,)), temperature=2.0).bounds is None
+    replicas = ParallelTempering(inner, betas=(1.0, 0.5))
+    hot = Tempered(replicas, temperature=2.0)
+    assert hot.free == replicas.free == ("y", "y_replicas")
+    assert hot.extend({"y": torch.zeros(3, 2)})["y_replicas"].shape == (3, 1, 2)
 
 
 def test_gibbs_reaches_the_enumerated_law() -> None:
@@ -367,12 +388,42 @@ def test_gibbs_reaches_the_enumerated_law() -> None:
 
 def test_gibbs_on_the_restricted_boltzmann_machine_reaches_its_enumerated_law() -> None:
     """Hidden units are drawn from v, so that the chain may start without them."""
-    model, state = BernoulliRBM(4, 3, weight_std=1.0).double(), {"v": torch.zeros(20_000, 4, dtype=F64)}
+    model, state = RBM({"v": Bernoulli([4])}, 3, weight_std=1.0).double(), {"v": torch.zeros(20_000, 4, dtype=F64)}
     sampler = Gibbs(("h", "v"))
     with torch.no_grad():
         for _ in range(40):
             state, _ = sampler.step(model, state)
     assert_counts(index_of(state["v"]).bincount(minlength=16), probabilities(model, {"v": bits(4)}))
+
+
+@pytest.mark.parametrize("wrap", [lambda k, t: Tempered(k, temperature=t), lambda k, t: Annealed(k, temperatures=(t,))])
+def test_tempered_gibbs_reaches_the_enumerated_law_of_the_joint_energy_at_that_temperature(wrap) -> None:
+    """p(v) ~ sum over h of exp(-E(v, h) / T): not the free energy over T, which the same counts refuse."""
+    temperature, v, h = 2.5, bits(4), bits(3)
+    model, state = RBM({"v": Bernoulli([4])}, 3, weight_std=3.0).double(), {"v": torch.zeros(20_000, 4, dtype=F64)}
+    sampler = wrap(Gibbs(("h", "v")), temperature)
+    with torch.no_grad():
+        model.hidden_bias.uniform_(-2, 2)
+        joint = torch.stack([model.joint({"v": v, "h": unit.expand(len(v), -1)}) for unit in h], 1)
+        truth = (-joint / temperature).flatten().softmax(0).view_as(joint).sum(1)
+        free = (-model.energy({"v": v}) / temperature).softmax(0)
+        for _ in range(60):
+            state, _ = sampler.step(model, state)
+    counts = index_of(state["v"]).bincount(minlength=16)
+    assert_counts(counts, truth)
+    with pytest.raises(AssertionError, match="chi-square"):
+        assert_counts(counts, free)
+
+
+def test_tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_parameters_divided() -> None:
+    model, state = SmallRBM(3, 2), {"v": torch.ones(50, 3, dtype=F64)}
+    divided = SmallRBM(3, 2)
+    divided.load_state_dict({name: value / 2 for name, value in model.state_dict().items()})
+    torch.manual_seed(1)
+    ours, _ = Tempered(Gibbs(("h", "v")), temperature=2.0).step(model, state)
+    torch.manual_seed(1)
+    theirs, _ = Gibbs(("h", "v")).step(divided, state)
+    assert torch.equal(ours["v"], theirs["v"])
 
 
 def test_gibbs_draws_a_block_that_is_not_yet_in_the_state_and_leaves_clamped_ones() -> None:
@@ -437,8 +488,16 @@ def test_mean_field_descends_the_variational_free_energy_to_a_fixed_point() -> N
         (lambda: MALA(0.1, free=("y",)).step(Tilted(), {"y": torch.zeros(1, 1)}), "the state holds"),
         (lambda: Gibbs(("x",)).step(Tilted(), _state()), "Tilted has no conditional for 'x'"),
         (
-            lambda: Tempered(Gibbs(("v",)), temperature=2.0).step(SmallRBM(2, 2), {}),
-            "conditional of 'v' at temperature 2.0 is not known to SmallRBM",
+            lambda: Tempered(Gibbs(("x",)), temperature=2.0).step(Tilted(), _state()),
+            "Tilted has no conditional for 'x'",
+        ),
+        (
+            lambda: Tempered(FastWeights(MALA(0.1), rate=0.1), temperature=2.0),
+            r"Tempered\(FastWeights\): an adaptive sampler has to be the outermost one",
+        ),
+        (
+            lambda: Annealed(TrajectoryTempering(MALA(0.1), rungs=1), temperatures=(1.0,)),
+            r"Annealed\(TrajectoryTempering\): an adaptive sampler has to be the outermost one",
         ),
     ],
 )

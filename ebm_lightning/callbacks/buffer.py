@@ -42,10 +42,10 @@ class BufferCallback(RankState):
             pl_module.log("buffer/age", age.sum() / alive.sum())
             pl_module.log("buffer/fill", alive.float().mean())
 
-    def draw(self, trainer: L.Trainer, number: int) -> None:
-        """Sends a picture of up to ``number`` chains and a histogram of all ages to the loggers."""
+    def draw(self, trainer: L.Trainer, variables: tuple[str, ...], number: int) -> None:
+        """Sends pictures of the ``variables`` of up to ``number`` chains and a histogram of all ages to the loggers."""
         ages = {"chains": self.buffer.age[self.buffer.alive]}
         log_picture(trainer, "chains/age", lambda: pictures.histogram(ages, "age in negative phases"))
         for name, x in self.buffer.examples(number).items():
-            if x.is_floating_point() and torch.isfinite(x).all():
+            if name in variables and x.is_floating_point() and torch.isfinite(x).all():
                 log_picture(trainer, f"chains/{name}", partial(pictures.picture, x))

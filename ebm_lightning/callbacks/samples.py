@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 from ebm_lightning import pictures
 from ebm_lightning.callbacks.buffer import BufferCallback
@@ -44,15 +45,16 @@ class SamplePictures(L.Callback):
                     self.draw(trainer, pl_module, batch)
                     for callback in trainer.callbacks:  # type: ignore[attr-defined]
                         if isinstance(callback, BufferCallback):
-                            callback.draw(trainer, self.number)
+                            callback.draw(trainer, pl_module.model.variables, self.number)
 
+    @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: EBM, batch: State) -> None:
         """Sends the pictures to the loggers."""
         assert module.sampler is not None
         few = {name: value[: self.number] for name, value in batch.items()}
         fresh = fresh_chains(module, few, self.steps)
         for name in module.sampler.free:
-            if name in module.model.variables:
+            if name in module.model.variables and fresh[name].is_floating_point():
                 log_picture(trainer, f"fresh/{name}", partial(pictures.picture, fresh[name], module.sampler.bounds))
         data = module.model.complete(batch)
         noise = birth_noise(module)

@@ -31,6 +31,8 @@ class BarsAndStripes(DataModule):
     """
 
     bounds = (0.0, 1.0)
+    convention = "binary"
+    binary = True
 
     def __init__(
         self,

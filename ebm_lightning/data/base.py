@@ -35,7 +35,9 @@ class DataModule(L.LightningDataModule, Bounded):
     ``split_seed``, so that every model and every run is judged on the same draws.
 
     Subclasses define ``shape`` and ``load``, and ``prepare`` where stored rows are not what the model sees. They set
-    ``classes`` and ``bounds`` where there are any.
+    ``classes`` and ``bounds`` where there are any, ``convention``, which names how stored values became the numbers a
+    model sees and stands beside every log-probability, and ``binary``, which says whether these are all 0 or 1 (None:
+    not known).
 
     Args:
         batch_size: Examples per batch and rank.
@@ -50,6 +52,8 @@ class DataModule(L.LightningDataModule, Bounded):
     """
 
     classes: int | None = None
+    convention: str | None = None
+    binary: bool | None = None
 
     def __init__(
         self,
@@ -133,6 +137,10 @@ class DataModule(L.LightningDataModule, Bounded):
             world=world,
             device=device,
         )
+
+    def size(self, split: Split) -> int:
+        """How many examples a split has; 0 where nothing is held out for validation."""
+        return len(self._splits[split].rows)
 
     def tensors(self, split: Split) -> State:
         """A whole split as evaluation sees it, {x, y}: the batches of ``eval_loader``, joined.

@@ -66,6 +66,7 @@ class ImageModule(DataModule):
                 "leave out the augmentations, or use DynamicBinarisation"
             )
         self.pixels = Grey() if pixels is None else pixels
+        self.convention, self.binary = repr(self.pixels), self.pixels.binary
         self.augmentations = tuple(augmentations or ())
         self.bounds: Bounds = (float(low), float(high))
         self.noise, self.test_noise = noise, test_noise

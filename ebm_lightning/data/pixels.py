@@ -9,11 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.randomness import uniform
+from ebm_lightning import kernels
+from ebm_lightning.randomness import hashed, keyed
 
 
 class PixelConvention(abc.ABC):
-    """Turns whole numbers v in 0..levels-1 into float32 values in [0, 1]. Final subclasses are frozen dataclasses."""
+    """Turns whole numbers v in 0..levels-1 into float32 values in [0, 1]. Final subclasses are frozen dataclasses.
+
+    ``binary`` says whether every value is 0 or 1, so that binary units have a log-probability for it.
+    """
+
+    binary: bool
 
     @abc.abstractmethod
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -28,6 +34,8 @@ class PixelConvention(abc.ABC):
 class Grey(PixelConvention):
     """x = v / (levels - 1): grey levels as they are."""
 
+    binary = False
+
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
         return _grey(pixels, levels)
 
@@ -39,6 +47,8 @@ class Dequantised(PixelConvention):
     A density of x bounds the log-probability of v from below (Theis, van den Oord & Bethge 2016, section 3.1).
     With 256 levels this is 255/256 (v / 255) + U[0, 1/256), the data of Du & Mordatch (2019).
     """
+
+    binary = False
 
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
         u = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
@@ -53,9 +63,10 @@ class DynamicBinarisation(PixelConvention):
     every time.
     """
 
+    binary = True
+
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
-        u = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
-        return (u < _grey(pixels, levels)).to(torch.float32)
+        return kernels.binarise(pixels, levels - 1, generator)
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,14 @@ class FixedBinarisation(PixelConvention):
         seed: Of the draws. Keep it when models are to be compared.
     """
 
+    binary = True
     seed: int = 0
 
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
         size = pixels[0].numel()
         counters = index[:, None] * size + torch.arange(size, device=pixels.device)
-        u = uniform(self.seed, counters).view(pixels.shape)
-        return (u < _grey(pixels, levels)).to(torch.float32)
+        draw = kernels.fused(hashed) if kernels.fuses(pixels) else hashed
+        return (draw(keyed(self.seed, counters)).view(pixels.shape) < _grey(pixels, levels)).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class Threshold(PixelConvention):
         threshold: In [0, 1). 0 turns every pixel on that is not black.
     """
 
+    binary = True
     threshold: float = 0.5
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ import abc
 import copy
 import dataclasses
 import json
+import math
 from typing import Any
 
 import lightning.pytorch as L
@@ -18,10 +19,25 @@ from ebm_lightning.runs import RunFolder, environment, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A number with its standard error, None where none is known."""
+    """A number and how sure it is.
+
+    Args:
+        value: the number.
+        standard_error: None where none is known.
+        interval: where the number lies for a reason that the standard error leaves out, such as the uncertainty of
+            log Z; None where there is none. An end may be infinite.
+        warning: why the number is not to be trusted, in one sentence; empty where it is.
+    """
 
     value: float
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    warning: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, which knows no infinity: an infinite end of the interval is null."""
+        ends = [end if math.isfinite(end) else None for end in self.interval or ()]
+        return {**dataclasses.asdict(self), "interval": ends or None}
 
 
 @dataclasses.dataclass
@@ -36,15 +52,17 @@ class Protocol(L.Callback):
     """One measurement of a trained run. Final subclasses are dataclasses: their fields are the protocol's settings.
 
     The findings go to ``evaluation/<protocol>.json`` and ``.png`` of the run folder, with the settings and where they
-    come from, and to the terminal. Published numbers differ by protocol more than by method.
+    come from, and to the terminal. Published numbers differ by protocol more than by method. Rank 0 measures; where a
+    subclass sets ``on_every_rank`` all do, each with a random stream of its own, and rank 0's findings count.
     """
 
+    on_every_rank = False
     untrained: EnergyModel
     _step = 0
 
     @abc.abstractmethod
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        """Measures on the test split; random numbers come from a stream seeded by 0."""
+        """Measures on the test split; random numbers come from a stream seeded by the rank, so by 0 in one process."""
 
     @property
     def id(self) -> str:
@@ -61,12 +79,17 @@ class Protocol(L.Callback):
         self._step = checkpoint["global_step"]
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not (trainer.is_global_zero or self.on_every_rank):
             return
         assert isinstance(pl_module, EBM)
-        with isolated(0):
-            findings = self.measure(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
-        run = RunFolder(trainer.default_root_dir)
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        with isolated(trainer.global_rank):
+            findings = self.measure(pl_module, data)
+        if trainer.is_global_zero:
+            self._keep(findings, data.convention, RunFolder(trainer.default_root_dir))
+            self._print(findings, data.convention)
+
+    def _keep(self, findings: Findings, convention: str | None, run: RunFolder) -> None:
         folder = run.path / "evaluation"
         folder.mkdir(exist_ok=True)
         name = type(self).__name__
@@ -76,17 +99,25 @@ class Protocol(L.Callback):
             "protocol": self.id,
             "settings": self._settings(),
             "split": "test",
-            "measurements": {key: dataclasses.asdict(found) for key, found in findings.measurements.items()},
+            "convention": convention,
+            "measurements": {key: found.record() for key, found in findings.measurements.items()},
             "step": self._step,
             "seed": run.config()["seed_everything"],
             "training_minutes": round(run.minutes(), 1),
             "environment": environment(),
         }
         write_atomically(folder / f"{name}.json", json.dumps(record, indent=1))
+
+    def _print(self, findings: Findings, convention: str | None) -> None:
+        """One line each; log-probabilities name the convention of the data, without which they say nothing."""
         print(f"\n{self.id}")
         for key, found in findings.measurements.items():
             spread = f" +- {found.standard_error:.2g}" if found.standard_error is not None else ""
-            print(f"  {key:40} {found.value:10.4f}{spread}")
+            between = " [{:.4f}, {:.4f}]".format(*found.interval) if found.interval is not None else ""
+            under = f"  under {convention}" if convention and "log-" in key else ""
+            print(f"  {key:40} {found.value:10.4f}{spread}{between}{under}")
+        for warning in dict.fromkeys(found.warning for found in findings.measurements.values() if found.warning):
+            print(f"  warning: {warning}")
 
     def _settings(self) -> dict[str, Any]:
         own = dataclasses.fields(self)  # type: ignore[arg-type]

@@ -1,15 +1,19 @@
 """Energies: what is low where the world is likely."""
 
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
-from ebm_lightning.models.rbm import BernoulliRBM
+from ebm_lightning.models.per_class import PerClass
+from ebm_lightning.models.poe import StudentTPoE
+from ebm_lightning.models.rbm import RBM
 from ebm_lightning.models.toy import DoubleWell, Gaussian, GaussianMixture, Ising
 
 __all__ = [
-    "BernoulliRBM",
+    "RBM",
     "ConditionalDeepEnergy",
     "DeepEnergy",
     "DoubleWell",
     "Gaussian",
     "GaussianMixture",
     "Ising",
+    "PerClass",
+    "StudentTPoE",
 ]

@@ -1,86 +1,405 @@
-"""The restricted Boltzmann machine."""
+"""The restricted Boltzmann machine, over any groups of visible units."""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ebm_lightning.core import Conditional, EnergyModel, State
-from ebm_lightning.distributions import BernoulliConditional
+from ebm_lightning import kernels
+from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
+from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
+from ebm_lightning.units import Bernoulli, Softmax, Units
+
+LARGEST_ENUMERATED = 25
+"""Units whose 2^n states are summed up: a few seconds to minutes for a visible side of 784."""
 
 
-class BernoulliRBM(EnergyModel):
-    """F(v) = -b.v - sum_j log(1 + exp(c_j + (v W)_j)): the free energy of binary v (B, visible).
+class RBM(EnergyModel):
+    """F(v) = energy(v) - sum_j log(1 + exp(c_j + (r(v) W)_j)): the free energy of the visible groups.
 
-    It is the joint energy E(v, h) = -b.v - c.h - v.W h with the binary hidden units h summed out, a product of
-    ``hidden`` experts (Smolensky 1986; Hinton 2002; Hinton 2010, "A practical guide", equations 1 and 25). W is
-    ``weight`` (visible, hidden), b is ``visible_bias`` and c is ``hidden_bias``. The gradient of
-    mean F(data) - mean F(samples) is Hinton's rule, with hidden probabilities in both phases. Gibbs sampling moves
-    (h, v), h first: h rides in the state, and the energy ignores it.
+    It is the joint energy E(v, h) = energy(v) - c.h - r(v) W h with the binary hidden units h summed out, a product of
+    ``hidden`` experts (Smolensky 1986; Hinton 2002; Hinton 2010, "A practical guide", equations 1 and 25). r(v) are the
+    rows of all groups side by side, W is ``weight`` (rows, hidden) and c is ``hidden_bias``; for one binary group
+    energy(v) = -b.v and r(v) = v. The gradient of mean F(data) - mean F(samples) is Hinton's rule, with hidden
+    probabilities in both phases. Gibbs sampling moves h first, as in Gibbs(("h", "x")): h rides in the state, and the
+    energy ignores it.
+
+    With a label among the groups, {"x": Bernoulli([1, 28, 28]), "y": Softmax(10)}, it is the classification RBM
+    (Larochelle & Bengio 2008): ``conditional("y", {"x": x})`` is p(y | x) with h summed out exactly.
 
     Args:
-        visible: The number of visible units.
-        hidden: The number of hidden units.
-        weight_std: The standard deviation of the initial weights, which are normal; the biases begin at 0.
+        visible: the groups by the name of their variable; none may be called h.
+        hidden: the number of hidden units.
+        weight_std: standard deviation of the initial weights, which are normal.
+        hidden_bias: initial value of every c_j; negative ones make sparse units.
+        data_bias: whether the visible biases begin as those of independent units fitted to the training data (Hinton
+            2010, section 8) instead of 0.
+        centring: None, or the rate at which the offsets mu of r(v) and lambda of h follow their means over the data.
+            The energy is then energy(v) - c.h - (r(v) - mu) W (h - lambda), whose gradient is insensitive to flips of
+            bits and better conditioned (Montavon & Mueller 2012; Melchior, Fischer & Wiskott 2016). The distribution
+            does not change when the offsets move.
+
+    Raises:
+        ValueError: where there is no unit on one side, a group is called h, or ``centring`` lies outside [0, 1].
     """
 
-    def __init__(self, visible: int, hidden: int, weight_std: float = 0.01) -> None:
+    row_offset: Tensor
+    hidden_offset: Tensor
+
+    def __init__(
+        self,
+        visible: dict[str, Units],
+        hidden: int,
+        weight_std: float = 0.01,
+        hidden_bias: float = 0.0,
+        data_bias: bool = True,
+        centring: float | None = None,
+    ) -> None:
         super().__init__()
-        if visible < 1 or hidden < 1 or weight_std < 0:
+        if not visible or "h" in visible or hidden < 1 or weight_std < 0:
             raise ValueError(
-                f"BernoulliRBM(visible={visible}, hidden={hidden}, weight_std={weight_std}): "
-                "expected at least one unit of each kind and weight_std >= 0"
+                f"RBM(visible={sorted(visible)}, hidden={hidden}, weight_std={weight_std}): expected at least one unit "
+                "of each kind, weight_std >= 0, and no group called h"
             )
-        self.weight = nn.Parameter(weight_std * torch.randn(visible, hidden))
-        self.visible_bias = nn.Parameter(torch.zeros(visible))
-        self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+        if centring is not None and not 0 <= centring <= 1:
+            raise ValueError(f"RBM(centring={centring}): expected a rate in [0, 1], or null for none")
+        self.variables = tuple(visible)
+        self.visible = nn.ModuleDict(visible)
+        rows = [group.rows for group in visible.values()]
+        ends = [0, *torch.tensor(rows).cumsum(0).tolist()]
+        self.spans = {name: slice(*span) for name, span in zip(visible, pairwise(ends), strict=True)}
+        self.weight = nn.Parameter(weight_std * torch.randn(sum(rows), hidden))
+        self.hidden_bias = nn.Parameter(torch.full((hidden,), hidden_bias))
+        self.data_bias, self.centring = data_bias, centring
+        self.register_buffer("row_offset", torch.zeros(sum(rows)), persistent=centring is not None)
+        self.register_buffer("hidden_offset", torch.full((hidden,), 0.5), persistent=centring is not None)
 
-    def forward(self, v: Tensor) -> Tensor:
-        """F(v), shape (B,), for v (B, visible) in [0, 1]."""
-        return -(v @ self.visible_bias) - F.softplus(self.hidden_bias + v @ self.weight).sum(1)
+    @property
+    def hidden(self) -> int:
+        return len(self.hidden_bias)
 
-    def joint(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h) = -b.v - c.h - v.W h, shape (B,), for v (B, visible) and h (B, hidden)."""
-        return -(v @ self.visible_bias) - h @ self.hidden_bias - ((v @ self.weight) * h).sum(1)
+    def units(self, name: str) -> Units:
+        """The group of a variable. Raises ValueError where there is none of this name."""
+        if name not in self.visible:
+            raise ValueError(f"this RBM has the variables {self.variables} and the hidden units 'h', got {name!r}")
+        group = self.visible[name]
+        assert isinstance(group, Units)
+        return group
+
+    def forward(self, **state: Tensor) -> Tensor:
+        """F(v), shape (B,)."""
+        return self.own_energy(state) - F.softplus(self.hidden_logits(state)).sum(1)
+
+    def energies(self, *states: State) -> tuple[Tensor, ...]:
+        """F of several states in one pass: one matrix product forwards and one backwards for all of them."""
+        joined = {name: torch.cat([self.value(state, name) for state in states]) for name in self.variables}
+        return torch.split(self.energy(joined), [len(state[self.variables[0]]) for state in states])
+
+    def joint(self, state: State) -> Tensor:
+        """E(v, h), shape (B,), for a state that holds h (B, hidden) beside the visible groups."""
+        return self.own_energy(state) - (state["h"] * self.hidden_logits(state)).sum(1)
+
+    def encode(self, state: State) -> Tensor:
+        """r(v): the rows of all groups side by side, (B, rows)."""
+        rows = [self.units(name).encode(state[name]) for name in self.variables]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+    def own_energy(self, state: State) -> Tensor:
+        """What of the energy does not depend on h (B,): the groups' own, and where centred (r(v) - mu) W lambda."""
+        energies = [self.units(name).energy(state[name], self.units(name).bias) for name in self.variables]
+        if self.centring is not None:
+            energies.append((self.encode(state) - self.row_offset) @ (self.weight @ self.hidden_offset))
+        return torch.stack(energies).sum(0) if len(energies) > 1 else energies[0]
+
+    def hidden_logits(self, state: State) -> Tensor:
+        """c + (r(v) - mu) W, shape (B, hidden): the logits of p(h_j = 1 | v)."""
+        centred = self.centring is not None
+        bias = self.hidden_bias - self.row_offset @ self.weight if centred else self.hidden_bias
+        return torch.addmm(bias, self.encode(state), self.weight)
+
+    def field(self, h: Tensor, name: str) -> Tensor:
+        """What the hidden units send to a group, (B, rows of the group)."""
+        if self.centring is not None:
+            h = h - self.hidden_offset
+        return h @ self.weight[self.spans[name]].T
 
     def conditional(self, block: str, state: State) -> Conditional:
-        """p(h_j = 1 | v) = sigmoid(c_j + (v W)_j) for "h", p(v_i = 1 | h) = sigmoid(b_i + (W h)_i) for "v".
+        """p(h | v) for "h"; p(group | h) where the state holds h; else p(label | other groups), with h summed out.
 
-        Raises ValueError for any other block, or where the state lacks the block that is conditioned on.
+        Raises ValueError for any other block, or where the state lacks what is conditioned on.
         """
-        others = {"h": "v", "v": "h"}
-        if block not in others:
-            raise ValueError(f"BernoulliRBM has conditionals for 'h' and 'v', got {block!r}")
-        if others[block] not in state:
-            raise ValueError(
-                f"p({block} | {others[block]}) needs {others[block]!r}, but the state has {sorted(state)}: "
-                "let Gibbs move h before v"
-            )
         if block == "h":
-            return BernoulliConditional(self.hidden_bias + state["v"] @ self.weight)
-        return BernoulliConditional(self.visible_bias + state["h"] @ self.weight.T)
+            self._need("h", self.variables, state)
+            return BernoulliConditional(self.hidden_logits(state))
+        units = self.units(block)
+        if "h" in state:
+            return units.conditional(self.field(state["h"], block), units.bias)
+        if not isinstance(units, Softmax) or units.shape:
+            raise ValueError(f"p({block} | h) needs 'h', but the state has {sorted(state)}: let Gibbs move h first")
+        return self._label_conditional(block, units, state)
+
+    def check(self, state: State) -> None:
+        self._need("the energy", self.variables, state)
+        for name in self.variables:
+            self.units(name).check(state[name])
 
     def complete(self, batch: State) -> State:
-        """v as the flattened ``batch["x"]`` (B, ...), where the batch has no v of its own."""
-        if "v" in batch or "x" not in batch:
-            return batch
-        return {**batch, "v": batch["x"].flatten(1)}
+        """The batch itself; while a centred model trains, its offsets take a step towards the batch's means."""
+        if self.centring and self.training and torch.is_grad_enabled():
+            self._recentre(batch, self.centring)
+        return batch
 
     @torch.no_grad()
-    def init_visible_bias(self, mean: Tensor, margin: float = 1e-3) -> None:
-        """b_i = log p_i / (1 - p_i), with p the mean of the data: the best fit without hidden units (Hinton 2010, 8).
+    def initialise(self, batches: Iterable[State]) -> None:
+        """The visible biases (where ``data_bias``) and the offset mu (where centred) from the means of the data."""
+        if not self.data_bias and self.centring is None:
+            return
+        mean = self.mean_rows(batches)
+        if self.data_bias:
+            for name, span in self.spans.items():
+                self.units(name).bias.copy_(self.units(name).fitted_bias(mean[span], 0.0))
+        if self.centring is not None:
+            self.row_offset.copy_(mean)
 
-        Raises ValueError where the mean has another number of units, or leaves [0, 1].
+    @torch.no_grad()
+    def mean_rows(self, batches: Iterable[State]) -> Tensor:
+        """The mean of r(v) over batches of data, (rows,)."""
+        total, n = torch.zeros_like(self.row_offset, dtype=torch.float64), 0
+        for batch in batches:
+            rows = self.encode(batch)
+            total += rows.sum(0)
+            n += len(rows)
+        return (total / n).to(self.weight.dtype)
 
-        Args:
-            mean: The share of the data in which each unit is on, in any shape of ``visible`` numbers.
-            margin: p is clamped to [margin, 1 - margin], so that units that never change get a finite bias.
+    def plain(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """(visible biases by group, hidden bias, constant): the same energy as sum_g energy_g - c.h - r W h + constant.
+
+        Without centring these are the parameters and 0. Centred Gaussian groups have no such form: ValueError.
         """
-        p = mean.flatten()
-        if len(p) != len(self.visible_bias):
-            raise ValueError(f"init_visible_bias got a mean of {len(p)} units, expected {len(self.visible_bias)}")
-        if not 0 < margin < 0.5 or not bool(((p >= 0) & (p <= 1)).all()):
+        biases = {name: self.units(name).bias for name in self.variables}
+        if self.centring is None:
+            return biases, self.hidden_bias, torch.zeros((), dtype=self.weight.dtype)
+        pulled = self.weight @ self.hidden_offset
+        constant = -self.row_offset @ pulled
+        for name, span in self.spans.items():
+            units = self.units(name)
+            assert isinstance(units, Bernoulli | Softmax), "centred Gaussian groups have no plain form"
+            biases[name] = units.bias - pulled[span]
+        return biases, self.hidden_bias - self.row_offset @ self.weight, constant
+
+    def tempered(self, beta: float | Tensor) -> EnergyModel:
+        """The RBM of beta E(v, h): its free energy, and its conditionals with all logits times beta."""
+        return TemperedRBM(self, beta)
+
+    @torch.no_grad()
+    def annealing_path(self, batches: Iterable[State] | None = None) -> "RBMPath":
+        """From independent visible units to this RBM (Salakhutdinov & Murray 2008, section 4.1.3).
+
+        The independent units are fitted to the data with 5 % pseudo-counts, or, with ``batches`` None, have this
+        model's visible biases.
+        """
+        mean = None if batches is None else self.mean_rows(batches)
+        return RBMPath(self, mean)
+
+    def filters(self, block: str) -> Tensor:
+        return self.weight[self.spans[block]].T.reshape(self.hidden, *self.units(block).shape, -1).squeeze(-1)
+
+    @torch.no_grad()
+    def log_partition(self, largest: int = LARGEST_ENUMERATED) -> Tensor:
+        """log Z by enumeration of the smaller side, in float64.
+
+        Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
+        """
+        biases, hidden_bias, constant = self.plain()
+        weight = self.weight.double()
+        rows = sum(self.units(name).rows for name in self.variables)
+        binary = all(type(self.units(name)) is Bernoulli for name in self.variables)
+        sides = {"hidden": self.hidden} | ({"visible": rows} if binary else {})
+        side = min(sides, key=lambda name: sides[name])
+        if sides[side] > largest:
+            other = rows + self.hidden - sides[side]
+            hours = 2.0 ** sides[side] * other * 1e-9 / 3600
             raise ValueError(
-                f"init_visible_bias(margin={margin}) got means from {float(p.min())} to {float(p.max())}: "
-                "expected means in [0, 1] and 0 < margin < 0.5"
+                f"log Z by enumeration of the {side} side sums 2^{sides[side]} states of {other} units, about "
+                f"{hours:.2g} hours: expected at most {largest} units, so estimate log Z by AIS, or raise `largest`"
             )
-        self.visible_bias.copy_(torch.logit(p.to(self.visible_bias), eps=margin))
+        bias = torch.cat([biases[name] for name in self.variables]).double()
+        if side == "visible":
+            log_z = log_sum_binary(weight, bias, hidden_bias.double(), [])
+        else:
+            spans = {name: span for name, span in self.spans.items() if type(self.units(name)) is not Bernoulli}
+            plain = [span for name, span in self.spans.items() if name not in spans]
+            inner = torch.cat([torch.arange(span.start, span.stop) for span in plain] or [torch.arange(0)])
+            others = [(weight[span], self.units(name), biases[name].double()) for name, span in spans.items()]
+            log_z = log_sum_binary(weight[inner].T, hidden_bias.double(), bias[inner], others)
+        return log_z - constant.double()
+
+    def _need(self, what: str, names: tuple[str, ...], state: State) -> None:
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(
+                f"{what} of this RBM depends on {missing}, but the state has {sorted(state)}: supply it in the batch "
+                "(labels for a classification RBM), or let Gibbs draw it first"
+            )
+
+    def _label_conditional(self, block: str, units: Softmax, state: State) -> CategoricalConditional:
+        """d_k + sum_j log(1 + exp(c_j + U_kj + (rest W)_j)), for every label k (Larochelle & Bengio 2008, eq. 2)."""
+        self._need(f"p({block} | v)", tuple(name for name in self.variables if name != block), state)
+        n = len(next(iter(state.values())))
+        device = self.weight.device
+        labels = torch.zeros(n, dtype=torch.int64, device=device)
+        span = self.spans[block]
+        rest = self.hidden_logits({**state, block: labels}) - self.weight[span.start]
+        own = units.bias
+        if self.centring is not None:
+            own = own - self.weight[span] @ self.hidden_offset
+        logits = [own[k] + F.softplus(rest + self.weight[span.start + k]).sum(1) for k in range(units.classes)]
+        return CategoricalConditional(torch.stack(logits, 1))
+
+    @torch.no_grad()
+    def _recentre(self, batch: State, rate: float) -> None:
+        """Moves the offsets towards the batch's means, and the biases so that no probability changes.
+
+        b += W (lambda_new - lambda) and c += (mu_new - mu) W. The means are those of all ranks.
+        """
+        rows = self.encode(batch).mean(0)
+        mean_h = torch.sigmoid(self.hidden_logits(batch)).mean(0)
+        means = torch.cat([rows, mean_h])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(means)
+            means /= torch.distributed.get_world_size()
+        row_step = rate * (means[: len(rows)] - self.row_offset)
+        hidden_step = rate * (means[len(rows) :] - self.hidden_offset)
+        self.hidden_bias.add_(row_step @ self.weight)
+        self.row_offset += row_step
+        pulled = self.weight @ hidden_step
+        for name, span in self.spans.items():
+            self.units(name).bias.add_(pulled[span])
+        self.hidden_offset += hidden_step
+
+
+class TemperedRBM(EnergyModel):
+    """beta E(v, h) with h summed out: beta energy(v) - sum_j log(1 + exp(beta (c_j + (r W)_j))).
+
+    Not beta F(v): Gibbs sampling with all logits times beta leaves this distribution invariant.
+
+    Args:
+        rbm: the machine; its parameters are shared.
+        beta: inverse temperature >= 0, a number or one for each example (B,).
+    """
+
+    def __init__(self, rbm: RBM, beta: float | Tensor) -> None:
+        super().__init__()
+        self.rbm, self.beta = rbm, beta
+        self.variables = rbm.variables
+
+    def forward(self, **state: Tensor) -> Tensor:
+        logits = self.rbm.hidden_logits(state)
+        hidden = F.softplus(per_example(self.beta, logits) * logits).sum(1)
+        return self.beta * self.rbm.own_energy(state) - hidden
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        return self.rbm.conditional(block, state).tempered(self.beta)
+
+    def tempered(self, beta: float | Tensor) -> EnergyModel:
+        return TemperedRBM(self.rbm, self.beta * beta)
+
+
+class RBMPath(AnnealingPath):
+    """log p*_beta(v) = -energy(v; (1 - beta) b_A + beta b) + sum_j log(1 + exp(beta (c_j + (r W)_j))).
+
+    At beta = 0 the visible units are independent with the biases b_A and every hidden unit is a fair coin. The state
+    is v; a transition draws h, then v, and is reversible.
+
+    Args:
+        rbm: where the path ends.
+        mean: the mean of r(v) over data, to which b_A is fitted; None takes the model's own biases.
+    """
+
+    def __init__(self, rbm: RBM, mean: Tensor | None) -> None:
+        self.rbm = rbm
+        biases, self.hidden_bias, self.constant = rbm.plain()
+        self.end = biases
+        self.begin = {
+            name: biases[name] if mean is None else rbm.units(name).fitted_bias(mean[span], 0.05)
+            for name, span in rbm.spans.items()
+        }
+        nothing = {name: torch.zeros(1, rbm.units(name).rows).to(rbm.weight) for name in rbm.variables}
+        factors = [rbm.units(name).log_normaliser(nothing[name].double(), b.double()) for name, b in self.begin.items()]
+        self.log_partition = rbm.hidden * math.log(2) + float(torch.cat(factors).sum())
+
+    @torch.no_grad()
+    def start(self, n: int) -> State:
+        state = {}
+        for name, bias in self.begin.items():
+            units = self.rbm.units(name)
+            state[name] = units.conditional(torch.zeros(n, units.rows).to(bias), bias).sample()
+        return state
+
+    @torch.no_grad()
+    def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
+        logits = torch.addmm(self.hidden_bias, self.rbm.encode(state), self.rbm.weight)
+        first, last = torch.tensor(begin).to(logits), torch.tensor(end).to(logits)
+        weight = kernels.softplus_difference(logits, last, first)
+        h = kernels.bernoulli(last * logits)
+        moved = {}
+        for name, units in ((name, self.rbm.units(name)) for name in self.rbm.variables):
+            before, after = self._bias(name, begin), self._bias(name, end)
+            weight = weight + (units.energy(state[name], before) - units.energy(state[name], after)).double()
+            field = end * (h @ self.rbm.weight[self.rbm.spans[name]].T)
+            moved[name] = units.conditional(field, after).sample()
+        return moved, weight - float(self.constant) * (end - begin)
+
+    def _bias(self, name: str, beta: float) -> Tensor:
+        return torch.lerp(self.begin[name], self.end[name], beta)
+
+
+def log_sum_binary(weight: Tensor, bias: Tensor, inner: Tensor, others: list[tuple[Tensor, Units, Tensor]]) -> Tensor:
+    """log of the sum over s in {0, 1}^n of exp(s . bias) prod_i (1 + exp(inner_i + (s W)_i)) times other factors.
+
+    The sum is split in two halves of s, so that exp(s W) is a product of two tables and no exponential is taken inside:
+    the cost is that of a few multiplications and a fraction of a logarithm for each state and unit. A progress bar
+    shows long sums.
+
+    Args:
+        weight: W (n, units), float64.
+        bias: of the units that are enumerated, (n,).
+        inner: of the units that are summed out, (units,).
+        others: (weight (rows, n), group, bias) for each further group that is summed out.
+    """
+    n = len(bias)
+    most = float((inner + weight.clamp_min(0).sum(0)).max()) if len(inner) else 0.0
+    slices = next((k for k in (8, 4, 2) if k * (max(most, 0) + 1) < 700), 1)
+    left, right = _binary(n // 2).to(weight), _binary(n - n // 2).to(weight)
+    upper, lower = weight[: n // 2], weight[n // 2 :]
+    padding = -len(inner) % slices
+    tables = len(inner) > 0 and float(weight.abs().sum(0).max() + inner.abs().max()) < 600
+    a = F.pad(torch.exp(inner + left @ upper), (0, padding)) if tables else left
+    b = F.pad(torch.exp(right @ lower), (0, padding)) if tables else right
+    rows, columns = 2**5, 2**10
+    total = torch.full((), -math.inf, dtype=torch.float64, device=weight.device)
+    bar = tqdm(total=2**n, desc="log Z, exact", unit=" states", unit_scale=True, disable=None if n > 18 else True)
+    for i in range(0, len(left), rows):
+        for j in range(0, len(right), columns):
+            p, q = left[i : i + rows], right[j : j + columns]
+            if tables:
+                value = kernels.log_product(a[i : i + rows], b[j : j + columns], slices)
+            else:
+                value = F.softplus(inner + (p @ upper)[:, None] + (q @ lower)[None]).sum(-1)
+            value = value + (p @ bias[: n // 2])[:, None] + (q @ bias[n // 2 :])[None]
+            for matrix, units, own in others:
+                s = torch.cat([p.repeat_interleave(len(q), 0), q.repeat(len(p), 1)], 1)
+                value = value + units.log_normaliser(s @ matrix.T, own).view_as(value)
+            total = torch.logaddexp(total, torch.logsumexp(value.flatten(), 0))
+            bar.update(value.numel())
+    bar.close()
+    return total
+
+
+def _binary(n: int) -> Tensor:
+    """All vectors of n binary units, (2^n, n)."""
+    return torch.arange(2**n)[:, None] >> torch.arange(n - 1, -1, -1) & 1

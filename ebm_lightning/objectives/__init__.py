@@ -1,8 +1,18 @@
 """How the positive and the negative phase are compared."""
 
+from ebm_lightning.objectives.classification import Classification
 from ebm_lightning.objectives.combine import Sum
 from ebm_lightning.objectives.contrastive import ContrastiveDivergence
 from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
+from ebm_lightning.objectives.sparsity import Sparsity
 
-__all__ = ["ContrastiveDivergence", "DenoisingScoreMatching", "NoiseContrastive", "SlicedScoreMatching", "Sum"]
+__all__ = [
+    "Classification",
+    "ContrastiveDivergence",
+    "DenoisingScoreMatching",
+    "NoiseContrastive",
+    "SlicedScoreMatching",
+    "Sparsity",
+    "Sum",
+]

@@ -1,8 +1,23 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, and tempered versions of them."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, and what makes them mix: tempering, replicas, fast weights."""
 
+from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
 from ebm_lightning.samplers.langevin import MALA, SGLD, Langevin
+from ebm_lightning.samplers.replicas import ParallelTempering, TrajectoryTempering, log_partition_along
 from ebm_lightning.samplers.tempering import Annealed, Tempered
 
-__all__ = ["HMC", "MALA", "SGLD", "Annealed", "Gibbs", "Langevin", "MeanField", "Tempered"]
+__all__ = [
+    "HMC",
+    "MALA",
+    "SGLD",
+    "Annealed",
+    "FastWeights",
+    "Gibbs",
+    "Langevin",
+    "MeanField",
+    "ParallelTempering",
+    "Tempered",
+    "TrajectoryTempering",
+    "log_partition_along",
+]

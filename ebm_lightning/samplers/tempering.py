@@ -2,44 +2,31 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from torch import Tensor
-
-from ebm_lightning.core import Bounds, Conditional, EnergyModel, Info, Sampler, State
+from ebm_lightning.core import AdaptiveSampler, Bounds, EnergyModel, Info, Sampler, State
 
 
-class TemperedEnergy(EnergyModel):
-    """E(state) / temperature: the energy of p^(1/temperature). It shares the parameters of ``model``.
-
-    Its conditionals are not known, so it cannot be Gibbs-sampled: ``conditional`` raises ValueError.
-    """
-
-    def __init__(self, model: EnergyModel, temperature: float) -> None:
-        super().__init__()
-        self.model, self.temperature = model, temperature
-        self.variables = model.variables
-
-    def forward(self, **state: Tensor) -> Tensor:
-        return self.model.energy(state) / self.temperature
-
-    def conditional(self, block: str, state: State) -> Conditional:
+def _check_inner(outer: Sampler, inner: Sampler) -> None:
+    if isinstance(inner, AdaptiveSampler):
         raise ValueError(
-            f"the conditional of {block!r} at temperature {self.temperature} is not known to "
-            f"{type(self.model).__name__}: temper a gradient sampler such as Langevin or HMC, not a Gibbs sampler"
+            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
+            f"only that follows the model: put {type(outer).__name__} inside of it"
         )
 
 
 @dataclass(frozen=True)
 class Tempered(Sampler):
-    """A sampler on E / temperature: where ``sampler`` leaves p invariant, this leaves p^(1/temperature) invariant.
+    """A sampler on the energy of p^(1/temperature): where ``sampler`` leaves p invariant, this leaves that invariant.
 
-    The energies and gradients that the inner sampler reports are those of E / temperature.
+    The energy is ``model.tempered(1 / temperature)``: E / temperature, and for a model whose Gibbs sampler moves
+    variables that the energy sums out, such as the hidden units of an RBM, the joint energy over the temperature. The
+    energies and gradients that the inner sampler reports are those of that energy.
 
     Args:
-        sampler: the kernel; its free variables and bounds become this sampler's. It may not need conditionals.
+        sampler: the kernel; its free variables and bounds become this sampler's.
         temperature: > 0; above 1 flattens the energy, below 1 sharpens it.
 
     Raises:
-        ValueError: where ``temperature`` <= 0; at a step, where the inner sampler asks for a conditional.
+        ValueError: where ``temperature`` <= 0, or the inner sampler is adaptive.
     """
 
     sampler: Sampler
@@ -51,11 +38,15 @@ class Tempered(Sampler):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"Tempered(temperature={self.temperature}): expected a number > 0")
+        _check_inner(self, self.sampler)
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
+    def extend(self, state: State) -> State:
+        return self.sampler.extend(state)
+
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        return self.sampler.step(TemperedEnergy(model, self.temperature), state)
+        return self.sampler.step(model.tempered(1 / self.temperature), state)
 
 
 @dataclass(frozen=True)
@@ -64,16 +55,15 @@ class Annealed(Sampler):
 
     Hot steps carry chains over barriers, the cold ones at the end settle them. The passes have a law of their own,
     which is p only where every temperature is 1; the longer the pass stays at its last temperature T, the nearer that
-    law is to p^(1/T). Nothing is counted: the pass is the whole schedule. Info: that of the last step, on E divided by
-    the last temperature. Kirkpatrick, Gelatt & Vecchi (1983).
+    law is to p^(1/T), in the sense of :class:`Tempered`. Nothing is counted: the pass is the whole schedule. Info: that
+    of the last step, on the energy at the last temperature. Kirkpatrick, Gelatt & Vecchi (1983).
 
     Args:
-        sampler: the kernel; its free variables and bounds become this sampler's. It may not need conditionals.
+        sampler: the kernel; its free variables and bounds become this sampler's.
         temperatures: each > 0, the hottest usually first and 1 last.
 
     Raises:
-        ValueError: where ``temperatures`` is empty or holds a number <= 0; at a step, where the inner sampler asks for
-            a conditional.
+        ValueError: where ``temperatures`` is empty or holds a number <= 0, or the inner sampler is adaptive.
     """
 
     sampler: Sampler
@@ -85,11 +75,15 @@ class Annealed(Sampler):
     def __post_init__(self) -> None:
         if not self.temperatures or not all(temperature > 0 for temperature in self.temperatures):
             raise ValueError(f"Annealed(temperatures={self.temperatures}): expected at least one number, each > 0")
+        _check_inner(self, self.sampler)
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
+
+    def extend(self, state: State) -> State:
+        return self.sampler.extend(state)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         info: Info = {}
         for temperature in self.temperatures:
-            state, info = self.sampler.step(TemperedEnergy(model, temperature), state)
+            state, info = self.sampler.step(model.tempered(1 / temperature), state)
         return state, info

@@ -1,0 +1,119 @@
+"""Does the model know what it sees? Test errors of classification."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import State, evaluating
+from ebm_lightning.data.base import DataModule, Split
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.module import EBM
+from ebm_lightning.sampling import energies
+
+
+@dataclass(eq=False)
+class ClassificationError(Protocol):
+    """Share of test labels, in percent, that are not the most probable one under the model's own p(y | x).
+
+    Larochelle & Bengio (2008) report it. The training error is measured beside it. Standard errors are binomial.
+
+    Args:
+        block: the label.
+    """
+
+    block: str = "y"
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        return Findings(
+            {
+                "test error, percent": self._error(module, data, "test"),
+                "training error, percent": self._error(module, data, "train"),
+            }
+        )
+
+    def _error(self, module: EBM, data: DataModule, split: Split) -> Measurement:
+        state = labelled(self.id, data, split, self.block)
+        rest = {name: state[name] for name in module.model.variables if name != self.block and name in state}
+        return percent_wrong(predicted(module, rest, self.block), state[self.block])
+
+
+@dataclass(eq=False)
+class ScoreClassifier(Protocol):
+    """Test error of a multinomial logistic regression on the scores -E(x, y = c) of every class c, in percent.
+
+    One model for each class leaves the log Z of every class unknown; the biases of the regression absorb them. It is
+    fitted to standardised scores, with scikit-learn's default penalty. Measured beside its test error are its error on
+    the data it is fitted to and the test error of the largest score alone, "without log Z". Standard errors are
+    binomial. Scores of examples that the models have learned by heart are better than those of new ones, which misleads
+    a regression on the training data: Mayraz & Hinton (2000) fit it to separate data, such as the validation split.
+    Hinton (2002), section 10; Mayraz & Hinton (2000).
+
+    Args:
+        block: the label.
+        number: examples for the regression, drawn at random; None takes all.
+        split: where they are from.
+
+    Raises:
+        ValueError: where ``number`` < 1; when measuring, where the data have no labels.
+    """
+
+    block: str = "y"
+    number: int | None = None
+    split: Split = "train"
+
+    def __post_init__(self) -> None:
+        if self.number is not None and self.number < 1:
+            raise ValueError(f"{self.id}: expected number >= 1, or null for all")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        train, test = (labelled(self.id, data, split, self.block) for split in (self.split, "test"))
+        chosen = torch.randperm(len(train[self.block]))[: self.number].to(train[self.block].device)
+        train = {name: value[chosen] for name, value in train.items()}
+        assert data.classes is not None
+        fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
+        classifier.fit(fitted_to.numpy(), train[self.block].cpu().numpy())
+        labels = [torch.from_numpy(classifier.predict(s.numpy())) for s in (shown, fitted_to)]
+        return Findings(
+            {
+                "test error, percent": percent_wrong(labels[0], test[self.block]),
+                "fitted error, percent": percent_wrong(labels[1], train[self.block]),
+                "test error without log Z, percent": percent_wrong(shown.argmax(1), test[self.block]),
+            }
+        )
+
+
+def labelled(protocol: str, data: DataModule, split: Split, block: str) -> State:
+    """A whole split. Raises ValueError where it has no labels ``block``."""
+    state = data.tensors(split)
+    if block not in state or not data.classes:
+        raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")
+    return state
+
+
+@torch.no_grad()
+def predicted(module: EBM, rest: State, block: str, batch_size: int = 500) -> Tensor:
+    """The most probable label under p(block | rest) of every example, (N,), on the CPU; the model in eval mode."""
+    parts = []
+    with evaluating(module):
+        for i in range(0, len(next(iter(rest.values()))), batch_size):
+            batch = {name: value[i : i + batch_size].to(module.device) for name, value in rest.items()}
+            parts.append(module.model.conditional(block, batch).mean.argmax(-1))
+    return torch.cat(parts).cpu()
+
+
+def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
+    """-E of every example under every label, (N, classes), on the CPU: any energy over x and a label has them."""
+    of_label = (torch.full_like(state[block], label) for label in range(classes))
+    return torch.stack([-energies(module, {**state, block: y}) for y in of_label], 1)
+
+
+def percent_wrong(labels: Tensor, truth: Tensor) -> Measurement:
+    """100 times the share of labels that differ from the truth, with its binomial standard error."""
+    share, n = float((labels != truth.cpu()).double().mean()), len(truth)
+    return Measurement(100 * share, 100 * (share * (1 - share) / n) ** 0.5)

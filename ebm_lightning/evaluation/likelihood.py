@@ -1,0 +1,150 @@
+"""How probable is held-out data? Log-probabilities in nats, with what is known of log Z."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.metrics.partition import (
+    AIS,
+    LogPartition,
+    PartitionEstimator,
+    data_energies,
+    has_binary_units,
+    pseudo_log_likelihood,
+    raise_log_prob,
+    refuse_grey,
+)
+from ebm_lightning.module import EBM
+
+
+@dataclass(eq=False)
+class Likelihood(Protocol):
+    """Mean log-probability of an example in nats, -mean E - log Z, of test and training data; of densities as well.
+
+    Its standard error is that of the mean over examples; its interval is that of log Z. Of a model over data and
+    labels it is the joint log-probability. Beside it stand log Z and how the estimate went; for binary units the
+    pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean E(held-out data),
+    which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data are as many
+    examples as are held out: the validation split, or the test split where there is none. Training data are seen as
+    in evaluation, without augmentation and with fixed draws.
+
+    Under several ranks AIS deals its chains to them; the rest is measured by each.
+
+    Args:
+        estimator: of log Z.
+        compare: a second estimator, for "log Z difference", the first minus the second.
+        train: whether to measure the training data too.
+        raise_vectors: how many test examples, drawn at random, RAISE estimates log p of, a check that is conservative
+            where AIS is optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
+
+    Raises:
+        ValueError: where ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
+            temperatures from; where binary units would have to judge data that are not binary.
+    """
+
+    estimator: PartitionEstimator
+    compare: PartitionEstimator | None = None
+    train: bool = True
+    raise_vectors: int = 0
+
+    on_every_rank = True
+
+    def __post_init__(self) -> None:
+        if self.raise_vectors < 0 or (self.raise_vectors and self._annealed is None):
+            raise ValueError(
+                f"Likelihood(raise_vectors={self.raise_vectors}): expected 0 or more, and an AIS as `estimator` or "
+                "`compare`, whose temperatures RAISE takes"
+            )
+
+    @torch.no_grad()
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        model = module.model
+        with evaluating(model):
+            test = {name: value.to(module.device) for name, value in model.complete(data.tensors("test")).items()}
+            refuse_grey(model, test, data.binary, data.convention)
+            model.check(test)
+            found, log_z = self._log_partitions(model, self._training_data(module, data))
+            held_out = energies = data_energies(model, data.eval_loader("test", device=module.device))
+            found["log-probability test"] = _log_probability(energies, log_z)
+            if data.size("valid"):
+                held_out = data_energies(model, data.eval_loader("valid", device=module.device))
+            number = None if self.train else len(held_out)
+            trained = data_energies(model, self._training_data(module, data), number)
+            if self.train:
+                found["log-probability train"] = _log_probability(trained, log_z)
+            found["free-energy gap"] = _difference(_mean(trained[: len(held_out)]), _mean(held_out))
+            if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
+                log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
+                found["pseudo-log-likelihood test"] = _mean(log_p.cpu())
+            if self.raise_vectors:
+                found["RAISE log-probability"] = self._raise(model, self._training_data(module, data), test)
+        return Findings(found)
+
+    @property
+    def _annealed(self) -> AIS | None:
+        return next((one for one in (self.estimator, self.compare) if isinstance(one, AIS)), None)
+
+    @staticmethod
+    def _training_data(module: EBM, data: DataModule) -> Iterable[State]:
+        return data.eval_loader("train", device=module.device)
+
+    def _log_partitions(
+        self, model: EnergyModel, batches: Iterable[State]
+    ) -> tuple[dict[str, Measurement], LogPartition]:
+        """What there is to say of log Z, and the estimator's estimate."""
+        first = self.estimator(model, batches)
+        found = {"log Z": _log_z(first)}
+        if self.compare is not None:
+            second = self.compare(model, batches)
+            names = [self.estimator.kind, self.compare.kind]
+            if names[0] == names[1]:
+                names = [str(self.estimator), str(self.compare)]
+            found = {f"log Z {name}": _log_z(one) for name, one in zip(names, (first, second), strict=True)}
+            found["log Z difference"] = _difference(*found.values())
+        if first.chains:
+            found["sd of log w"] = Measurement(first.log_weight_std, warning=first.warning)
+            found["ESS"] = Measurement(first.ess, warning=first.warning)
+        return found, first
+
+    def _raise(self, model: EnergyModel, batches: Iterable[State], test: State) -> Measurement:
+        assert self._annealed is not None
+        total = len(next(iter(test.values())))
+        if self.raise_vectors > total:
+            raise ValueError(
+                f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples, ask for fewer"
+            )
+        rows = torch.randperm(total)[: self.raise_vectors]
+        some = {name: value[rows.to(value.device)] for name, value in test.items()}
+        path = self._annealed.path(model, batches)
+        return _mean(raise_log_prob(path, model, self._annealed.betas(), some).cpu())
+
+
+def _mean(values: Tensor) -> Measurement:
+    """The mean with its standard error, which one value does not have."""
+    n = len(values)
+    return Measurement(float(values.mean()), float(values.std()) / math.sqrt(n) if n > 1 else None)
+
+
+def _difference(first: Measurement, second: Measurement) -> Measurement:
+    errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
+    warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning)
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    return Measurement(first.value - second.value, error, warning="; ".join(warnings))
+
+
+def _log_z(estimate: LogPartition) -> Measurement:
+    interval = (estimate.low, estimate.high) if estimate.chains else None
+    return Measurement(estimate.log_z, estimate.standard_error, interval, estimate.warning)
+
+
+def _log_probability(energies: Tensor, estimate: LogPartition) -> Measurement:
+    """-mean E - log Z, and what log Z's interval leaves of it."""
+    mean = _mean(-energies)
+    interval = (mean.value - estimate.high, mean.value - estimate.low) if estimate.chains else None
+    return Measurement(mean.value - estimate.log_z, mean.standard_error, interval, estimate.warning)

@@ -1,0 +1,91 @@
+"""Curves of training: read from the metrics of runs, kept in results/, drawn from results/ alone."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from ebm_lightning.experiment.claims import Curve
+from ebm_lightning.experiment.results import Record, locked, origin, read
+from ebm_lightning.runs import RunFolder
+
+
+def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
+    """The points of a curve in one run, by step, and where they come from."""
+    x, y = points(run.path / "metrics.csv", curve.against, curve.metric)
+    return {
+        "curve": curve.id,
+        "run": name,
+        "seed": seed,
+        "metric": curve.metric,
+        "against": curve.against,
+        "x": x,
+        "y": y,
+        **origin(run),
+        "minutes": round(run.minutes(), 1),
+    }
+
+
+def points(file: Path, against: str, metric: str) -> tuple[list[float], list[float]]:
+    """The values of two names at the steps that have both, in order of step; "step" is the step itself.
+
+    Where a step occurs twice the later row counts. Raises ValueError where no step has both.
+    """
+    columns = _columns(file)
+    columns["step"] = {step: float(step) for column in columns.values() for step in column}
+    x, y = columns.get(against, {}), columns.get(metric, {})
+    steps = sorted(x.keys() & y.keys())
+    if not steps:
+        raise ValueError(
+            f"{file} has no step with both {against!r} and {metric!r}: name two that are logged together, of "
+            f"{', '.join(sorted(columns))}"
+        )
+    return [x[step] for step in steps], [y[step] for step in steps]
+
+
+def _columns(file: Path) -> dict[str, dict[int, float]]:
+    """Values by name and step."""
+    if not file.is_file():
+        raise ValueError(f"there is no {file}: the run has logged nothing")
+    columns: dict[str, dict[int, float]] = {}
+    with file.open(newline="") as rows:
+        for row in csv.DictReader(rows):
+            columns.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
+    return columns
+
+
+def draw(folder: Path, curve: Curve) -> None:
+    """Draws ``results/<id>.png`` from results/: a colour for each run, a thin line for each seed, a bold mean."""
+    from matplotlib.figure import Figure  # takes a second: only where a picture is drawn
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot(xlabel=curve.against.replace("_", " "), ylabel=curve.metric.replace("_", " "))
+    axes.set_title(curve.what, fontsize="medium", wrap=True)
+    target = folder / "results" / f"{curve.id}.png"
+    with locked(folder / "expected.yaml"):
+        for number, run in enumerate(curve.runs):
+            seeds = [(record["x"], record["y"]) for record in _records(folder, curve, run)]
+            for x, y in seeds:
+                axes.plot(x, y, color=f"C{number}", linewidth=0.6, alpha=0.6)
+            if seeds:
+                axes.plot(*mean(seeds), color=f"C{number}", linewidth=2, label=Path(run).stem)
+        axes.legend()
+        partial = target.with_name(target.name + ".partial")
+        figure.savefig(partial, format="png", dpi=120)
+        partial.replace(target)
+
+
+def _records(folder: Path, curve: Curve, run: str) -> list[Record]:
+    """The records of one run of a curve, as results/ has them."""
+    files = sorted((folder / "results").glob(f"{curve.id}-{Path(run).stem}-seed*.json"))
+    return [found for found in map(read, files) if found.get("curve") == curve.id and found["run"] == run]
+
+
+def mean(seeds: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[list[float], list[float]]:
+    """The mean of several curves at all their points on their common range, linear in between; empty where none is."""
+    import numpy as np
+
+    curves = [np.array([x, y])[:, np.argsort(x, kind="stable")] for x, y in seeds]
+    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    return grid.tolist(), np.mean([np.interp(grid, x, y) for x, y in curves], axis=0).tolist()

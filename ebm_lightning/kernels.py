@@ -1,0 +1,125 @@
+"""Element-wise parts of Boltzmann machines, fused by torch.compile where they are large and a C++ compiler is at hand.
+
+On a CPU these parts and their random numbers cost as much as the matrix products unless they are fused: a draw from
+torch.rand takes 3 to 5 ns an element, the hashed draw of :func:`bernoulli` below 0.5.
+"""
+
+import functools
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WORTHWHILE = 2**14
+"""Elements from which a fused kernel beats its dispatch."""
+
+_GOLDEN, _FACTOR_1, _FACTOR_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+"""The words of SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit numbers: torch's int64 products wrap around."""
+
+
+def bernoulli(logits: Tensor) -> Tensor:
+    """Independent draws from {0, 1} with p(1) = sigmoid(logits), in the shape and dtype of ``logits``.
+
+    Large ones on a CPU compare sigmoid(logits) with hashed counters, 24 bits each: SplitMix64 from a start that torch's
+    generator draws, so that the generator remains the one source of randomness.
+    """
+    if fuses(logits):
+        return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits)
+    p = torch.sigmoid(logits)
+    return (torch.rand_like(p) < p).to(p.dtype)
+
+
+def softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
+    """sum_j log(1 + exp(end x_j)) - log(1 + exp(begin x_j)), float64 (B,), for x (B, J): an AIS weight's hidden part.
+
+    ``end`` and ``begin`` are scalars as tensors of the dtype of ``x``.
+    """
+    kernel = fused(_softplus_difference) if fuses(x) else _softplus_difference
+    return kernel(x, end, begin)
+
+
+def log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
+    """sum_i log(1 + a_i b_i), shape (M, N), for a (M, I) and b (N, I) in float64, I a multiple of ``slices``.
+
+    ``slices`` factors are multiplied before a logarithm is taken of them: choose it so that their product stays finite.
+    """
+    worthwhile = a.device.type == "cpu" and len(a) * b.numel() >= 64 * WORTHWHILE
+    kernel = fused(_log_product) if worthwhile else _log_product
+    return kernel(a, b, slices)
+
+
+def binarise(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
+    """Independent float32 draws from {0, 1} with p(1) = pixel / white, for whole numbers 0..white, in their shape.
+
+    Large ones on a CPU are drawn as in :func:`bernoulli`, from a start that ``generator`` draws.
+    """
+    if fuses(pixels):
+        return fused(_binarise)(pixels.reshape(-1), torch.tensor(1 / white), _start(generator)).view_as(pixels)
+    u = torch.rand(pixels.shape, generator=generator, device=pixels.device)
+    return (u < pixels.to(torch.float32) / white).to(torch.float32)
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether a kernel over the elements of ``x`` is fused: large ones, on a CPU, outside the autograd graph."""
+    return x.device.type == "cpu" and x.numel() >= WORTHWHILE and not (torch.is_grad_enabled() and x.requires_grad)
+
+
+def matmul_error() -> float:
+    """The largest error of a float32 matrix product, relative to its largest entry, under the precision that is set.
+
+    About 1e-6 where ``torch.set_float32_matmul_precision("medium")`` only chooses another library, 3e-3 where it
+    rounds the factors to bfloat16. It draws from a generator of its own.
+    """
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    return float((a @ b - exact).abs().max() / exact.abs().max())
+
+
+def _start(generator: torch.Generator | None = None) -> Tensor:
+    """Where a hashed sequence begins, (1,): half of the 64-bit words, so that a counter can be added to it."""
+    return torch.randint(-(2**62), 2**62, (1,), dtype=torch.int64, generator=generator)
+
+
+def _uniform(n: int, start: Tensor) -> Tensor:
+    """n numbers of [0, 1), 24 bits each: SplitMix64 from the state ``start`` times its increment."""
+    # The start is added first: a compiler may take a product of the loop's own counter for one that never overflows.
+    z = (torch.arange(n, dtype=torch.int64) + start) * _GOLDEN
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * _FACTOR_1
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * _FACTOR_2
+    return ((z >> 40) & (2**24 - 1)).to(torch.float32) / 2**24
+
+
+def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
+    return (_uniform(logits.numel(), start) < torch.sigmoid(logits)).to(logits.dtype)
+
+
+def _binarise(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
+    return (_uniform(pixels.numel(), start) < pixels.to(torch.float32) * scale).to(torch.float32)
+
+
+def _softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
+    difference = torch.nn.functional.softplus(end * x) - torch.nn.functional.softplus(begin * x)
+    return difference.sum(1).double()
+
+
+def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
+    product = None
+    for x, y in zip(a.chunk(slices, 1), b.chunk(slices, 1), strict=True):
+        factor = x[:, None] * y[None] + 1
+        product = factor if product is None else product * factor
+    assert product is not None
+    return product.log().sum(-1)
+
+
+@functools.cache
+def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The compiled form of a function, or the function itself where there is nothing to compile it with."""
+    if any(map(shutil.which, ("g++", "clang++", "c++"))):
+        compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
+        return compiled
+    print("no C++ compiler was found: Boltzmann machines will run slower than they could", file=sys.stderr)
+    return function

@@ -1,0 +1,43 @@
+"""The discriminative objective: how well an energy over data and labels predicts the labels."""
+
+from dataclasses import dataclass
+
+from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.distributions import CategoricalConditional
+
+
+@dataclass(frozen=True)
+class Classification(Objective):
+    """-mean log p(block | the model's other variables), from the model's own conditional, in nats.
+
+    What rides along, such as hidden units, is left out of what is conditioned on: an RBM sums them out exactly. No
+    samples are needed. With a contrast in one Sum it is hybrid training: {"generative": ContrastiveDivergence(),
+    "discriminative": Classification()}.
+    Terms: ``loss``; ``error``, the share of labels that are not the most probable one.
+    Larochelle & Bengio (2008), eq. 2 and section 4 for the hybrid; Grathwohl et al. (2020) for deep energies.
+
+    Args:
+        block: the label, int64 (B,); the model's conditional of it must be categorical.
+
+    Raises:
+        ValueError: at a call, where the batch has no labels, or the model has no categorical conditional of them.
+    """
+
+    block: str = "y"
+
+    def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
+        if self.block not in pos:
+            raise ValueError(
+                f"Classification needs the labels {self.block!r} of the data, but the batch holds {sorted(pos)}: "
+                "train on labelled data"
+            )
+        y = pos[self.block]
+        rest = {name: pos[name] for name in model.variables if name != self.block and name in pos}
+        conditional = model.conditional(self.block, rest)
+        if not isinstance(conditional, CategoricalConditional):
+            raise ValueError(
+                f"Classification needs a categorical p({self.block} | rest), but that of {type(model).__name__} is a "
+                f"{type(conditional).__name__}: name the label"
+            )
+        wrong = conditional.logits.detach().argmax(-1) != y
+        return {"loss": -conditional.log_prob(y).mean(), "error": wrong.to(conditional.logits.dtype).mean()}

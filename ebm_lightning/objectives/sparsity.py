@@ -1,0 +1,72 @@
+"""A penalty that keeps hidden units off most of the time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.distributions import BernoulliConditional
+
+
+class Sparsity(Objective, nn.Module):
+    """cost sum_j (q_j - target) mean(logit_j): it pulls the mean activity q_j of every hidden unit to a target.
+
+    logit_j is the total input of unit j, so that its bias and its incoming weights move alike: cost (q_j - target) is
+    the derivative in the total input of a cross-entropy between target and activity. q_j follows the mean of
+    p(h_j = 1 | data) over the batch, q <- damping q + (1 - damping) q_batch, and begins as that of the first batch. It
+    enters as a constant. It is taken over all ranks, kept in the checkpoint, and moves only in training steps; apart
+    from it an objective remembers nothing. Add it to a contrast in a Sum.
+    Terms: ``loss``; ``activity``, the mean of q over the units; ``off_target``, the root mean square of q - target.
+    Hinton (2010), "A practical guide", section 11.
+
+    Args:
+        target: wanted share of the data for which a unit is on, in (0, 1); 0.01 to 0.1 is usual.
+        cost: weight of the penalty, >= 0.
+        damping: memory of q from one step to the next, in [0, 1); 0.9 to 0.99 is usual.
+        block: the hidden units, whose conditional must be binary.
+
+    Raises:
+        ValueError: where a number is out of range; at a call, where the model's ``block`` is not binary.
+    """
+
+    def __init__(self, target: float, cost: float, damping: float = 0.9, block: str = "h") -> None:
+        super().__init__()
+        if not (0 < target < 1 and cost >= 0 and 0 <= damping < 1):
+            raise ValueError(
+                f"Sparsity(target={target}, cost={cost}, damping={damping}): expected target in (0, 1), cost >= 0 and "
+                "damping in [0, 1)"
+            )
+        self.target, self.cost, self.damping, self.block = target, cost, damping, block
+        self.q: Tensor | None = None
+
+    def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
+        conditional = model.conditional(self.block, pos)
+        if not isinstance(conditional, BernoulliConditional):
+            raise ValueError(
+                f"Sparsity(block={self.block!r}) needs binary units, but their conditional in {type(model).__name__} "
+                f"is a {type(conditional).__name__}: name the hidden units of a model that has such"
+            )
+        q = self._followed(conditional.mean.detach().mean(0))
+        if self.training and torch.is_grad_enabled():
+            self.q = q
+        off = q - self.target
+        return {
+            "loss": self.cost * (off * conditional.logits.mean(0)).sum(),
+            "activity": q.mean(),
+            "off_target": off.square().mean().sqrt(),
+        }
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: q, empty before the first step. No buffer, for the units are not counted before."""
+        return {} if self.q is None else {"q": self.q}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.q = state.get("q")
+
+    def _followed(self, batch: Tensor) -> Tensor:
+        """q after one more batch, whose mean over all ranks is ``batch``."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(batch)
+            batch = batch / torch.distributed.get_world_size()
+        return batch if self.q is None else torch.lerp(batch, self.q.to(batch), self.damping)

@@ -1,0 +1,311 @@
+"""Chains on a ladder of easier distributions that swap places: temperatures, or a model's own past."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import AdaptiveSampler, Bounds, EnergyModel, Info, Sampler, State
+
+SUFFIX = "_replicas"
+"""What the name of a variable on the further rungs, (B, rungs, ...), has after the variable's own name."""
+
+FORGETTING = 0.1
+"""The weight of the newest swap in the running means of acceptance."""
+
+
+@dataclass(frozen=True)
+class ParallelTempering(Sampler):
+    """Replicas of every chain at the inverse temperatures ``betas``, which swap places with their neighbours.
+
+    A transition is one step of ``sampler`` on every rung k, on the energy E_k of ``model.tempered(betas[k])``, and then
+    one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin), each with the probability
+    min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1. Where ``sampler`` leaves each law invariant, the
+    product of them is invariant. The first rung is the model, its variables keep their names, and it alone is what a
+    negative phase sees; the others are free variables of their own, "x_replicas" (B, rungs - 1, ...) for "x", which
+    persist where the chains do. A free variable that was not there when the chains started, such as the hidden units
+    of an RBM, has no replicas: ``sampler`` has to draw it before it reads it, and a swap takes it along, so that it is
+    the one that the others were drawn with. A step costs one step of ``sampler`` and two energies for each rung.
+    Info: ``swap``, the mean acceptance probability, and what ``sampler`` reports, averaged over all rungs.
+    Swendsen & Wang (1986); Geyer (1991); Desjardins et al. (2010) for RBMs.
+
+    Args:
+        sampler: the kernel; its bounds become this sampler's.
+        betas: from 1, the model itself, down to the hottest rung, which should mix by itself: at least two numbers,
+            none larger than the one before, all >= 0 (> 0 for variables that are not bounded).
+
+    Raises:
+        ValueError: where ``betas`` are not as said, or the inner sampler is adaptive; at a step, where the state was
+            not extended.
+    """
+
+    sampler: Sampler
+    _: KW_ONLY
+    betas: tuple[float, ...]
+    free: tuple[str, ...] = field(init=False)
+    bounds: Bounds | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        falls = all(hot <= cold for cold, hot in pairwise(self.betas))
+        if len(self.betas) < 2 or self.betas[0] != 1 or not falls or not self.betas[-1] >= 0:
+            raise ValueError(
+                f"ParallelTempering(betas={self.betas}): expected at least two numbers, from 1 downwards, all >= 0"
+            )
+        _check_inner(self, self.sampler)
+        object.__setattr__(self, "free", _with_replicas(self.sampler.free))
+        object.__setattr__(self, "bounds", self.sampler.bounds)
+
+    def extend(self, state: State) -> State:
+        return _extended(self.sampler, state, len(self.betas) - 1)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        rungs = len(self.betas)
+        ladder, clamped = _ladder(self.sampler, state, rungs)
+        n = len(next(iter(ladder.values())))
+        fixed = {name: value.repeat_interleave(rungs, 0) for name, value in clamped.items()}
+        tempered = model.tempered(_repeated(self.betas, n, state))
+        end, info = self.sampler.step(tempered, fixed | {name: x.flatten(0, 1) for name, x in ladder.items()})
+        moved = {name: end[name].reshape(n, rungs, *end[name].shape[1:]) for name in self.sampler.free if name in end}
+
+        def energies(ladder: State) -> Tensor:
+            return tempered.energy(fixed | {name: x.flatten(0, 1) for name, x in ladder.items()}).view(n, rungs)
+
+        swapped, _, acceptance = exchange(moved, energies)
+        return state | _off_the_ladder(swapped, ladder), info | {"swap": acceptance.mean()}
+
+
+class TrajectoryTempering(AdaptiveSampler):
+    """Replicas of every chain at earlier snapshots of the model, which swap places: parallel trajectory tempering.
+
+    What parallel tempering does with temperatures, this does with the model's own past, in which the modes were not yet
+    apart: the rungs are the model, its newest snapshot, and so on to the earliest. A transition is one step of
+    ``sampler`` on every rung and then one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin),
+    each with the probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1, where E is the energy,
+    of an RBM the free energy. Names, replicas and what must be drawn first are those of :class:`ParallelTempering`.
+
+    The first snapshot is taken in the first training step, and a further one when the mean acceptance between the model
+    and the newest snapshot falls below ``threshold``. Where all rungs are taken, the one is dropped whose removal hurts
+    least: for which the product of the acceptances on both of its sides is the largest. The earliest always stays.
+    Rungs that are not yet taken repeat the earliest snapshot, or, before there is any, the model: harmless, for swaps
+    between equal rungs are always accepted, but as costly as any other. Each rank of a run has snapshots of its own.
+
+    The memory is the snapshots and the running mean of the acceptance between neighbours, which ``step`` updates: the
+    one thing that a step leaves in the sampler. Whoever draws aside, for pictures, draws with a ``copy.copy`` of it. A
+    process that loads a trained model, `ebm sample` or `ebm test`, has no snapshots, and its rungs are all the model:
+    in Python, :meth:`of` takes those of a run.
+    Info: ``swap``, the mean acceptance probability; ``swap_newest``, the running mean between the model and the newest
+    snapshot; ``snapshots``, how many there are; and what ``sampler`` reports on the rung of the model.
+    Bereux, Decelle, Furtlehner, Rosset & Seoane (2025, arXiv 2405.15376).
+
+    Args:
+        sampler: the kernel; its bounds become this sampler's.
+        rungs: snapshots kept at most, at least 1.
+        threshold: the acceptance below which a snapshot is taken, in [0, 1]; 0 keeps the first one alone.
+
+    Raises:
+        ValueError: where ``rungs`` < 1, ``threshold`` lies outside [0, 1], or the inner sampler is adaptive too; at a
+            step, where the state was not extended.
+    """
+
+    def __init__(self, sampler: Sampler, *, rungs: int, threshold: float = 0.25) -> None:
+        if rungs < 1 or not 0 <= threshold <= 1:
+            raise ValueError(
+                f"TrajectoryTempering(rungs={rungs}, threshold={threshold}): expected rungs >= 1 and threshold in "
+                "[0, 1]"
+            )
+        _check_inner(self, sampler)
+        self.sampler, self.rungs, self.threshold = sampler, rungs, threshold
+        self.free, self.bounds = _with_replicas(sampler.free), sampler.bounds
+        self.snapshots: list[EnergyModel] = []
+        self.acceptance = torch.ones(rungs)
+        self._recalled: State = {}
+
+    @classmethod
+    def of(cls, sampler: Sampler, models: Sequence[EnergyModel]) -> "TrajectoryTempering":
+        """The sampler with given snapshots, the earliest first: for drawing from a model whose past was kept.
+
+        In the state that it moves, the replicas of a variable stand in the opposite order, the newest first.
+        """
+        made = cls(sampler, rungs=len(models), threshold=0.0)
+        made.snapshots = list(reversed(models))
+        return made
+
+    def extend(self, state: State) -> State:
+        return _extended(self.sampler, state, self.rungs)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        self._rebuild(model)
+        snapshots = self.snapshots or [model]
+        models = [model, *snapshots, *snapshots[-1:] * (self.rungs - len(snapshots))]
+        ladder, clamped = _ladder(self.sampler, state, len(models))
+        walks = [self.sampler.step(rung, clamped | _rung(ladder, k)) for k, rung in enumerate(models)]
+        names = [name for name in self.sampler.free if name in walks[0][0]]
+        moved = {name: torch.stack([end[name] for end, _ in walks], 1) for name in names}
+
+        def energies(ladder: State) -> Tensor:
+            return torch.stack([rung.energy(clamped | _rung(ladder, k)) for k, rung in enumerate(models)], 1)
+
+        swapped, tried, acceptance = exchange(moved, energies)
+        mean = self.acceptance.to(acceptance)
+        self.acceptance = mean.index_copy(0, tried, mean[tried].lerp(acceptance, FORGETTING))
+        report = {
+            "swap": acceptance.mean(),
+            "swap_newest": self.acceptance[0],
+            "snapshots": acceptance.new_tensor(len(self.snapshots)),
+        }
+        return state | _off_the_ladder(swapped, ladder), walks[0][1] | report
+
+    def follow(self, model: EnergyModel) -> None:
+        self._rebuild(model)
+        if not self.snapshots or (self.rungs > 1 and self.acceptance[0] < self.threshold):
+            self._take(model)
+
+    def memory(self) -> State:
+        if self._recalled or not self.snapshots:
+            return dict(self._recalled)
+        weights = {
+            f"{k}.{name}": value.clone()
+            for k, snapshot in enumerate(self.snapshots)
+            for name, value in snapshot.state_dict().items()
+        }
+        return weights | {"acceptance": self.acceptance}
+
+    def recall(self, memory: State) -> None:
+        """Takes up the memory of a checkpoint; the snapshots are built from it when the model is next seen."""
+        self._recalled = dict(memory)
+
+    def _take(self, model: EnergyModel) -> None:
+        """Makes the model the newest snapshot, dropping one where all rungs are taken."""
+        if len(self.snapshots) == self.rungs:
+            without = self.acceptance[:-1] * self.acceptance[1:]  # entry k: where snapshot k, not the last, is missing
+            k = int(without.argmax())
+            del self.snapshots[k]
+            self.acceptance = torch.cat([self.acceptance[:k], without[k : k + 1], self.acceptance[k + 2 :]])
+        self.snapshots.insert(0, _frozen(model))
+        self.acceptance = torch.cat([torch.ones_like(self.acceptance[:1]), self.acceptance])[: self.rungs]
+
+    def _rebuild(self, model: EnergyModel) -> None:
+        """The snapshots of a memory that was recalled: copies of the model with their weights."""
+        if self._recalled:
+            memory, self._recalled = self._recalled, {}
+            self.acceptance = memory["acceptance"]
+            weights: dict[int, State] = {}
+            for key, value in memory.items():
+                rung, _, name = key.partition(".")
+                if name:
+                    weights.setdefault(int(rung), {})[name] = value
+            self.snapshots = [_frozen(model) for _ in weights]
+            for k, snapshot in enumerate(self.snapshots):
+                snapshot.load_state_dict(weights[k])
+
+
+def exchange(ladder: State, energies: Callable[[State], Tensor]) -> tuple[State, Tensor, Tensor]:
+    """One swap of neighbouring rungs, of all even pairs or of all odd ones, on all chains: Metropolis on the product.
+
+    With two rungs there is but one pair, and it is tried always. Returns the ladder; the lower rung k of each pair that
+    was tried, (pairs,); and its acceptance probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), the mean
+    over the chains, (pairs,).
+
+    Args:
+        ladder: variables by name, (B, rungs, ...).
+        energies: E_k of what stands on rung k, (B, rungs), for any such ladder.
+    """
+    n, rungs = next(iter(ladder.values())).shape[:2]
+    device = next(iter(ladder.values())).device
+    lower = torch.arange(int(torch.randint(2, ())) if rungs > 2 else 0, rungs - 1, 2, device=device)
+    partner = torch.arange(rungs, device=device)
+    partner[lower], partner[lower + 1] = lower + 1, lower
+    with torch.no_grad():
+        gain = energies(ladder) - energies({name: x[:, partner] for name, x in ladder.items()})
+        p = (gain[:, lower] + gain[:, lower + 1]).clamp_max(0).exp()
+        taken = (torch.rand_like(p) < p).long()
+    source = torch.arange(rungs, device=device).repeat(n, 1)
+    source[:, lower] += taken
+    source[:, lower + 1] -= taken
+    row = torch.arange(n, device=device)[:, None]
+    return {name: x[row, source] for name, x in ladder.items()}, lower, p.mean(0)
+
+
+def log_partition_along(models: Sequence[EnergyModel], samples: Sequence[State], log_z0: float | Tensor) -> Tensor:
+    """log Z of each of ``models``, float64 (models,), from that of the first, by importance sampling along the way.
+
+    log Z_{t+1} = log Z_t + log mean exp(E_t(x) - E_{t+1}(x)) over draws x of model t; the mean is unbiased for
+    Z_{t+1} / Z_t where they are exact, and its error is small where neighbours overlap. Bereux et al. (2025).
+
+    Args:
+        models: along a trajectory, the earliest first.
+        samples: draws of every model but the last, full states.
+        log_z0: log Z of the first model, in nats.
+
+    Raises:
+        ValueError: where ``samples`` are not one state for each model but the last.
+    """
+    if len(samples) != len(models) - 1:
+        raise ValueError(
+            f"log_partition_along: got {len(samples)} sets of samples for {len(models)} models: expected one for each "
+            "model but the last"
+        )
+    log_z = [torch.as_tensor(log_z0, dtype=torch.float64)]
+    with torch.no_grad():
+        for (here, there), state in zip(pairwise(models), samples, strict=True):
+            log_ratio = (here.energy(state) - there.energy(state)).double()
+            log_z.append(log_z[-1].to(log_ratio) + log_ratio.logsumexp(0) - math.log(len(log_ratio)))
+    return torch.stack([value.cpu() for value in log_z])
+
+
+def _check_inner(outer: Sampler, inner: Sampler) -> None:
+    if isinstance(inner, AdaptiveSampler):
+        raise ValueError(
+            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
+            f"only that follows the model: put {type(outer).__name__} inside of it, or choose between the two"
+        )
+
+
+def _with_replicas(free: tuple[str, ...]) -> tuple[str, ...]:
+    return (*free, *(name + SUFFIX for name in free))
+
+
+def _extended(sampler: Sampler, state: State, number: int) -> State:
+    """The state with ``number`` replicas of each free variable that it holds, copies of it."""
+    state = sampler.extend(state)
+    held = {name: state[name] for name in sampler.free if name in state}
+    return state | {name + SUFFIX: torch.stack([x] * number, 1) for name, x in held.items()}
+
+
+def _ladder(sampler: Sampler, state: State, rungs: int) -> tuple[State, State]:
+    """(the free variables that have replicas, (B, rungs, ...); everything that is clamped or rides along)."""
+    held = [name for name in sampler.free if name in state and name + SUFFIX in state]
+    wrong = [name for name in held if state[name + SUFFIX].shape[1] != rungs - 1]
+    if not held or wrong:
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        raise ValueError(
+            f"expected {rungs - 1} replicas of {wrong or list(sampler.free)} in the state, (B, {rungs - 1}, ...) under "
+            f"the name with {SUFFIX!r} after it, got {found}: start from sampler.extend(state)"
+        )
+    free = _with_replicas(sampler.free)
+    ladder = {name: torch.cat([state[name][:, None], state[name + SUFFIX]], 1) for name in held}
+    return ladder, {name: value for name, value in state.items() if name not in free}
+
+
+def _rung(ladder: State, k: int) -> State:
+    return {name: x[:, k] for name, x in ladder.items()}
+
+
+def _off_the_ladder(moved: State, held: State) -> State:
+    """The first rung under the variables' own names, and the further ones of the variables that have replicas."""
+    return _rung(moved, 0) | {name + SUFFIX: moved[name][:, 1:] for name in held}
+
+
+def _repeated(numbers: tuple[float, ...], times: int, state: State) -> Tensor:
+    """Numbers over and over, in the dtype and on the device of the state's variables; usable in every grad mode."""
+    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.get_default_dtype())
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=dtype, device=next(iter(state.values())).device).repeat(times)
+
+
+def _frozen(model: EnergyModel) -> EnergyModel:
+    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,0 +1,127 @@
+"""Numbers that change over a run, counted in training steps, and the scheduler that lets an optimizer follow them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from ebm_lightning.core import Schedule
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """From ``first`` at step 0 to ``last`` at step ``steps``, and ``last`` from there on.
+
+    Args:
+        first: the number at the start.
+        last: the number at the end.
+        steps: training steps from one to the other, at least 1.
+    """
+
+    first: float
+    last: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"Linear(steps={self.steps}): expected at least 1 training step")
+
+    def __call__(self, step: int) -> float:
+        return self.first + (self.last - self.first) * min(step / self.steps, 1.0)
+
+
+@dataclass(frozen=True)
+class Staircase(Schedule):
+    """``first`` for ``every`` training steps, then 1 more for as many, and so on up to ``last``.
+
+    CD-k with a growing k: Salakhutdinov & Murray (2008) go from 1 to 25.
+
+    Args:
+        first: the number at the start.
+        last: the largest number.
+        every: training steps on each stair, at least 1.
+    """
+
+    first: int
+    last: int
+    every: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.last < self.first:
+            raise ValueError(
+                f"Staircase(first={self.first}, last={self.last}, every={self.every}): expected every >= 1 and "
+                "last >= first"
+            )
+
+    def __call__(self, step: int) -> float:
+        return min(self.first + step // self.every, self.last)
+
+
+@dataclass(frozen=True)
+class Switch(Schedule):
+    """``before`` up to training step ``at``, ``after`` from there on: momentum 0.5, then 0.9 (Hinton 2010).
+
+    Args:
+        before: the number at the start.
+        after: the number later.
+        at: the first step of ``after``.
+    """
+
+    before: float
+    after: float
+    at: int
+
+    def __call__(self, step: int) -> float:
+        return self.before if step < self.at else self.after
+
+
+@dataclass(frozen=True)
+class Reciprocal(Schedule):
+    """1 / schedule(step): a learning rate that falls as the k of CD-k grows.
+
+    Args:
+        of: the schedule, never 0.
+    """
+
+    of: Schedule
+
+    def __call__(self, step: int) -> float:
+        return 1 / self.of(step)
+
+
+class Scheduled(LRScheduler):
+    """Lets an optimizer follow schedules: the learning rate times ``factor``, and the momentum itself.
+
+    Momentum is outside the learning rate, as in torch's SGD: buf = momentum buf + gradient, p -= lr buf.
+
+    Args:
+        optimizer: torch's, with a momentum where ``momentum`` is given.
+        factor: of the learning rate that the optimizer was made with; None leaves it.
+        momentum: the momentum; None leaves it.
+
+    Raises:
+        ValueError: where the optimizer has no momentum to follow a schedule.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, factor: Schedule | None = None, momentum: Schedule | None = None
+    ) -> None:
+        if momentum is not None and any("momentum" not in group for group in optimizer.param_groups):
+            raise ValueError(
+                f"{type(optimizer).__name__} has no momentum that could follow a schedule: use torch.optim.SGD"
+            )
+        self.factor, self.momentum = factor, momentum
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The learning rate of each group; the momentum is set on the way."""
+        step = max(self.last_epoch, 0)
+        for group in self.optimizer.param_groups:
+            if self.momentum is not None:
+                group["momentum"] = self.momentum(step)
+        factor = 1.0 if self.factor is None else self.factor(step)
+        return [rate * factor for rate in self.base_lrs]
+
+    def state_dict(self) -> dict[str, int]:
+        """The position alone: the schedules are the configuration's."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}

@@ -1,0 +1,95 @@
+"""Fused kernels and hashed random numbers: the law they promise, and the same numbers as the plain formula."""
+
+import math
+
+import pytest
+import torch
+from oracles import FALSE_ALARM, assert_counts, assert_means
+from scipy import stats
+from torch.nn.functional import softplus
+
+from ebm_lightning import kernels
+from ebm_lightning.randomness import hashed, keyed, uniform
+
+LARGE = 2**18
+"""Elements enough for the fused path."""
+
+
+@pytest.mark.parametrize("n", [1000, LARGE])
+def test_draws_have_their_probability(n: int) -> None:
+    logits = torch.linspace(-3, 3, 8).repeat_interleave(n // 8).view(8, -1)
+    draws = kernels.bernoulli(logits)
+    assert draws.dtype == logits.dtype
+    assert set(draws.unique().tolist()) <= {0.0, 1.0}
+    counts = torch.stack([draws.sum(1), (1 - draws).sum(1)], 1)
+    for row, p in zip(counts, torch.sigmoid(logits[:, 0]), strict=True):
+        assert_counts(row, torch.stack([p, 1 - p]))
+
+
+def test_hashed_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
+    """256 cells of one number, 64 x 64 of two neighbours, and correlations at several lags."""
+    u = kernels._uniform(2**20, kernels._start())
+    assert float(u.min()) >= 0
+    assert float(u.max()) < 1
+    assert_counts(torch.bincount((u * 256).long(), minlength=256), torch.full((256,), 1 / 256))
+    pairs = (u[0::2] * 64).long() * 64 + (u[1::2] * 64).long()
+    assert_counts(torch.bincount(pairs, minlength=4096), torch.full((4096,), 1 / 4096))
+    z = (u.double() - 0.5) * math.sqrt(12)
+    limit = float(stats.norm.isf(FALSE_ALARM / 2))
+    for lag in (1, 2, 500, 784, 1284):
+        assert abs(float((z[lag:] * z[:-lag]).sum())) / math.sqrt(len(z) - lag) < limit
+
+
+def test_successive_draws_are_independent_and_come_from_torchs_generator() -> None:
+    logits = torch.zeros(LARGE)
+    torch.manual_seed(3)
+    first, second = kernels.bernoulli(logits), kernels.bernoulli(logits)
+    torch.manual_seed(3)
+    assert torch.equal(kernels.bernoulli(logits), first)
+    agree = (first == second).float().sum()
+    assert_counts(torch.stack([agree, LARGE - agree]), torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [LARGE, LARGE + 5])
+def test_fused_draws_are_the_plain_ones(threads: int, n: int) -> None:
+    """Every element: the fused logistic function may round otherwise, and so flip one draw in a million."""
+    start, logits, pixels = torch.tensor([2**61 + 12345]), torch.randn(n), torch.randint(0, 256, (n,)).to(torch.uint8)
+    torch.set_num_threads(threads)
+    try:
+        draws = kernels.fused(kernels._bernoulli)(logits, start)
+        binary = kernels.fused(kernels._binarise)(pixels, torch.tensor(1 / 255), start)
+        numbers = kernels.fused(hashed)(keyed(7, torch.arange(n)))
+    finally:
+        torch.set_num_threads(1)
+    assert float((draws != kernels._bernoulli(logits, start)).float().mean()) < 1e-5
+    assert torch.equal(binary, kernels._binarise(pixels, torch.tensor(1 / 255), start))
+    assert torch.equal(numbers, uniform(7, torch.arange(n)))
+
+
+def test_the_fused_sums_are_the_plain_ones() -> None:
+    x, begin, end = torch.randn(400, 500), torch.tensor(0.4), torch.tensor(0.41)
+    expected = (softplus(end.double() * x.double()) - softplus(begin.double() * x.double())).sum(1)
+    torch.testing.assert_close(kernels.softplus_difference(x, end, begin), expected, rtol=0, atol=1e-4)
+    a, b = torch.rand(64, 96, dtype=torch.float64), torch.rand(2048, 96, dtype=torch.float64)
+    expected = torch.log1p(a[:, None] * b[None]).sum(-1)
+    torch.testing.assert_close(kernels.log_product(a, b, 8), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("images", [300, 20_000])
+def test_binarised_pixels_have_their_probability(images: int) -> None:
+    pixels = torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8).repeat(images, 1)
+    draws = kernels.binarise(pixels, 255, torch.Generator().manual_seed(1))
+    assert_means(draws[:, 1:-1], torch.tensor([0.2, 0.4, 0.8]))
+    assert not draws[:, 0].any()
+    assert draws[:, -1].all()
+
+
+def test_without_a_compiler_the_plain_functions_serve(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    assert kernels.fused.__wrapped__(kernels._bernoulli) is kernels._bernoulli
+    assert "no C++ compiler" in capsys.readouterr().err
+
+
+def test_matrix_products_are_measured() -> None:
+    assert 1e-9 < kernels.matmul_error() < 1e-5
