@@ -114,8 +114,11 @@ class EnergyModel(nn.Module):
         """
         return TemperedEnergy(self, beta)
 
-    def log_partition(self) -> Tensor:
-        """log Z in nats, exactly: a float64 scalar. A hook. Raises ValueError where it is not known."""
+    def log_partition(self, largest: int = 25) -> Tensor:
+        """log Z in nats, exactly: a float64 scalar, in closed form or by enumeration of at most 2^``largest`` states.
+
+        A hook. Raises ValueError where it is not known, or where the enumeration would be larger.
+        """
         raise ValueError(f"{type(self).__name__} has no exact log Z: estimate it by AIS")
 
     def annealing_path(self, batches: Iterable[State] | None = None) -> "AnnealingPath":

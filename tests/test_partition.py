@@ -48,7 +48,8 @@ from ebm_lightning.metrics import (
     raise_log_prob,
     reverse_ais,
 )
-from ebm_lightning.metrics.partition import data_energies, has_binary_units
+from ebm_lightning.metrics.binary import has_binary_units
+from ebm_lightning.metrics.partition import data_energies
 from ebm_lightning.models import RBM, DeepEnergy
 from ebm_lightning.models.backbones import MLP
 from ebm_lightning.module import EBM

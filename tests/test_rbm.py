@@ -10,8 +10,8 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State, energy_grad
+from ebm_lightning.enumeration import log_sum_binary
 from ebm_lightning.models import RBM
-from ebm_lightning.models.rbm import log_sum_binary
 from ebm_lightning.samplers import Gibbs
 from ebm_lightning.units import Bernoulli, Gaussian, Softmax, Units
 

@@ -8,7 +8,8 @@ import torch
 
 from ebm_lightning.core import evaluating
 from ebm_lightning.data.base import DataModule, Split
-from ebm_lightning.metrics.partition import PartitionEstimator, data_energies, refuse_grey
+from ebm_lightning.metrics.binary import refuse_grey
+from ebm_lightning.metrics.partition import PartitionEstimator, data_energies
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import isolated, mix
 
@@ -17,7 +18,7 @@ class LikelihoodMonitor(L.Callback):
     """Logs log Z and the mean log-probability of an example, in nats, at step 0, at some steps and at the last one.
 
     ``likelihood/<split>_log_prob``, ``likelihood/log_z``; of estimates ``likelihood/log_w_std`` and
-    ``likelihood/ess``, which say whether to trust them (:class:`~ebm_lightning.metrics.partition.LogPartition`); and
+    ``likelihood/ess``, which say whether to trust them (:class:`~ebm_lightning.metrics.weights.LogPartition`); and
     ``likelihood/train_seconds``, the wall time of the training batches alone, over all starts of the run: no data
     loading, no validation, and none of this callback's work. Of other callbacks it leaves out those that stand after
     this one where a batch ends; list it first.

@@ -10,16 +10,10 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
-from ebm_lightning.metrics.partition import (
-    AIS,
-    LogPartition,
-    PartitionEstimator,
-    data_energies,
-    has_binary_units,
-    pseudo_log_likelihood,
-    raise_log_prob,
-    refuse_grey,
-)
+from ebm_lightning.metrics.annealing import raise_log_prob
+from ebm_lightning.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_grey
+from ebm_lightning.metrics.partition import AIS, PartitionEstimator, data_energies
+from ebm_lightning.metrics.weights import LogPartition
 from ebm_lightning.module import EBM
 
 
@@ -98,7 +92,7 @@ class Likelihood(Protocol):
         self, model: EnergyModel, batches: Iterable[State]
     ) -> tuple[dict[str, Measurement], LogPartition]:
         """What there is to say of log Z, and the estimator's estimate."""
-        first = self.estimator(model, batches)
+        first = second = self.estimator(model, batches)
         found = {"log Z": _log_z(first)}
         if self.compare is not None:
             second = self.compare(model, batches)
@@ -107,9 +101,10 @@ class Likelihood(Protocol):
                 names = [str(self.estimator), str(self.compare)]
             found = {f"log Z {name}": _log_z(one) for name, one in zip(names, (first, second), strict=True)}
             found["log Z difference"] = _difference(*found.values())
-        if first.chains:
-            found["sd of log w"] = Measurement(first.log_weight_std, warning=first.warning)
-            found["ESS"] = Measurement(first.ess, warning=first.warning)
+        annealed = first if first.chains else second
+        if annealed.chains:
+            found["sd of log w"] = Measurement(annealed.log_weight_std, warning=annealed.warning)
+            found["ESS"] = Measurement(annealed.ess, warning=annealed.warning)
         return found, first
 
     def _raise(self, model: EnergyModel, batches: Iterable[State], test: State) -> Measurement:
@@ -132,8 +127,10 @@ def _mean(values: Tensor) -> Measurement:
 
 
 def _difference(first: Measurement, second: Measurement) -> Measurement:
+    """Their difference; a warning of one is left out where the other is exact: then the error is seen."""
     errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
-    warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning)
+    exact = 0.0 in errors
+    warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning and not exact)
     error = math.hypot(*errors) if len(errors) == 2 else None
     return Measurement(first.value - second.value, error, warning="; ".join(warnings))
 

@@ -1,22 +1,18 @@
 """Figures of merit: torchmetrics, and likelihoods with what they rest on."""
 
-from ebm_lightning.metrics.mmd import MaximumMeanDiscrepancy
-from ebm_lightning.metrics.partition import (
-    AIS,
+from ebm_lightning.metrics.annealing import (
     Betas,
-    Exact,
     Linear,
-    LogPartition,
-    PartitionEstimator,
     SalakhutdinovMurray,
-    UpperBound,
     ais,
     anneal,
-    exact_pseudo_log_likelihood,
-    pseudo_log_likelihood,
     raise_log_prob,
     reverse_ais,
 )
+from ebm_lightning.metrics.binary import exact_pseudo_log_likelihood, pseudo_log_likelihood
+from ebm_lightning.metrics.mmd import MaximumMeanDiscrepancy
+from ebm_lightning.metrics.partition import AIS, Exact, PartitionEstimator
+from ebm_lightning.metrics.weights import LogPartition, UpperBound
 
 __all__ = [
     "AIS",

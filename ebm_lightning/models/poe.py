@@ -74,7 +74,7 @@ class StudentTPoE(EnergyModel):
             )
 
     @torch.no_grad()
-    def log_partition(self) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z = sum_j log(sqrt(2 pi) Gamma(alpha_j - 1/2) / Gamma(alpha_j)) - log |det W|, of a complete model.
 
         Raises ValueError where there are not as many experts as coordinates, where ``containment`` > 0, or where an

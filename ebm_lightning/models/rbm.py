@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning import kernels
 from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
+from ebm_lightning.enumeration import log_sum_binary
 from ebm_lightning.units import Bernoulli, Softmax, Units
-
-LARGEST_ENUMERATED = 25
-"""Units whose 2^n states are summed up: a few seconds to minutes for a visible side of 784."""
 
 
 class RBM(EnergyModel):
@@ -209,7 +207,7 @@ class RBM(EnergyModel):
         return self.weight[self.spans[block]].T.reshape(self.hidden, *self.units(block).shape, -1).squeeze(-1)
 
     @torch.no_grad()
-    def log_partition(self, largest: int = LARGEST_ENUMERATED) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z by enumeration of the smaller side, in float64.
 
         Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
@@ -234,7 +232,10 @@ class RBM(EnergyModel):
             spans = {name: span for name, span in self.spans.items() if type(self.units(name)) is not Bernoulli}
             plain = [span for name, span in self.spans.items() if name not in spans]
             inner = torch.cat([torch.arange(span.start, span.stop) for span in plain] or [torch.arange(0)])
-            others = [(weight[span], self.units(name), biases[name].double()) for name, span in spans.items()]
+            others = [
+                partial(_log_normaliser, self.units(name), weight[span], biases[name].double())
+                for name, span in spans.items()
+            ]
             log_z = log_sum_binary(weight[inner].T, hidden_bias.double(), bias[inner], others)
         return log_z - constant.double()
 
@@ -358,48 +359,6 @@ class RBMPath(AnnealingPath):
         return torch.lerp(self.begin[name], self.end[name], beta)
 
 
-def log_sum_binary(weight: Tensor, bias: Tensor, inner: Tensor, others: list[tuple[Tensor, Units, Tensor]]) -> Tensor:
-    """log of the sum over s in {0, 1}^n of exp(s . bias) prod_i (1 + exp(inner_i + (s W)_i)) times other factors.
-
-    The sum is split in two halves of s, so that exp(s W) is a product of two tables and no exponential is taken inside:
-    the cost is that of a few multiplications and a fraction of a logarithm for each state and unit. A progress bar
-    shows long sums.
-
-    Args:
-        weight: W (n, units), float64.
-        bias: of the units that are enumerated, (n,).
-        inner: of the units that are summed out, (units,).
-        others: (weight (rows, n), group, bias) for each further group that is summed out.
-    """
-    n = len(bias)
-    most = float((inner + weight.clamp_min(0).sum(0)).max()) if len(inner) else 0.0
-    slices = next((k for k in (8, 4, 2) if k * (max(most, 0) + 1) < 700), 1)
-    left, right = _binary(n // 2).to(weight), _binary(n - n // 2).to(weight)
-    upper, lower = weight[: n // 2], weight[n // 2 :]
-    padding = -len(inner) % slices
-    tables = len(inner) > 0 and float(weight.abs().sum(0).max() + inner.abs().max()) < 600
-    a = F.pad(torch.exp(inner + left @ upper), (0, padding)) if tables else left
-    b = F.pad(torch.exp(right @ lower), (0, padding)) if tables else right
-    rows, columns = 2**5, 2**10
-    total = torch.full((), -math.inf, dtype=torch.float64, device=weight.device)
-    bar = tqdm(total=2**n, desc="log Z, exact", unit=" states", unit_scale=True, disable=None if n > 18 else True)
-    for i in range(0, len(left), rows):
-        for j in range(0, len(right), columns):
-            p, q = left[i : i + rows], right[j : j + columns]
-            if tables:
-                value = kernels.log_product(a[i : i + rows], b[j : j + columns], slices)
-            else:
-                value = F.softplus(inner + (p @ upper)[:, None] + (q @ lower)[None]).sum(-1)
-            value = value + (p @ bias[: n // 2])[:, None] + (q @ bias[n // 2 :])[None]
-            for matrix, units, own in others:
-                s = torch.cat([p.repeat_interleave(len(q), 0), q.repeat(len(p), 1)], 1)
-                value = value + units.log_normaliser(s @ matrix.T, own).view_as(value)
-            total = torch.logaddexp(total, torch.logsumexp(value.flatten(), 0))
-            bar.update(value.numel())
-    bar.close()
-    return total
-
-
-def _binary(n: int) -> Tensor:
-    """All vectors of n binary units, (2^n, n)."""
-    return torch.arange(2**n)[:, None] >> torch.arange(n - 1, -1, -1) & 1
+def _log_normaliser(units: Units, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    """What a group that is summed out contributes to log p*(h), (N,), for h (N, hidden)."""
+    return units.log_normaliser(h @ weight.T, bias)

@@ -49,7 +49,7 @@ class Gaussian(EnergyModel):
         z = x - self.mean
         return ((z @ self.precision) * z).sum(1) / 2
 
-    def log_partition(self) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z = (d log 2 pi - log det precision) / 2 in nats, a float64 scalar."""
         return (len(self.mean) * math.log(2 * math.pi) - torch.logdet(self.precision.double())) / 2
 
@@ -105,7 +105,7 @@ class GaussianMixture(EnergyModel):
         """grad log p(x) = sum_k p(k | x) (means_k - x) / std^2, shape (B, d)."""
         return (self._log_joint(x).softmax(1) @ self.means - x) / self.std**2
 
-    def log_partition(self) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z = 0, a float64 scalar."""
         return torch.zeros((), dtype=torch.float64, device=self.means.device)
 
@@ -135,7 +135,7 @@ class DoubleWell(EnergyModel):
         """E(x), shape (B,), for x (B, dim)."""
         return (self.barrier * (x.square() - 1).square() + self.tilt * x).sum(1)
 
-    def log_partition(self) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z in nats, a float64 scalar: dim times a one-dimensional trapezoid sum, exact to float64's rounding."""
         reach = 2.0
         while self.barrier * (reach**2 - 1) ** 2 < NEGLIGIBLE + 2 * abs(self.tilt) * reach:
@@ -203,7 +203,7 @@ class Ising(EnergyModel):
         x[:, self.board], x[:, ~self.board] = even.flatten(1), odd.flatten(1)
         return x
 
-    def log_partition(self) -> Tensor:
+    def log_partition(self, largest: int = 25) -> Tensor:
         """log Z in nats, a float64 scalar: the even spins summed out in closed form, the odd ones by enumeration.
 
         Raises ValueError for a side above 4, whose 2^18 or more odd lattices are not enumerated.
