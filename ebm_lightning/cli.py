@@ -14,6 +14,7 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
   ebm sample RUN --number 64 --steps 500
                                     draw fresh samples: a PNG grid and an .npz
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
+  ebm reproduce --all --check       compare what all experiments promise with their results
 
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
