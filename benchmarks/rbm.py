@@ -119,7 +119,7 @@ def _measure(name: str, k: int, batch: int) -> float:
     return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def _median_ms(step: Callable[[], object], seconds: float = 3.0) -> float:
+def _median_ms(step: Callable[[], object], seconds: float = 1.5) -> float:
     """The median time of a step in milliseconds, after a warm-up of a fifth of ``seconds``."""
     times: list[float] = []
     begun = time.perf_counter()
@@ -132,7 +132,7 @@ def _median_ms(step: Callable[[], object], seconds: float = 3.0) -> float:
 
 def ebm(k: int, batch: int) -> float:
     """Milliseconds a step of `ebm fit -c benchmarks/rbm.yaml`: the median of its logging intervals."""
-    steps = 1000 if k == 1 and batch <= 100 else 400
+    steps = 600 if k == 1 and batch <= 100 else 250
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "--model.init_args.steps": k,
