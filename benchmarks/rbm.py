@@ -2,7 +2,9 @@
 
 Every measurement is a process of its own, the contenders take turns, and the median over the rounds counts. Ours is
 `ebm fit` itself: the time between two lines of its metrics.csv, with data, logging and everything that Lightning does.
-The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision.
+The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision. Ours runs twice:
+in float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
+bfloat16, while binary units lose nothing.
 """
 
 import argparse
@@ -99,8 +101,9 @@ def table(record: dict) -> list[str]:
         return f"| {label} | {' | '.join(cells)} |"
 
     for k, batch in TRAINING:
-        keys = [f"{name} {k} {batch}" for name in ("floor", "rbms", "sklearn")]
-        lines.append(row(f"PCD-{k}, batch {batch}, ms a step", f"ebm {k} {batch}", keys))
+        for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
+            keys = [f"{name} {k} {batch}" for name in (f"floor{suffix}", "rbms", "sklearn")]
+            lines.append(row(f"PCD-{k}, batch {batch}{words}, ms a step", f"ebm{suffix} {k} {batch}", keys))
     keys = [f"{name} 0 {CHAINS}" for name in ("floor_ais", "rbms_ais", "none")]
     lines.append(row(f"AIS, {CHAINS} chains, us a chain and temperature", f"ebm_ais 0 {CHAINS}", keys))
     return lines
@@ -109,7 +112,8 @@ def table(record: dict) -> list[str]:
 def _plan() -> list[tuple[str, int, int]]:
     plan = []
     for k, batch in TRAINING:
-        plan += [(name, k, batch) for name in ("ebm", "floor", "rbms", *(["sklearn"] if k == 1 else []))]
+        names = ["ebm", "ebm_bf16", "floor", "floor_bf16", "rbms", *(["sklearn"] if k == 1 else [])]
+        plan += [(name, k, batch) for name in names]
     return plan + [(name, 0, CHAINS) for name in ("ebm_ais", "floor_ais", "rbms_ais")]
 
 
@@ -130,7 +134,7 @@ def _median_ms(step: Callable[[], object], seconds: float = 1.5) -> float:
     return 1e3 * statistics.median(times)
 
 
-def ebm(k: int, batch: int) -> float:
+def ebm(k: int, batch: int, precision: str = "32-true") -> float:
     """Milliseconds a step of `ebm fit -c benchmarks/rbm.yaml`: the median of its logging intervals."""
     steps = 600 if k == 1 and batch <= 100 else 250
     with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +143,7 @@ def ebm(k: int, batch: int) -> float:
             "--model.init_args.chains.init_args.size": batch,
             "--data.init_args.batch_size": batch,
             "--trainer.max_steps": steps,
+            "--trainer.precision": precision,
             "--run": f"{folder}/run",
         }
         command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(HERE / "rbm.yaml")]
@@ -152,10 +157,16 @@ def ebm(k: int, batch: int) -> float:
     return 1e3 * statistics.median(each)
 
 
-def floor(k: int, batch: int) -> float:
+def ebm_bf16(k: int, batch: int) -> float:
+    """The same under bf16-mixed."""
+    return ebm(k, batch, "bf16-mixed")
+
+
+def floor(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
     """Milliseconds of the 2 k + 3 matrix products of a step of PCD-k or CD-k."""
     torch.set_float32_matmul_precision("medium")
-    v, h, w = torch.rand(batch, VISIBLE), torch.rand(batch, HIDDEN), torch.randn(VISIBLE, HIDDEN)
+    shapes = ((batch, VISIBLE), (batch, HIDDEN), (VISIBLE, HIDDEN))
+    v, h, w = (torch.rand(shape).to(dtype) for shape in shapes)
 
     def step() -> None:
         for _ in range(k + 1):
@@ -166,6 +177,11 @@ def floor(k: int, batch: int) -> float:
             v.T @ h
 
     return _median_ms(step)
+
+
+def floor_bf16(k: int, batch: int) -> float:
+    """The same in bfloat16."""
+    return floor(k, batch, torch.bfloat16)
 
 
 def rbms(k: int, batch: int) -> float:
@@ -246,7 +262,7 @@ def _matmul_error() -> float:
 
 
 CONTENDERS: dict[str, Callable[[int, int], float]] = {
-    one.__name__: one for one in (ebm, floor, rbms, sklearn, ebm_ais, floor_ais, rbms_ais)
+    one.__name__: one for one in (ebm, ebm_bf16, floor, floor_bf16, rbms, sklearn, ebm_ais, floor_ais, rbms_ais)
 }
 
 if __name__ == "__main__":

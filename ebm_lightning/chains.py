@@ -192,13 +192,14 @@ class SampleBuffer(Chains):
     @torch.no_grad()
     def finish(self, end: State) -> None:
         slots = self.replacement.slots(end["chain"], self.size, self.seen)
-        kept = slots >= 0
-        slots = slots[kept]
+        self.seen += len(slots)
+        if bool((slots < 0).any()):  # some are dropped
+            kept = slots >= 0
+            slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, "age")}
         for name, store in self.store.items():
-            store[slots] = self._encode(end[name]).to(store.device)[kept]
-        self.age[slots] = end["age"][kept] + 1
+            store[slots] = self._encode(end[name]).to(store.device)
+        self.age[slots] = end["age"] + 1
         self.alive[slots] = True
-        self.seen += len(end["chain"])
         self.full = self.full or (self.rebirth == 0 and bool(self.alive.all()))
 
     def examples(self, number: int) -> State:

@@ -34,6 +34,7 @@ from ebm_lightning.callbacks.samples import SamplePictures
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.kernels import matmul_error
 from ebm_lightning.loggers import RunLogger
+from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
 from ebm_lightning.runs import RunFolder, command_line, default_folder
@@ -43,6 +44,7 @@ Kind = TypeVar("Kind", bound=L.Callback)
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments of one command and runs it."""
+    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
     sys.argv[1:] = arguments  # where Lightning looks for them, and what it starts further processes with

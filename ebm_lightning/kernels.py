@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebm_lightning.randomness import INCREMENT, hashed
+
 WORTHWHILE = 2**14
 """Elements from which a fused kernel beats its dispatch."""
-
-_GOLDEN, _FACTOR_1, _FACTOR_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
-"""The words of SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit numbers: torch's int64 products wrap around."""
 
 
 def bernoulli(logits: Tensor) -> Tensor:
@@ -30,6 +29,15 @@ def bernoulli(logits: Tensor) -> Tensor:
         return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits)
     p = torch.sigmoid(logits)
     return (torch.rand_like(p) < p).to(p.dtype)
+
+
+def softplus_sum(x: Tensor) -> Tensor:
+    """sum_j log(1 + exp(x_j)), shape (B,), for x (B, J): what hidden units that are summed out add to -energy.
+
+    In float32 where ``x`` has fewer bits. One pass makes both the sum and sigmoid(x), which is its gradient.
+    """
+    total: Tensor = _SoftplusSum.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 def softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
@@ -87,10 +95,7 @@ def _start(generator: torch.Generator | None = None) -> Tensor:
 def _uniform(n: int, start: Tensor) -> Tensor:
     """n numbers of [0, 1), 24 bits each: SplitMix64 from the state ``start`` times its increment."""
     # The start is added first: a compiler may take a product of the loop's own counter for one that never overflows.
-    z = (torch.arange(n, dtype=torch.int64) + start) * _GOLDEN
-    z = (z ^ ((z >> 30) & (2**34 - 1))) * _FACTOR_1
-    z = (z ^ ((z >> 27) & (2**37 - 1))) * _FACTOR_2
-    return ((z >> 40) & (2**24 - 1)).to(torch.float32) / 2**24
+    return hashed((torch.arange(n, dtype=torch.int64) + start) * INCREMENT)
 
 
 def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
@@ -99,6 +104,28 @@ def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
 
 def _binarise(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
     return (_uniform(pixels.numel(), start) < pixels.to(torch.float32) * scale).to(torch.float32)
+
+
+class _SoftplusSum(torch.autograd.Function):
+    """:func:`softplus_sum`, with its gradient made in the same pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total, slope = (fused(_softplus_sum) if fuses(x) else _softplus_sum)(x)
+        ctx.save_for_backward(x, slope)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        x, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated once more
+            slope = torch.sigmoid(x)
+        return gradients[0].to(slope.dtype)[:, None] * slope
+
+
+def _softplus_sum(x: Tensor) -> tuple[Tensor, Tensor]:
+    wide = x if x.dtype == torch.float64 else x.to(torch.float32)
+    return torch.nn.functional.softplus(wide).sum(1), torch.sigmoid(x)
 
 
 def _softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
@@ -116,7 +143,7 @@ def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
 
 
 @functools.cache
-def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function, or the function itself where there is nothing to compile it with."""
     if any(map(shutil.which, ("g++", "clang++", "c++"))):
         compiled: Callable[..., Any] = torch.compile(function, dynamic=True)

@@ -14,6 +14,15 @@ _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _WORD = 2**64
 
 
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit word: torch's int64 arithmetic wraps around like the word's."""
+    return (word + _WORD // 2) % _WORD - _WORD // 2
+
+
+INCREMENT = _signed(_GOLDEN)
+"""By which SplitMix64 moves from one word to the next, as an int64."""
+
+
 def mix(*parts: int) -> int:
     """A 64-bit seed from whole numbers, by SplitMix64 (Steele, Lea & Flood 2014) once for every part.
 
@@ -88,11 +97,6 @@ def isolated(seed: int) -> Iterator[None]:
         yield
     finally:
         restore(before)
-
-
-def _signed(word: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit word: torch's int64 arithmetic wraps around like the word's."""
-    return (word + _WORD // 2) % _WORD - _WORD // 2
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:

@@ -76,6 +76,29 @@ def test_the_fused_sums_are_the_plain_ones() -> None:
     torch.testing.assert_close(kernels.log_product(a, b, 8), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [3, LARGE // 500])
+def test_softplus_sum_has_the_gradient_of_the_plain_sum(rows: int) -> None:
+    x = (10 * torch.randn(rows, 500)).requires_grad_()
+    weight = torch.randn(rows)
+    found, plain = kernels.softplus_sum(x), softplus(x).sum(1)
+    torch.testing.assert_close(found, plain)
+    (gradient,) = torch.autograd.grad((weight * found).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad((weight * plain).sum(), x)[0])
+
+
+def test_softplus_sum_can_be_differentiated_twice() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(kernels.softplus_sum, x)
+    assert torch.autograd.gradgradcheck(kernels.softplus_sum, x)
+
+
+def test_softplus_sum_of_bfloat16_is_made_in_float32() -> None:
+    x = torch.randn(5, 500).bfloat16()
+    found = kernels.softplus_sum(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, softplus(x.float()).sum(1))
+
+
 @pytest.mark.parametrize("images", [300, 20_000])
 def test_binarised_pixels_have_their_probability(images: int) -> None:
     pixels = torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8).repeat(images, 1)

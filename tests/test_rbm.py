@@ -396,3 +396,23 @@ def test_a_tempered_machine_is_that_of_the_joint_energy() -> None:
     betas = torch.linspace(0, 1, 32, dtype=F64)
     per_row = -torch.logsumexp(-betas[:, None] * joint, 1)
     torch.testing.assert_close(model.tempered(betas).energy({"v": v}), per_row, rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_products_round_the_weights_and_nothing_else() -> None:
+    """Under autocast the energy of binary units is that of a machine whose weights have the bits of a bfloat16.
+
+    What the products add is rounded once more, by half a unit in the last of 8 bits.
+    """
+    model = RBM({"v": Bernoulli([784])}, 500, weight_std=0.1)
+    rounded = RBM({"v": Bernoulli([784])}, 500)
+    rounded.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        rounded.weight.copy_(model.weight.bfloat16())
+    state = {"v": torch.randint(0, 2, (64, 784)).float()}
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        energy = model.energy(state)
+        assert set(model.conditional("h", state).sample().unique().tolist()) == {0.0, 1.0}
+    logits = rounded.hidden_logits(state)
+    limit = (logits.abs() * 2**-8).sum(1) + 1e-3
+    assert energy.dtype == torch.float32
+    assert bool(((energy - rounded.energy(state)).abs() <= limit).all())

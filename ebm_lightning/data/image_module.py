@@ -76,7 +76,8 @@ class ImageModule(DataModule):
         for augment in self.augmentations if train else ():
             images = augment(images, generator)
         low, high = self.bounds
-        x = self.pixels(images, self.levels, batch["index"], generator) * (high - low) + low
+        x = self.pixels(images, self.levels, batch["index"], generator)
+        x = x if self.bounds == (0.0, 1.0) else x * (high - low) + low
         std = self.noise if train else self.test_noise
         if std > 0:
             x = x + std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

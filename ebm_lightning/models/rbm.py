@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ebm_lightning import kernels
 from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
@@ -90,7 +89,7 @@ class RBM(EnergyModel):
 
     def forward(self, **state: Tensor) -> Tensor:
         """F(v), shape (B,)."""
-        return self.own_energy(state) - F.softplus(self.hidden_logits(state)).sum(1)
+        return self.own_energy(state) - kernels.softplus_sum(self.hidden_logits(state))
 
     def energies(self, *states: State) -> tuple[Tensor, ...]:
         """F of several states in one pass: one matrix product forwards and one backwards for all of them."""
@@ -108,7 +107,8 @@ class RBM(EnergyModel):
 
     def own_energy(self, state: State) -> Tensor:
         """What of the energy does not depend on h (B,): the groups' own, and where centred (r(v) - mu) W lambda."""
-        energies = [self.units(name).energy(state[name], self.units(name).bias) for name in self.variables]
+        with torch.autocast(self.weight.device.type, enabled=False):  # a sum of hundreds needs more bits than bfloat16
+            energies = [self.units(name).energy(state[name], self.units(name).bias) for name in self.variables]
         if self.centring is not None:
             energies.append((self.encode(state) - self.row_offset) @ (self.weight @ self.hidden_offset))
         return torch.stack(energies).sum(0) if len(energies) > 1 else energies[0]
@@ -258,7 +258,7 @@ class RBM(EnergyModel):
         own = units.bias
         if self.centring is not None:
             own = own - self.weight[span] @ self.hidden_offset
-        logits = [own[k] + F.softplus(rest + self.weight[span.start + k]).sum(1) for k in range(units.classes)]
+        logits = [own[k] + kernels.softplus_sum(rest + self.weight[span.start + k]) for k in range(units.classes)]
         return CategoricalConditional(torch.stack(logits, 1))
 
     @torch.no_grad()
@@ -300,7 +300,7 @@ class TemperedRBM(EnergyModel):
 
     def forward(self, **state: Tensor) -> Tensor:
         logits = self.rbm.hidden_logits(state)
-        hidden = F.softplus(per_example(self.beta, logits) * logits).sum(1)
+        hidden = kernels.softplus_sum(per_example(self.beta, logits) * logits)
         return self.beta * self.rbm.own_energy(state) - hidden
 
     def conditional(self, block: str, state: State) -> Conditional:

@@ -1,0 +1,19 @@
+"""How the process keeps its memory."""
+
+import ctypes
+import platform
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt."""
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc's malloc not to hand freed memory back to the system, up to 2 GiB; elsewhere it does nothing.
+
+    A training step on a CPU frees and allocates the same megabytes over and over. Handed back, they come again as page
+    faults, which take a tenth of the step of a Boltzmann machine.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            libc.mallopt(parameter, 2**31 - 1) or libc.mallopt(parameter, 2**25)  # older ones refuse the former
