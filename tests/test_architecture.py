@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "ebm_lightning"
 ALLOWED = {
     # a part of the package: the parts of the package it may import
     "core": set(),
-    "kernels": set(),
+    "kernels": {"randomness"},
+    "memory": set(),
     "enumeration": {"kernels"},
     "schedules": {"core"},
     "distributions": {"core", "kernels"},
@@ -62,6 +63,7 @@ ALLOWED = {
             "evaluation",
             "kernels",
             "loggers",
+            "memory",
             "mistakes",
         ),
         *("models", "module", "objectives", "optim", "runs", "samplers", "schedules", "trainer", "units"),
