@@ -25,6 +25,7 @@ import ebm_lightning.models
 import ebm_lightning.objectives
 import ebm_lightning.samplers
 import ebm_lightning.schedules
+import ebm_lightning.trained
 import ebm_lightning.units  # noqa: F401
 from ebm_lightning import checkpoints, trainer
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
@@ -37,7 +38,14 @@ from ebm_lightning.loggers import RunLogger
 from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
-from ebm_lightning.runs import RunFolder, command_line, default_folder
+from ebm_lightning.runs import (
+    RunFolder,
+    check_data_below,
+    command_line,
+    default_folder,
+    name_runs_below,
+    runs_below,
+)
 
 Kind = TypeVar("Kind", bound=L.Callback)
 
@@ -113,6 +121,9 @@ class ExperimentCLI(LightningCLI):
             torch.set_float32_matmul_precision(config["matmul_precision"])
         files = [str(path) for path in self._get(self.config, "config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
+        inner = self._get(self.config, "model")
+        name_runs_below(inner, self.folder, config["seed_everything"])
+        check_data_below(config, [RunFolder(arguments["run"]) for arguments in runs_below(inner)])
         if self.subcommand == "fit" and _is_first_rank():
             self.folder.claim({key: value for key, value in config.items() if key != "run"}, command_line())
             if config["matmul_precision"] is not None:

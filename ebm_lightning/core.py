@@ -87,6 +87,18 @@ class EnergyModel(nn.Module):
         """Positive phase: turns a batch of data into a full state. A hook; by default the data is the state."""
         return batch
 
+    def free_energy(self, batch: State) -> Tensor:
+        """-log p*(batch), shape (B,): the energy with whatever a batch of data does not hold summed out. A hook.
+
+        By default the energy of the completed batch, which is exact where that adds no variable of the model.
+        """
+        return self.energy(self.complete(batch))
+
+    @property
+    def bounds_log_prob(self) -> bool:
+        """Whether :meth:`free_energy` is an upper bound of -log p*, and so bounds log p from below: a hook."""
+        return False
+
     def conditional(self, block: str, state: State) -> "Conditional":
         """p(block | every other variable): a hook, defined only by models that can be Gibbs-sampled.
 
@@ -103,7 +115,7 @@ class EnergyModel(nn.Module):
     def initialise(self, batches: Iterable[State]) -> None:
         """A hook, called once before the first training step: sets what depends on the training data as a whole.
 
-        ``batches`` is one pass over the training data, in complete states.
+        ``batches`` is one pass over the training data.
         """
 
     def tempered(self, beta: float | Tensor) -> "EnergyModel":

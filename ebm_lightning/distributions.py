@@ -105,6 +105,20 @@ def per_example(beta: float | Tensor, like: Tensor) -> float | Tensor:
 
 
 @dataclass(frozen=True)
+class AtData(Noise):
+    """No noise: a chain is born where the positive phase is, as fantasy particles of deep machines are.
+
+    It has no density.
+    """
+
+    def sample(self, like: Tensor) -> Tensor:
+        return like.detach().clone()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        raise ValueError("AtData has no density: compare with a noise that has one, such as GaussianNoise")
+
+
+@dataclass(frozen=True)
 class UniformNoise(Noise):
     """Uniform on [low, high) in every coordinate."""
 

@@ -84,7 +84,7 @@ class EBM(L.LightningModule):
             )
         if stage == "fit" and self.trainer.ckpt_path is None and isinstance(data, DataModule):
             with evaluating(self.model), torch.no_grad():
-                self.model.initialise(map(self.model.complete, data.eval_loader("train")))
+                self.model.initialise(data.eval_loader("train"))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses, in words, the weights of another model."""

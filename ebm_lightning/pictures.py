@@ -28,11 +28,18 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
         x = x.view(len(x), 1, math.isqrt(x.shape[1]), -1)
     if x.ndim == 3:
         x = x.unsqueeze(1)
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    if not is_drawable(x):
         raise ValueError(
             f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}"
         )
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
+
+
+def is_drawable(x: Tensor) -> bool:
+    """Whether :func:`picture` can show a batch of positions."""
+    if x.ndim == 2:
+        return x.shape[1] == 2 or math.isqrt(x.shape[1]) ** 2 == x.shape[1]
+    return x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3))
 
 
 def filters(groups: list[Tensor]) -> Image.Image:

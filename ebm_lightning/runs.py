@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -141,6 +141,28 @@ class RunFolder:
         """Checkpoints by step, oldest first, whether whole or not."""
         return sorted((self.path / "checkpoints").glob("step=*.ckpt"))
 
+    def beside(self, name: str, seed: Any) -> "RunFolder":
+        """The run of ``<name>.yaml`` in the folder of this one, with this seed.
+
+        Raises ValueError where there is none, or more than one.
+        """
+        there = sorted(self.path.absolute().parent.glob(f"{name}-" + "[0-9a-f]" * 8))
+        found = [one for one in map(RunFolder, there) if one.config_file.is_file() and one.seed == seed]
+        if len(found) != 1:
+            place = self.path.absolute().parent
+            listed = ": " + ", ".join(str(one.path) for one in found) if found else ""
+            raise ValueError(
+                f"the run {self.path.name} builds on the run of {name}.yaml with seed {seed}, but {place} has "
+                f"{len(found) or 'none'} of them{listed}; train it first with `ebm fit -c .../{name}.yaml`, or give "
+                f"the folder of a run in place of {name!r}"
+            )
+        return found[0]
+
+    @property
+    def seed(self) -> Any:
+        """The seed of its configuration."""
+        return self.config().get("seed_everything")
+
     def event(self, kind: str, **details: Any) -> None:
         """Appends what happened to events.jsonl, with the time in seconds since the epoch."""
         with (self.path / "events.jsonl").open("a") as file:
@@ -194,6 +216,50 @@ def differences(old: Config, new: Config) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key, "absent") != after.get(key, "absent")
     ]
+
+
+def runs_below(config: Any) -> Iterator[dict[str, Any]]:
+    """The arguments of every ``load_model`` in a configuration, as a tree or as parsed, to be read or changed."""
+    if isinstance(config, list):
+        for part in config:
+            yield from runs_below(part)
+    node = config if isinstance(config, dict) else getattr(config, "__dict__", {})
+    if str(node.get("class_path")).rpartition(".")[2] == "load_model":
+        arguments = node["init_args"]
+        yield arguments if isinstance(arguments, dict) else arguments.__dict__
+    else:
+        for part in node.values():
+            yield from runs_below(part)
+
+
+def name_runs_below(config: Any, folder: RunFolder, seed: Any) -> None:
+    """Puts folders in place of the names of runs on which a run in this folder builds: see :meth:`RunFolder.beside`."""
+    for arguments in runs_below(config):
+        if "/" not in arguments["run"]:
+            arguments["run"] = str(folder.beside(arguments["run"], seed).path)
+
+
+def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
+    """Raises ValueError where a run that this one builds on saw other data, or the same in another pixel convention."""
+    own = _data_of(config)
+    for folder in folders:
+        below = _data_of(folder.config())
+        if different := [key for key in own.keys() | below.keys() if own.get(key) != below.get(key)]:
+            key = min(different)
+            raise ValueError(
+                f"the run {folder.path}, on which this one builds, was trained on other data ({key}: {below.get(key)}, "
+                f"here {own.get(key)}): pretrain on the same data in the same pixel convention"
+            )
+
+
+def _data_of(config: Config) -> dict[str, Any]:
+    """What makes data these data: the flattened ``data`` section without sizes of batches, splits and seeds."""
+    free = ("batch_size", "valid", "split_seed", "seed", "memory_gb", "max_train")
+    return {
+        key: str(value).rpartition(".")[2] if key.endswith("class_path") else value
+        for key, value in flatten({"data": config.get("data") or {}}).items()
+        if key.removeprefix("data.init_args.") not in free
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

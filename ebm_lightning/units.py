@@ -49,6 +49,13 @@ class Units(nn.Module, abc.ABC):
     def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
         """log of the sum or integral over v of exp(encode(v) . field - energy(v)), shape (B,)."""
 
+    def entropy(self, mean: Tensor) -> Tensor:
+        """The entropy in nats (B,) of independent units with this mean, as a conditional gives it.
+
+        Raises ValueError where the mean alone does not say it.
+        """
+        raise ValueError(f"the entropy of {type(self).__name__} units does not follow from their mean")
+
     @abc.abstractmethod
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
         """The bias of the group on its own that fits data whose rows have the mean ``mean`` (rows,).
@@ -89,6 +96,9 @@ class Bernoulli(Units):
 
     def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
         return F.softplus(field + bias).sum(1)
+
+    def entropy(self, mean: Tensor) -> Tensor:
+        return (torch.special.entr(mean) + torch.special.entr(1 - mean)).flatten(1).sum(1)
 
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
         """logit((mean + smoothing) / (1 + smoothing)), as Salakhutdinov & Murray (2008), kept finite at mean 1."""
@@ -163,6 +173,9 @@ class Softmax(Units):
         self.classes = classes
 
     def encode(self, v: Tensor) -> Tensor:
+        """One-hot rows; of probabilities (B, *shape, classes), which mean field puts in place of values, themselves."""
+        if v.is_floating_point():
+            return v.flatten(1)
         return F.one_hot(v, self.classes).flatten(1).to(self.bias.dtype)
 
     def energy(self, v: Tensor, bias: Tensor) -> Tensor:
@@ -173,6 +186,9 @@ class Softmax(Units):
 
     def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
         return torch.logsumexp((field + bias).view(len(field), -1, self.classes), -1).sum(1)
+
+    def entropy(self, mean: Tensor) -> Tensor:
+        return torch.special.entr(mean).flatten(1).sum(1)
 
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
         return ((mean + smoothing) / (1 + self.classes * smoothing)).clamp_min(1e-6).log()

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from ebm_lightning import experiment
+from ebm_lightning.experiment.reproduce import built_on
 
 ROOT = Path(__file__).parent.parent / "experiments"
 GOLDEN = Path(__file__).parent / "golden"
@@ -74,11 +75,14 @@ def test_the_smoke_version_takes_two_steps_and_is_tested(run: Path, ebm, small_i
     place = tmp_path / "runs" / run.parent.name / run.stem
     chosen = [argument for overlay in overlays for argument in ("-c", overlay)]
     options = ["--trainer.enable_progress_bar", "false", "--data.init_args.valid", "8"]
+    for below in built_on(run.parent, run.name):
+        status, said = ebm("fit", "-c", run.parent / below, *chosen, *options)
+        assert status == 0, said
     status, said = ebm("fit", "-c", run, *chosen, *options, "--run", place)
     assert status == 0, said
     assert list(place.glob("checkpoints/step=00000002.ckpt"))
     if yaml.safe_load((place / "config.yaml").read_text())["model"]["init_args"]["sampler"]:
-        assert list(place.glob("samples/*.png"))
+        assert list(place.glob("samples/*.npz"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -49,7 +49,7 @@ from ebm_lightning.metrics import (
     reverse_ais,
 )
 from ebm_lightning.metrics.binary import has_binary_units
-from ebm_lightning.metrics.partition import data_energies
+from ebm_lightning.metrics.partition import free_energies
 from ebm_lightning.models import RBM, DeepEnergy
 from ebm_lightning.models.backbones import MLP
 from ebm_lightning.module import EBM
@@ -434,7 +434,7 @@ def test_a_monitored_run_its_continuation_and_its_test(ebm, tmp_path: Path) -> N
         estimate = AIS(Linear(20), 20)(model, data.eval_loader("train"))
     assert rows["log_z"][12] == estimate.log_z
     assert (rows["log_w_std"][12], rows["ess"][12]) == (estimate.log_weight_std, estimate.ess)
-    expected = -float(data_energies(model, data.eval_loader("test"), 50).mean()) - estimate.log_z
+    expected = -float(free_energies(model, data.eval_loader("test"), 50).mean()) - estimate.log_z
     assert rows["test_log_prob"][12] == expected
     few = data.tensors("test")["x"][:50]
     assert expected + estimate.log_z == pytest.approx(-float(model(x=few).detach().double().mean()), rel=1e-6)

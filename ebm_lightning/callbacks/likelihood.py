@@ -9,7 +9,7 @@ import torch
 from ebm_lightning.core import evaluating
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.metrics.binary import refuse_grey
-from ebm_lightning.metrics.partition import PartitionEstimator, data_energies
+from ebm_lightning.metrics.partition import PartitionEstimator, free_energies
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import isolated, mix
 
@@ -106,7 +106,7 @@ class LikelihoodMonitor(L.Callback):
         step = self._measured_at = trainer.global_step
         with isolated(mix(step, trainer.global_rank)), evaluating(module.model):
             estimate = self.estimator(module.model, data.eval_loader("train", device=module.device))
-            energies = data_energies(module.model, data.eval_loader(self.split, device=module.device), self.number)
+            energies = free_energies(module.model, data.eval_loader(self.split, device=module.device), self.number)
         row = {
             f"likelihood/{self.split}_log_prob": -float(energies.mean()) - estimate.log_z,
             "likelihood/log_z": estimate.log_z,

@@ -1,32 +1,33 @@
 """How probable is held-out data? Log-probabilities in nats, with what is known of log Z."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State, evaluating
-from ebm_lightning.data.base import DataModule
+from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.metrics.annealing import raise_log_prob
 from ebm_lightning.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_grey
-from ebm_lightning.metrics.partition import AIS, PartitionEstimator, data_energies
+from ebm_lightning.metrics.partition import AIS, PartitionEstimator, free_energies
 from ebm_lightning.metrics.weights import LogPartition
 from ebm_lightning.module import EBM
 
 
 @dataclass(eq=False)
 class Likelihood(Protocol):
-    """Mean log-probability of an example in nats, -mean E - log Z, of test and training data; of densities as well.
+    """Mean log-probability of an example in nats, -mean free energy - log Z, of test and training data.
 
     Its standard error is that of the mean over examples; its interval is that of log Z. Of a model over data and
-    labels it is the joint log-probability. Beside it stand log Z and how the estimate went; for binary units the
-    pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean E(held-out data),
-    which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data are as many
-    examples as are held out: the validation split, or the test split where there is none. Training data are seen as
-    in evaluation, without augmentation and with fixed draws.
+    labels it is the joint log-probability, unless ``of`` leaves the labels out. Of a model that bounds it, as a deep
+    Boltzmann machine does, it is called a "log-probability bound". Beside it stand log Z and how the estimate went; for
+    binary units the pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean
+    E(held-out data), which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data
+    are as many examples as are held out: the validation split, or the test split where there is none. Training data
+    are seen as in evaluation, without augmentation and with fixed draws.
 
     Under several ranks AIS deals its chains to them; the rest is measured by each.
 
@@ -34,17 +35,20 @@ class Likelihood(Protocol):
         estimator: of log Z.
         compare: a second estimator, for "log Z difference", the first minus the second.
         train: whether to measure the training data too.
+        of: the variables of the data that are scored, such as ["x"] without the labels; None takes all.
         raise_vectors: how many test examples, drawn at random, RAISE estimates log p of, a check that is conservative
             where AIS is optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
 
     Raises:
         ValueError: where ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
-            temperatures from; where binary units would have to judge data that are not binary.
+            temperatures from, or none to the model's own variables; where binary units would have to judge data that
+            are not binary.
     """
 
     estimator: PartitionEstimator
     compare: PartitionEstimator | None = None
     train: bool = True
+    of: list[str] | None = None
     raise_vectors: int = 0
 
     on_every_rank = True
@@ -63,30 +67,35 @@ class Likelihood(Protocol):
             test = {name: value.to(module.device) for name, value in model.complete(data.tensors("test")).items()}
             refuse_grey(model, test, data.binary, data.convention)
             model.check(test)
-            found, log_z = self._log_partitions(model, self._training_data(module, data))
-            held_out = energies = data_energies(model, data.eval_loader("test", device=module.device))
-            found["log-probability test"] = _log_probability(energies, log_z)
+            if self.raise_vectors and model.bounds_log_prob:
+                raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
+            found, log_z = self._log_partitions(model, data.eval_loader("train", device=module.device))
+            held_out = energies = free_energies(model, self._batches(module, data, "test"))
+            name = f"log-probability{' bound' if model.bounds_log_prob else ''}"
+            found[f"{name} test"] = _log_probability(energies, log_z)
             if data.size("valid"):
-                held_out = data_energies(model, data.eval_loader("valid", device=module.device))
+                held_out = free_energies(model, self._batches(module, data, "valid"))
             number = None if self.train else len(held_out)
-            trained = data_energies(model, self._training_data(module, data), number)
+            trained = free_energies(model, self._batches(module, data, "train"), number)
             if self.train:
-                found["log-probability train"] = _log_probability(trained, log_z)
+                found[f"{name} train"] = _log_probability(trained, log_z)
             found["free-energy gap"] = _difference(_mean(trained[: len(held_out)]), _mean(held_out))
             if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
                 log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
                 found["pseudo-log-likelihood test"] = _mean(log_p.cpu())
             if self.raise_vectors:
-                found["RAISE log-probability"] = self._raise(model, self._training_data(module, data), test)
+                batches = data.eval_loader("train", device=module.device)
+                found["RAISE log-probability"] = self._raise(model, batches, test)
         return Findings(found)
 
     @property
     def _annealed(self) -> AIS | None:
         return next((one for one in (self.estimator, self.compare) if isinstance(one, AIS)), None)
 
-    @staticmethod
-    def _training_data(module: EBM, data: DataModule) -> Iterable[State]:
-        return data.eval_loader("train", device=module.device)
+    def _batches(self, module: EBM, data: DataModule, split: Split) -> Iterator[State]:
+        """A split, with the variables that are scored alone."""
+        for batch in data.eval_loader(split, device=module.device):
+            yield batch if self.of is None else {name: batch[name] for name in self.of}
 
     def _log_partitions(
         self, model: EnergyModel, batches: Iterable[State]

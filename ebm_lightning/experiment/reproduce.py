@@ -8,10 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ebm_lightning.experiment.claims import Expected, expected
 from ebm_lightning.experiment.curves import curve_record, draw
 from ebm_lightning.experiment.results import record, tables, write, write_table
-from ebm_lightning.runs import RunFolder, environment
+from ebm_lightning.runs import RunFolder, environment, runs_below
 
 
 def reproduce(folder: Path, wanted: Expected, only: Collection[str] | None = None) -> None:
@@ -31,6 +33,8 @@ def reproduce(folder: Path, wanted: Expected, only: Collection[str] | None = Non
     for run, seed in wanted.pairs():
         if only and run not in only:
             continue
+        for below in built_on(folder, run):
+            _train(folder / below, seed)
         done[run, seed] = trained = _train(folder / run, seed)
         claims = [claim for claim in wanted.claims if run in claim.runs and seed in claim.seeds]
         _test(trained, list(dict.fromkeys(claim.protocol for claim in claims)))
@@ -45,6 +49,22 @@ def reproduce(folder: Path, wanted: Expected, only: Collection[str] | None = Non
                 write(folder, curve.file(run, seed), curve_record(curve, trained, run, seed))
                 draw(folder, curve)
         write_table(folder)
+
+
+def built_on(folder: Path, run: str) -> list[str]:
+    """The configurations of the experiment whose runs this one loads, those that must be trained first in front.
+
+    Raises ValueError where one of them is not there.
+    """
+    config = folder / run
+    if not config.is_file():
+        raise ValueError(f"{folder} has no {run}, on whose run another one builds: add it, or name a run's folder")
+    found: list[str] = []
+    for arguments in runs_below(yaml.safe_load(config.read_text())):
+        if "/" not in arguments["run"]:
+            name = f"{arguments['run']}.yaml"
+            found += [*built_on(folder, name), name]
+    return list(dict.fromkeys(found))
 
 
 def _train(config: Path, seed: int) -> RunFolder:

@@ -66,23 +66,23 @@ class AIS(PartitionEstimator):
     def path(self, model: EnergyModel, batches: Iterable[State]) -> AnnealingPath:
         """The path to the model that is annealed along."""
         with evaluating(model), torch.no_grad():
-            return model.annealing_path(map(model.complete, batches) if self.data_base else None)
+            return model.annealing_path(batches if self.data_base else None)
 
     def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
         return ais(self.path(model, batches), self.betas(), self.chains)
 
 
 @torch.no_grad()
-def data_energies(model: EnergyModel, batches: Iterable[State], number: int | None = None) -> Tensor:
-    """E of the first ``number`` examples of batches of data, of all where None: (N,), float64, on the CPU.
+def free_energies(model: EnergyModel, batches: Iterable[State], number: int | None = None) -> Tensor:
+    """-log p* of the first ``number`` examples of batches of data, of all where None: (N,), float64, on the CPU.
 
-    The model completes the batches, in eval mode.
+    It is the model's free energy, in eval mode.
     """
     parts: list[Tensor] = []
     missing = math.inf if number is None else number
     with evaluating(model):
         for batch in batches:
-            parts.append(model.energy(model.complete(batch)).double().cpu())
+            parts.append(model.free_energy(batch).double().cpu())
             missing -= len(parts[-1])
             if missing <= 0:
                 break

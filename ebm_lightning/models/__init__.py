@@ -1,19 +1,24 @@
 """Energies: what is low where the world is likely."""
 
+from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
+from ebm_lightning.models.layerwise import Doubled, OnTop
 from ebm_lightning.models.per_class import PerClass
 from ebm_lightning.models.poe import StudentTPoE
 from ebm_lightning.models.rbm import RBM
 from ebm_lightning.models.toy import DoubleWell, Gaussian, GaussianMixture, Ising
 
 __all__ = [
+    "DBM",
     "RBM",
     "ConditionalDeepEnergy",
     "DeepEnergy",
     "DoubleWell",
+    "Doubled",
     "Gaussian",
     "GaussianMixture",
     "Ising",
+    "OnTop",
     "PerClass",
     "StudentTPoE",
 ]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ebm_lightning import kernels
 from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
-from ebm_lightning.enumeration import log_sum_binary
+from ebm_lightning.models import bipartite
 from ebm_lightning.units import Bernoulli, Softmax, Units
 
 
@@ -213,31 +212,11 @@ class RBM(EnergyModel):
         Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
         """
         biases, hidden_bias, constant = self.plain()
-        weight = self.weight.double()
-        rows = sum(self.units(name).rows for name in self.variables)
-        binary = all(type(self.units(name)) is Bernoulli for name in self.variables)
-        sides = {"hidden": self.hidden} | ({"visible": rows} if binary else {})
-        side = min(sides, key=lambda name: sides[name])
-        if sides[side] > largest:
-            other = rows + self.hidden - sides[side]
-            hours = 2.0 ** sides[side] * other * 1e-9 / 3600
-            raise ValueError(
-                f"log Z by enumeration of the {side} side sums 2^{sides[side]} states of {other} units, about "
-                f"{hours:.2g} hours: expected at most {largest} units, so estimate log Z by AIS, or raise `largest`"
-            )
-        bias = torch.cat([biases[name] for name in self.variables]).double()
-        if side == "visible":
-            log_z = log_sum_binary(weight, bias, hidden_bias.double(), [])
-        else:
-            spans = {name: span for name, span in self.spans.items() if type(self.units(name)) is not Bernoulli}
-            plain = [span for name, span in self.spans.items() if name not in spans]
-            inner = torch.cat([torch.arange(span.start, span.stop) for span in plain] or [torch.arange(0)])
-            others = [
-                partial(_log_normaliser, self.units(name), weight[span], biases[name].double())
-                for name, span in spans.items()
-            ]
-            log_z = log_sum_binary(weight[inner].T, hidden_bias.double(), bias[inner], others)
-        return log_z - constant.double()
+        sides: dict[str, bipartite.Side] = {
+            "visible": [(self.units(name), biases[name]) for name in self.variables],
+            "hidden": [(Bernoulli([self.hidden]), hidden_bias)],
+        }
+        return bipartite.log_partition(sides, self.weight, largest) - constant.double()
 
     def _need(self, what: str, names: tuple[str, ...], state: State) -> None:
         missing = [name for name in names if name not in state]
@@ -357,8 +336,3 @@ class RBMPath(AnnealingPath):
 
     def _bias(self, name: str, beta: float) -> Tensor:
         return torch.lerp(self.begin[name], self.end[name], beta)
-
-
-def _log_normaliser(units: Units, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-    """What a group that is summed out contributes to log p*(h), (N,), for h (N, hidden)."""
-    return units.log_normaliser(h @ weight.T, bias)
