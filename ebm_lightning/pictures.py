@@ -10,6 +10,12 @@ from torch import Tensor
 from ebm_lightning.core import Bounds
 
 
+def drawable(x: Tensor) -> bool:
+    """Whether :func:`picture` can show a batch of positions: real numbers in the shape of an image or of a point."""
+    vector = x.ndim == 2 and (x.shape[1] == 2 or math.isqrt(x.shape[1]) ** 2 == x.shape[1])
+    return x.is_floating_point() and (vector or x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3)))
+
+
 def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None) -> Image.Image:
     """Whatever shows a batch of positions: a grid for images, a scatter plot for points of the plane.
 

@@ -1,6 +1,7 @@
 """Energies: what is low where the world is likely."""
 
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
+from ebm_lightning.models.helmholtz import HelmholtzMachine
 from ebm_lightning.models.per_class import PerClass
 from ebm_lightning.models.poe import StudentTPoE
 from ebm_lightning.models.rbm import RBM
@@ -13,6 +14,7 @@ __all__ = [
     "DoubleWell",
     "Gaussian",
     "GaussianMixture",
+    "HelmholtzMachine",
     "Ising",
     "PerClass",
     "StudentTPoE",
