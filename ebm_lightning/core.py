@@ -109,6 +109,27 @@ class EnergyModel(nn.Module):
             "use a gradient sampler such as Langevin or HMC"
         )
 
+    def dream(self, state: State, free: tuple[str, ...]) -> State:
+        """An exact draw of the variables in ``free`` given the others, one for each example of ``state``.
+
+        A hook of directed models, which draw from the causes down to the data. Raises ValueError where this model has
+        no such draw.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot dream of {free}: only a directed model such as HelmholtzMachine is drawn "
+            "from without a chain, so use a sampler that walks, such as Gibbs or Langevin"
+        )
+
+    def recognition_energy(self, state: State) -> Tensor:
+        """-log q(hidden | data) in nats, (B,), for the q that ``complete`` draws from: a hook.
+
+        Raises ValueError where ``complete`` draws from no distribution with a known density.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no recognition model q(hidden | data): use a model that has one, such as "
+            "HelmholtzMachine"
+        )
+
     def check(self, state: State) -> None:
         """A hook: raises ValueError where a batch of data is not what this energy is defined on."""
 

@@ -10,6 +10,12 @@ from torch import Tensor
 from ebm_lightning.core import Bounds
 
 
+def drawable(x: Tensor) -> bool:
+    """Whether :func:`picture` can show a batch of positions: real numbers in the shape of an image or of a point."""
+    vector = x.ndim == 2 and (x.shape[1] == 2 or math.isqrt(x.shape[1]) ** 2 == x.shape[1])
+    return x.is_floating_point() and (vector or x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3)))
+
+
 def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None) -> Image.Image:
     """Whatever shows a batch of positions: a grid for images, a scatter plot for points of the plane.
 
@@ -28,18 +34,11 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
         x = x.view(len(x), 1, math.isqrt(x.shape[1]), -1)
     if x.ndim == 3:
         x = x.unsqueeze(1)
-    if not is_drawable(x):
+    if not drawable(x):
         raise ValueError(
             f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}"
         )
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
-
-
-def is_drawable(x: Tensor) -> bool:
-    """Whether :func:`picture` can show a batch of positions."""
-    if x.ndim == 2:
-        return x.shape[1] == 2 or math.isqrt(x.shape[1]) ** 2 == x.shape[1]
-    return x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3))
 
 
 def filters(groups: list[Tensor]) -> Image.Image:

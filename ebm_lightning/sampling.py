@@ -13,7 +13,7 @@ from ebm_lightning.core import Noise, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.module import EBM
-from ebm_lightning.pictures import is_drawable, picture
+from ebm_lightning.pictures import drawable, picture
 
 
 def birth_noise(module: EBM) -> Noise:
@@ -67,7 +67,7 @@ def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Pat
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for block in module.sampler.free:
-        if block in module.model.variables and state[block].is_floating_point() and is_drawable(state[block]):
+        if block in module.model.variables and drawable(state[block]):
             files.append(folder / f"{name}{'' if block == 'x' else f'-{block}'}.png")
             picture(state[block], module.sampler.bounds).save(files[-1])
     arrays = {key: value.cpu().numpy() for key, value in state.items()}

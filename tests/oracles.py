@@ -17,6 +17,7 @@ from ebm_lightning.models import (
     DoubleWell,
     Gaussian,
     GaussianMixture,
+    HelmholtzMachine,
     Ising,
     PerClass,
     StudentTPoE,
@@ -203,5 +204,10 @@ ENERGIES: list[Case] = [
     ),
     Case("student_t_poe", lambda: perturbed(StudentTPoE([2, 2], 5, containment=0.3)), normal("x", 2, 2)),
     Case("per_class", lambda: perturbed(PerClass(StudentTPoE([3], 4), 3)), labelled(3, classes=3)),
+    Case(
+        "helmholtz",
+        lambda: perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3, 2], weight_std=1.0)),
+        binary(("x", 4), ("h1", 3), ("h2", 2)),
+    ),
 ]
 """One case for every shipped energy, for the shared property tests."""

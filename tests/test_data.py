@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ebm_lightning.core import State
 from ebm_lightning.data import (
+    Bars,
     BarsAndStripes,
     DataModule,
     Dequantised,
@@ -327,6 +328,7 @@ def test_horizontal_flip_mirrors_with_its_probability() -> None:
 MODULES: list[Callable[[], DataModule]] = [
     Digits,
     BarsAndStripes,
+    Bars,
     *(
         lambda name=name: Toy2D(name, samples=1000, test=200)
         for name in ("moons", "circles", "swiss_roll", "eight_gaussians", "checkerboard", "pinwheel")

@@ -47,5 +47,5 @@ class BufferCallback(RankState):
         ages = {"chains": self.buffer.age[self.buffer.alive]}
         log_picture(trainer, "chains/age", lambda: pictures.histogram(ages, "age in negative phases"))
         for name, x in self.buffer.examples(number).items():
-            if name in variables and x.is_floating_point() and torch.isfinite(x).all():
+            if name in variables and pictures.drawable(x) and torch.isfinite(x).all():
                 log_picture(trainer, f"chains/{name}", partial(pictures.picture, x))

@@ -54,7 +54,7 @@ class SamplePictures(L.Callback):
         few = {name: value[: self.number] for name, value in batch.items()}
         fresh = fresh_chains(module, few, self.steps)
         for name in module.sampler.free:
-            if name in module.model.variables and fresh[name].is_floating_point():
+            if name in module.model.variables and pictures.drawable(fresh[name]):
                 log_picture(trainer, f"fresh/{name}", partial(pictures.picture, fresh[name], module.sampler.bounds))
         data = module.model.complete(batch)
         noise = birth_noise(module)

@@ -1,7 +1,7 @@
 """DataModules: batches in an order and with a randomness that a resumed run repeats."""
 
 from ebm_lightning.data.augment import Augmentation, HorizontalFlip, ReflectPadCrop
-from ebm_lightning.data.bars import BarsAndStripes
+from ebm_lightning.data.bars import Bars, BarsAndStripes
 from ebm_lightning.data.base import DataModule, Split, Subset
 from ebm_lightning.data.digits import Digits
 from ebm_lightning.data.image_module import ImageModule
@@ -20,6 +20,7 @@ from ebm_lightning.data.toy2d import Toy2D
 
 __all__ = [
     "Augmentation",
+    "Bars",
     "BarsAndStripes",
     "DataModule",
     "Dequantised",

@@ -96,6 +96,16 @@ class DataModule(L.LightningDataModule, Bounded):
         """
         return {name: batch[name] for name in ("x", "y") if name in batch}
 
+    def exact(self) -> tuple[Tensor, Tensor]:
+        """The distinct values of x, (P, *shape), and their probabilities, float64 (P,): a hook.
+
+        Raises ValueError where the distribution of the data is not known.
+        """
+        raise ValueError(
+            f"the distribution of {type(self).__name__} is not known, so nothing can be measured exactly against it: "
+            "use data that are made up, such as Bars or BarsAndStripes"
+        )
+
     def train_stream(
         self,
         length: int,

@@ -1,7 +1,9 @@
 """Named protocols, run by `ebm test`."""
 
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
+from ebm_lightning.evaluation.divergence import ExactDivergence
 from ebm_lightning.evaluation.filters import Filters
+from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
 from ebm_lightning.evaluation.likelihood import Likelihood
 from ebm_lightning.evaluation.ood import OutOfDistribution
 from ebm_lightning.evaluation.outliers import ImageSet, Outliers, PermutedPixels, UniformPixels, UpsideDown
@@ -10,9 +12,11 @@ from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
     "ClassificationError",
+    "ExactDivergence",
     "Filters",
     "Findings",
     "ImageSet",
+    "ImportanceLikelihood",
     "Likelihood",
     "Measurement",
     "OutOfDistribution",
@@ -20,6 +24,7 @@ __all__ = [
     "PermutedPixels",
     "Protocol",
     "ScoreClassifier",
+    "ShortestDescription",
     "TwoSample",
     "UniformPixels",
     "UpsideDown",

@@ -2,6 +2,7 @@
 
 from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
+from ebm_lightning.models.helmholtz import HelmholtzMachine
 from ebm_lightning.models.layerwise import Doubled, OnTop
 from ebm_lightning.models.per_class import PerClass
 from ebm_lightning.models.poe import StudentTPoE
@@ -17,6 +18,7 @@ __all__ = [
     "Doubled",
     "Gaussian",
     "GaussianMixture",
+    "HelmholtzMachine",
     "Ising",
     "OnTop",
     "PerClass",

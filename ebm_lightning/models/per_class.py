@@ -101,6 +101,18 @@ class PerClass(EnergyModel):
         parts = [(rows, self.of_class(label).conditional(block, part)) for label, rows, part in self.split(state)]
         return RowConditional(parts)
 
+    def dream(self, state: State, free: tuple[str, ...]) -> State:
+        """Every example as the model of its class dreams it. Raises ValueError where y is to be dreamt too."""
+        if "y" in free:
+            raise ValueError(f"PerClass cannot dream of the label 'y': leave it out of free={free}, it is clamped")
+        dreamt = [(rows, self.of_class(label).dream(part, free)) for label, rows, part in self.split(state)]
+        return {**state, **{name: joined([(rows, part[name]) for rows, part in dreamt]) for name in free}}
+
+    def recognition_energy(self, state: State) -> Tensor:
+        return joined(
+            [(rows, self.of_class(label).recognition_energy(part)) for label, rows, part in self.split(state)]
+        )
+
     def tempered(self, beta: float | Tensor) -> EnergyModel:
         """Every model at the inverse temperature beta, in the template's own way."""
         return TemperedPerClass(self, beta)

@@ -6,13 +6,16 @@ from ebm_lightning.objectives.contrastive import ContrastiveDivergence
 from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sparsity import Sparsity
+from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
     "Classification",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
     "NoiseContrastive",
+    "ReweightedWakeSleep",
     "SlicedScoreMatching",
     "Sparsity",
     "Sum",
+    "WakeSleep",
 ]

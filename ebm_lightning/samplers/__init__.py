@@ -1,5 +1,6 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, and what makes them mix: tempering, replicas, fast weights."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, dreams; tempering, replicas and fast weights."""
 
+from ebm_lightning.samplers.ancestral import Ancestral
 from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
@@ -11,6 +12,7 @@ __all__ = [
     "HMC",
     "MALA",
     "SGLD",
+    "Ancestral",
     "Annealed",
     "FastWeights",
     "Gibbs",

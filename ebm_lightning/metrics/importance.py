@@ -1,0 +1,33 @@
+"""Importance sampling of p(data) with a recognition network's draws of the causes."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State
+
+_AT_ONCE = 10_000
+"""Completed states that are held at once."""
+
+
+@torch.no_grad()
+def log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
+    """log w = log p(x, h_s) - log q(h_s | x) of ``samples`` draws of every example's causes, (B, samples), float64.
+
+    Their mean is the variational bound in expectation; the logarithm of the mean of w is an estimate of log p(x) whose
+    expectation lies below it and rises to it with ``samples``. ``state`` needs no causes: ``model.complete`` draws
+    them.
+    """
+    return torch.cat([_log_weights(model, part, samples) for part in _parts(state, max(_AT_ONCE // samples, 1))])
+
+
+def _log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
+    copies = model.complete({name: value.repeat_interleave(samples, 0) for name, value in state.items()})
+    log_w = model.recognition_energy(copies) - model.energy(copies)
+    return log_w.double().view(-1, samples)
+
+
+def _parts(state: State, size: int) -> Iterator[State]:
+    for begin in range(0, len(next(iter(state.values()))), size):
+        yield {name: value[begin : begin + size] for name, value in state.items()}
