@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ebm_lightning.core import State, run
 from ebm_lightning.metrics.annealing import Linear, ais
-from ebm_lightning.models import DBM, RBM, Doubled, OnTop
-from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.models import DBM, RBM, Doubled, MeanFieldNet, OnTop
+from ebm_lightning.objectives import Classification, ContrastiveDivergence
 from ebm_lightning.samplers import Gibbs
 from ebm_lightning.units import Bernoulli, Gaussian, Softmax
 
@@ -332,6 +332,27 @@ class TestPretraining:
             DBM({"x": Bernoulli([4])}, [3, 2], pretrained=layers).initialise([])
 
 
+class TestFineTuning:
+    def test_the_network_begins_as_one_more_sweep(self) -> None:
+        """At the fixed point another sweep changes nothing: its hidden layers are the mean-field activities."""
+        dbm = machine("three layers")
+        net, x = MeanFieldNet(dbm, 4, sweeps=500).double(), bits(3)
+        settled, state = dbm.complete({"x": x}), net.complete({"x": x})
+        assert set(state) == {"x", "mu2", "mu3"}
+        logits = settled["h3"] @ net.output.weight.T + net.output.bias
+        torch.testing.assert_close(net.logits(state), logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(net.conditional("y", {"x": x}).logits, net.logits(state))
+        energy = net.energy({**state, "y": torch.full((8,), 2)})
+        torch.testing.assert_close(energy, -net.logits(state)[:, 2])
+
+    def test_the_machine_stays_as_it_is(self) -> None:
+        net = MeanFieldNet(machine("two layers"), 2).double()
+        pos = net.complete({"x": bits(4), "y": torch.arange(16) % 2})
+        Classification()(net, pos, None)["loss"].backward()
+        moved = {name for name, parameter in net.named_parameters() if parameter.grad is not None}
+        assert moved == {name for name, _ in net.named_parameters() if not name.startswith(("dbm.", "label."))}
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -346,6 +367,9 @@ class TestPretraining:
             "trained with 'y', but the data hold none",
         ),
         (lambda: Doubled(RBM({"x": Bernoulli([4])}, 3), up=0), "up=0"),
+        (lambda: MeanFieldNet(machine("centred"), 3), "without centring"),
+        (lambda: MeanFieldNet(machine("two layers"), 3).check({"x": 2 * bits(4)}), r"values in \[0, 1\]"),
+        (lambda: MeanFieldNet(machine("two layers"), 3).check({"x": bits(4)}), "hold none"),
         (lambda: Doubled(RBM({"x": Bernoulli([4])}, 3, centring=0.1)), "without centring"),
         (lambda: OnTop(RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([4])}, 3), "z"), "name one of them"),
     ],

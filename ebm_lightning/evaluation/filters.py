@@ -1,7 +1,8 @@
 """What the hidden units or experts of a model look for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from PIL.Image import Image
 from torch import Tensor
 
 from ebm_lightning import pictures
@@ -19,17 +20,18 @@ class Filters(Protocol):
 
     Args:
         number: filters shown of each group, at most.
-        block: the variable on which they lie, an image (C, H, W).
+        blocks: the variables whose units they feed, each drawn as images (C, H, W): ["x"], or for the second layer of a
+            deep Boltzmann machine as well ["x", "h1"].
         groups: the number of groups of equal size in which the filters come; each is one row. One model for each class
             has as many groups as classes. 1 makes a square.
 
     Raises:
-        ValueError: where ``number`` or ``groups`` < 1; when measuring, where the model has no filters on ``block``, or
-            their number is no multiple of ``groups``.
+        ValueError: where ``number`` or ``groups`` < 1; when measuring, where the model has no filters on one of the
+            blocks, or their number is no multiple of ``groups``.
     """
 
     number: int = 100
-    block: str = "x"
+    blocks: list[str] = field(default_factory=lambda: ["x"])
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -37,14 +39,21 @@ class Filters(Protocol):
             raise ValueError(f"{self.id}: expected number >= 1 and groups >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        every = module.model.filters(self.block).detach()
+        found, drawn = {}, {}
+        for block in self.blocks:
+            measurement, drawn[block] = self._of(module, block)
+            found[f"filter norm on {block}, mean"] = measurement
+        return Findings(found, drawn)
+
+    def _of(self, module: EBM, block: str) -> tuple[Measurement, Image]:
+        """The mean norm of the filters of one variable, and the picture of the largest."""
+        every = module.model.filters(block).detach()
         norms = every.flatten(1).norm(dim=1)
         if len(every) % self.groups:
             raise ValueError(f"{self.id}: the model has {len(every)} filters, expected a multiple of {self.groups}")
         pairs = zip(every.chunk(self.groups), norms.chunk(self.groups), strict=True)
         rows = [largest(own, norm, self.number) for own, norm in pairs]
-        image = pictures.filters(rows)
-        return Findings({f"filter norm on {self.block}, mean": Measurement(float(norms.mean()))}, {self.block: image})
+        return Measurement(float(norms.mean())), pictures.filters(rows)
 
 
 def largest(filters: Tensor, norms: Tensor, number: int) -> Tensor:

@@ -4,6 +4,7 @@ from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.models.helmholtz import HelmholtzMachine
 from ebm_lightning.models.layerwise import Doubled, OnTop
+from ebm_lightning.models.mean_field_net import MeanFieldNet
 from ebm_lightning.models.per_class import PerClass
 from ebm_lightning.models.poe import StudentTPoE
 from ebm_lightning.models.rbm import RBM
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianMixture",
     "HelmholtzMachine",
     "Ising",
+    "MeanFieldNet",
     "OnTop",
     "PerClass",
     "StudentTPoE",

@@ -1,9 +1,10 @@
-"""`python -m benchmarks.rbm`: training steps and AIS of a 784-500 RBM beside scikit-learn's and the package rbms.
+"""`python -m benchmarks.boltzmann`: training steps and AIS of Boltzmann machines beside scikit-learn and rbms.
 
 Every measurement is a process of its own, the contenders take turns, and the median over the rounds counts. Ours is
 `ebm fit` itself: the time between two lines of its metrics.csv, with data, logging and everything that Lightning does.
-The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision. Ours runs twice:
-in float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
+The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision; for a joint
+update of a 784-500-1000 deep machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours runs twice: in
+float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
 bfloat16, while binary units lose nothing.
 """
 
@@ -32,16 +33,16 @@ from ebm_lightning.runs import environment, write_atomically
 from ebm_lightning.units import Bernoulli
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- results: written by `python -m benchmarks.rbm` -->", "<!-- end of results -->"
-VISIBLE, HIDDEN, THREADS = 784, 500, 2
+BEGIN, END = "<!-- results: written by `python -m benchmarks.boltzmann` -->", "<!-- end of results -->"
+VISIBLE, HIDDEN, TOP, THREADS = 784, 500, 1000, 2
 TRAINING = [(1, 100), (1, 512), (10, 100), (10, 512)]
 """k of PCD-k, and the batch, which is also the number of chains."""
 CHAINS, TEMPERATURES = 100, 400
 
 
 def main() -> None:
-    """Runs all contenders in turn and writes results/rbm.json and the table of README.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rbm", description=main.__doc__)
+    """Runs all contenders in turn and writes results/boltzmann.json and the table of README.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.boltzmann", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; the median counts")
     parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "K", "BATCH"), help="measure one and print it")
     options = parser.parse_args()
@@ -72,7 +73,7 @@ def main() -> None:
         "matmul_error": _matmul_error(),
     }
     (HERE / "results").mkdir(exist_ok=True)
-    write_atomically(HERE / "results" / "rbm.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(HERE / "results" / "boltzmann.json", json.dumps(record, indent=1) + "\n")
     readme = HERE / "README.md"
     head, tail = readme.read_text().split(BEGIN)[0], readme.read_text().split(END)[1]
     write_atomically(readme, "\n".join([head + BEGIN, *table(record), END]) + tail)
@@ -104,6 +105,9 @@ def table(record: dict) -> list[str]:
         for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
             keys = [f"{name} {k} {batch}" for name in (f"floor{suffix}", "rbms", "sklearn")]
             lines.append(row(f"PCD-{k}, batch {batch}{words}, ms a step", f"ebm{suffix} {k} {batch}", keys))
+    for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
+        label = f"joint update of a 784-500-1000 deep machine, batch 100{words}, ms"
+        lines.append(row(label, f"dbm{suffix} 5 100", [f"floor_dbm{suffix} 5 100", "none", "none"]))
     keys = [f"{name} 0 {CHAINS}" for name in ("floor_ais", "rbms_ais", "none")]
     lines.append(row(f"AIS, {CHAINS} chains, us a chain and temperature", f"ebm_ais 0 {CHAINS}", keys))
     return lines
@@ -114,11 +118,12 @@ def _plan() -> list[tuple[str, int, int]]:
     for k, batch in TRAINING:
         names = ["ebm", "ebm_bf16", "floor", "floor_bf16", "rbms", *(["sklearn"] if k == 1 else [])]
         plan += [(name, k, batch) for name in names]
+    plan += [(name, 5, 100) for name in ("dbm", "dbm_bf16", "floor_dbm", "floor_dbm_bf16")]
     return plan + [(name, 0, CHAINS) for name in ("ebm_ais", "floor_ais", "rbms_ais")]
 
 
 def _measure(name: str, k: int, batch: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.rbm", "--one", name, str(k), str(batch)]
+    command = [sys.executable, "-m", "benchmarks.boltzmann", "--one", name, str(k), str(batch)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
     return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
@@ -134,8 +139,8 @@ def _median_ms(step: Callable[[], object], seconds: float = 1.5) -> float:
     return 1e3 * statistics.median(times)
 
 
-def ebm(k: int, batch: int, precision: str = "32-true") -> float:
-    """Milliseconds a step of `ebm fit -c benchmarks/rbm.yaml`: the median of its logging intervals."""
+def ebm(k: int, batch: int, precision: str = "32-true", config: str = "rbm.yaml") -> float:
+    """Milliseconds a step of `ebm fit -c benchmarks/<config>`: the median of its logging intervals."""
     steps = 600 if k == 1 and batch <= 100 else 250
     with tempfile.TemporaryDirectory() as folder:
         options = {
@@ -146,7 +151,7 @@ def ebm(k: int, batch: int, precision: str = "32-true") -> float:
             "--trainer.precision": precision,
             "--run": f"{folder}/run",
         }
-        command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(HERE / "rbm.yaml")]
+        command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(HERE / config)]
         command += [str(part) for option in options.items() for part in option]
         quiet = {**os.environ, "WANDB_MODE": "disabled"}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=quiet)
@@ -182,6 +187,49 @@ def floor(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
 def floor_bf16(k: int, batch: int) -> float:
     """The same in bfloat16."""
     return floor(k, batch, torch.bfloat16)
+
+
+def dbm(k: int, batch: int) -> float:
+    """Milliseconds of a joint update of a deep machine with k Gibbs sweeps, in float32."""
+    return ebm(k, batch, config="dbm.yaml")
+
+
+def dbm_bf16(k: int, batch: int) -> float:
+    """The same under bf16-mixed."""
+    return ebm(k, batch, "bf16-mixed", "dbm.yaml")
+
+
+def floor_dbm(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
+    """Milliseconds of the matrix products of such an update.
+
+    Mean field needs x W1 once and two products with W2 for each of 10 sweeps after the first; a Gibbs sweep needs two
+    products with each matrix; the gradient two with each.
+    """
+    torch.set_float32_matmul_precision("medium")
+    shapes = ((batch, VISIBLE), (batch, HIDDEN), (batch, TOP), (VISIBLE, HIDDEN), (HIDDEN, TOP))
+    x, h1, h2, w1, w2 = (torch.rand(shape).to(dtype) for shape in shapes)
+
+    def step() -> None:
+        x @ w1
+        for _ in range(10):
+            h1 @ w2
+            h2 @ w2.T
+        h1 @ w2
+        for _ in range(k):
+            x @ w1
+            h2 @ w2.T
+            h1 @ w1.T
+            h1 @ w2
+        for _ in range(2):
+            x.T @ h1
+            h1.T @ h2
+
+    return _median_ms(step)
+
+
+def floor_dbm_bf16(k: int, batch: int) -> float:
+    """The same in bfloat16."""
+    return floor_dbm(k, batch, torch.bfloat16)
 
 
 def rbms(k: int, batch: int) -> float:
@@ -262,7 +310,12 @@ def _matmul_error() -> float:
 
 
 CONTENDERS: dict[str, Callable[[int, int], float]] = {
-    one.__name__: one for one in (ebm, ebm_bf16, floor, floor_bf16, rbms, sklearn, ebm_ais, floor_ais, rbms_ais)
+    one.__name__: one
+    for one in (
+        *(ebm, ebm_bf16, floor, floor_bf16, rbms, sklearn),
+        *(dbm, dbm_bf16, floor_dbm, floor_dbm_bf16),
+        *(ebm_ais, floor_ais, rbms_ais),
+    )
 }
 
 if __name__ == "__main__":
