@@ -3,8 +3,8 @@
 Every measurement is a process of its own, the contenders take turns, and the median over the rounds counts. Ours is
 `ebm fit` itself: the time between two lines of its metrics.csv, with data, logging and everything that Lightning does.
 The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision; for a joint
-update of a 784-500-1000 deep machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours runs twice: in
-float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
+update of a 784-500-1000 deep machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours runs twice:
+in float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
 bfloat16, while binary units lose nothing.
 """
 

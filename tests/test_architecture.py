@@ -66,7 +66,7 @@ ALLOWED = {
             "memory",
             "mistakes",
         ),
-        *("models", "module", "objectives", "optim", "runs", "samplers", "schedules", "trainer", "units"),
+        *("models", "module", "objectives", "optim", "runs", "samplers", "schedules", "trained", "trainer", "units"),
     },
 }
 
