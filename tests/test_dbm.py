@@ -185,7 +185,7 @@ class TestPartition:
         """The weight of a move is the difference of log p*, and at both ends log p* is known from enumeration."""
         model = machine(kind)
         path = model.annealing_path()
-        odd = list(path.odd)
+        odd = list(path.machine.odd)
         exact = log_marginal(model, *odd)
         values = all_states(model)
         keys = torch.cat([values[name].double().reshape(len(values[name]), -1) for name in odd], 1)
@@ -194,7 +194,7 @@ class TestPartition:
         at_zero = torch.stack(
             [
                 model.units(name).log_normaliser(torch.zeros(1, model.units(name).rows).double(), path.begin[name])
-                for name in path.even
+                for name in path.machine.even
             ]
         ).sum()
         torch.testing.assert_close(weight, at_one - at_zero, rtol=1e-10, atol=1e-10)
@@ -211,7 +211,7 @@ class TestPartition:
         path = model.annealing_path()
         states = all_states(model)
         rows = torch.multinomial(probabilities(model, states), 200_000, replacement=True)
-        moved, _ = path.move({name: states[name][rows] for name in path.odd}, 1.0, 1.0)
+        moved, _ = path.move({name: states[name][rows] for name in path.machine.odd}, 1.0, 1.0)
         exact = log_marginal(model, "h1", "y")
         keys = torch.cat([moved["h1"].double(), moved["y"][:, None].double()], 1).tolist()
         cells = {key: i for i, key in enumerate(exact)}

@@ -7,10 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ebm_lightning.bipartite import Bipartite, BipartitePath
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
-from ebm_lightning.models import bipartite
-from ebm_lightning.models.dbm_path import DBMPath
 from ebm_lightning.models.layerwise import Doubled, layer_of
 from ebm_lightning.units import Bernoulli, Softmax, Units
 
@@ -145,7 +144,7 @@ class DBM(EnergyModel):
         if block in self.labels and isinstance(units, Softmax) and self.hidden[-1] not in state:
             settled = self._settled({name: state[name] for name in state if name != block}, self.settle, 1e-7)
             return CategoricalConditional(settled[block].log())
-        fields = [self._rows(number, state, block) @ weight for number, weight in self.inputs(block)]
+        fields = [self._rows(number, state, block) @ weight for number, weight in self._inputs(block)]
         return self._given(block, functools.reduce(torch.add, fields))
 
     def check(self, state: State) -> None:
@@ -202,7 +201,7 @@ class DBM(EnergyModel):
             return biases, constant
         for name in self.variables:
             assert isinstance(self.units(name), Bernoulli | Softmax), "centred Gaussian groups have no plain form"
-            biases[name] = biases[name] - sum(self.offset(number) @ weight for number, weight in self.inputs(name))
+            biases[name] = biases[name] - sum(self.offset(number) @ weight for number, weight in self._inputs(name))
         for number, weight in enumerate(self.weights):
             constant = constant - self.offset(number) @ weight @ self.offset(number + 1)
         return biases, constant
@@ -213,30 +212,33 @@ class DBM(EnergyModel):
 
         Raises ValueError, saying what it would cost, where these have more than ``largest`` units.
         """
+        return self.bipartite().log_partition(largest, ("even", "odd"))
+
+    def bipartite(self) -> Bipartite:
+        """The even and the odd layers as the two sides of a machine, without offsets."""
         biases, constant = self.plain()
-        sides: dict[str, bipartite.Side] = {
-            parity: [
-                (self.units(name), biases[name])
-                for number, layer in enumerate(self.layers)
-                if number % 2 == remainder
-                for name in layer
-            ]
-            for remainder, parity in enumerate(("even", "odd"))
-        }
-        blocks = [
-            [self._block(even, odd) for odd in range(1, len(self.layers), 2)] for even in range(0, len(self.layers), 2)
-        ]
-        weight = torch.cat([torch.cat(row, 1) for row in blocks])
-        return bipartite.log_partition(sides, weight, largest) - constant.double()
+        even, odd = ({name: self.units(name) for layer in self.layers[first::2] for name in layer} for first in (0, 1))
+        links = {}
+        for number, weight in enumerate(self.weights):
+            for lower in self.layers[number]:
+                for upper in self.layers[number + 1]:
+                    part = weight[self.place[lower][1], self.place[upper][1]]
+                    links[(lower, upper) if number % 2 == 0 else (upper, lower)] = part if number % 2 == 0 else part.T
+        return Bipartite(even, odd, links, biases, -constant)
 
     @torch.no_grad()
-    def annealing_path(self, batches: Iterable[State] | None = None) -> DBMPath:
-        """From independent units to this machine (Salakhutdinov & Hinton 2009, section 4).
+    def annealing_path(self, batches: Iterable[State] | None = None) -> BipartitePath:
+        """From independent units to this machine (Salakhutdinov & Hinton 2009, section 4); its state are odd layers.
 
         The visible units of the beginning are fitted to the data with 5 % pseudo-counts, or, with ``batches`` None,
         have this model's biases; hidden units and labels begin uniform.
         """
-        return DBMPath(self, {} if batches is None else self.mean_rows(batches))
+        machine = self.bipartite()
+        begin = {name: machine.biases[name] for name in self.layers[0]}
+        if batches is not None:
+            means = self.mean_rows(batches)
+            begin = {name: self.units(name).fitted_bias(means[name], 0.05) for name in self.layers[0]}
+        return BipartitePath(machine, begin)
 
     def filters(self, block: str) -> Tensor:
         """Of a visible group the weights of h1; of h1 what each unit of h2 looks for in the first visible group."""
@@ -249,7 +251,7 @@ class DBM(EnergyModel):
         _, span = self.place[shown]
         return weight[span].T.reshape(weight.shape[1], *self.units(shown).shape, -1).squeeze(-1)
 
-    def inputs(self, name: str) -> list[tuple[int, Tensor]]:
+    def _inputs(self, name: str) -> list[tuple[int, Tensor]]:
         """What a group hears: (number of the layer, weights from its rows to those of the group)."""
         number, span = self.place[name]
         below = [(number - 1, self.weights[number - 1][:, span])] if number > 0 else []
@@ -274,7 +276,7 @@ class DBM(EnergyModel):
         state = dict(batch)
         free = [name for name in self.variables if name not in batch]
         clamped = [number for number, layer in enumerate(self.layers) if all(name in batch for name in layer)]
-        inputs = {name: self.inputs(name) for name in free}
+        inputs = {name: self._inputs(name) for name in free}
         for name in free:  # the first pass: what comes from above is not there yet
             own = self.place[name][0]
             heard = [(n, weight) for n, weight in inputs[name] if n < own or n in clamped]
@@ -302,7 +304,7 @@ class DBM(EnergyModel):
 
     def _fixed(self, name: str, clamped: list[int], state: State) -> Tensor:
         """What clamped layers send to a group, in a shape that broadcasts to (B, rows of the group)."""
-        fields = [self._rows(number, state) @ weight for number, weight in self.inputs(name) if number in clamped]
+        fields = [self._rows(number, state) @ weight for number, weight in self._inputs(name) if number in clamped]
         return functools.reduce(torch.add, fields) if fields else torch.zeros_like(self.units(name).bias)
 
     @torch.no_grad()
@@ -318,7 +320,7 @@ class DBM(EnergyModel):
             means /= torch.distributed.get_world_size()
         steps = torch.split(rate * means, [len(self.offset(number)) for number in numbers])
         for name in self.variables:
-            for number, weight in self.inputs(name):
+            for number, weight in self._inputs(name):
                 self.units(name).bias.add_(steps[number] @ weight)
         for number in numbers:
             self.offset(number).add_(steps[number])
@@ -352,13 +354,6 @@ class DBM(EnergyModel):
                     self.weights[number][self.place[name][1]] = strength * part
                     self.units(name).bias.add_(strength * bias)
             self.units(self.hidden[number]).bias.add_(strength * rbm.hidden_bias)
-
-    def _block(self, even: int, odd: int) -> Tensor:
-        """The weights between two layers, (rows of the even one, rows of the odd one); zeros where there are none."""
-        if abs(even - odd) == 1:
-            return self.weights[min(even, odd)] if even < odd else self.weights[odd].T
-        rows = [sum(self.units(name).rows for name in self.layers[number]) for number in (even, odd)]
-        return torch.zeros(rows).to(self.weights[0])
 
 
 def _spans(layer: dict[str, Units]) -> list[tuple[str, slice]]:

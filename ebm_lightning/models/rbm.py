@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ebm_lightning import kernels
+from ebm_lightning.bipartite import Bipartite
 from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
-from ebm_lightning.models import bipartite
 from ebm_lightning.units import Bernoulli, Softmax, Units
 
 
@@ -212,11 +212,11 @@ class RBM(EnergyModel):
         Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
         """
         biases, hidden_bias, constant = self.plain()
-        sides: dict[str, bipartite.Side] = {
-            "visible": [(self.units(name), biases[name]) for name in self.variables],
-            "hidden": [(Bernoulli([self.hidden]), hidden_bias)],
-        }
-        return bipartite.log_partition(sides, self.weight, largest) - constant.double()
+        visible = {name: self.units(name) for name in self.variables}
+        links = {(name, "h"): self.weight[span] for name, span in self.spans.items()}
+        hidden: dict[str, Units] = {"h": Bernoulli([self.hidden])}
+        machine = Bipartite(visible, hidden, links, {**biases, "h": hidden_bias}, -constant)
+        return machine.log_partition(largest, ("visible", "hidden"))
 
     def _need(self, what: str, names: tuple[str, ...], state: State) -> None:
         missing = [name for name in names if name not in state]
