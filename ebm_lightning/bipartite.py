@@ -128,12 +128,9 @@ class BipartitePath(AnnealingPath):
 
     def _fields(self, side: dict[str, Units], state: State) -> State:
         """What the groups of a side hear from the other."""
-        units = self.machine.units
+        rows = {name: units.encode(state[name]) for name, units in self.machine.units.items() if name in state}
         return {
-            name: reduce(
-                add, [units[other].encode(state[other]) @ weight for other, weight in self.machine.heard(name)]
-            )
-            for name in side
+            name: reduce(add, [rows[other] @ weight for other, weight in self.machine.heard(name)]) for name in side
         }
 
     def _draw(self, side: dict[str, Units], fields: State, beta: float) -> State:
