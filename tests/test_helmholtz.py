@@ -412,6 +412,7 @@ def test_the_bound_is_the_entropy_and_the_energy_of_all_causes() -> None:
     bound = ((-r).exp() * (r - e)).sum()
     assert float(bound) < float(log_marginal(model, x, {"h1": 3, "h2": 2}).detach())
     assert_means(log_weights(model, {"x": x}, 20_000)[0], bound)
+    assert_means(model.free_energy({"x": x.expand(20_000, -1)}), -bound)
 
 
 def test_exact_log_probabilities_equal_the_enumeration() -> None:

@@ -100,6 +100,15 @@ class HelmholtzMachine(EnergyModel):
             below = state[name]
         return energy
 
+    @property
+    def bounds_log_prob(self) -> bool:
+        return True
+
+    def free_energy(self, batch: State) -> Tensor:
+        """log q(h | x) - log p(x, h) for one draw h ~ q, (B,): in expectation the description length, >= -log p(x)."""
+        state = self.complete(batch)
+        return self.energy(state) - self.recognition_energy(state)
+
     @torch.no_grad()
     def complete(self, batch: State) -> State:
         """The batch with causes drawn from q(h1, ..., hL | x); those that it holds already are drawn anew."""
