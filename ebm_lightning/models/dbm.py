@@ -11,6 +11,7 @@ from ebm_lightning.bipartite import Bipartite, BipartitePath
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.models.layerwise import Doubled, layer_of
+from ebm_lightning.ranks import mean_over_ranks
 from ebm_lightning.units import Bernoulli, Softmax, Units
 
 
@@ -314,10 +315,7 @@ class DBM(EnergyModel):
         b_l += W_{l-1}^T (mu_new - mu_old)_{l-1} + W_l (mu_new - mu_old)_{l+1}. The means are those of all ranks.
         """
         numbers = range(len(self.layers))
-        means = torch.cat([self._rows(number, state).mean(0) for number in numbers])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(means)
-            means /= torch.distributed.get_world_size()
+        means = mean_over_ranks(torch.cat([self._rows(number, state).mean(0) for number in numbers]))
         steps = torch.split(rate * means, [len(self.offset(number)) for number in numbers])
         for name in self.variables:
             for number, weight in self._inputs(name):

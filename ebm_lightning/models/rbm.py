@@ -11,6 +11,7 @@ from ebm_lightning import kernels
 from ebm_lightning.bipartite import Bipartite
 from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
+from ebm_lightning.ranks import mean_over_ranks
 from ebm_lightning.units import Bernoulli, Softmax, Units
 
 
@@ -248,10 +249,7 @@ class RBM(EnergyModel):
         """
         rows = self.encode(batch).mean(0)
         mean_h = torch.sigmoid(self.hidden_logits(batch)).mean(0)
-        means = torch.cat([rows, mean_h])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(means)
-            means /= torch.distributed.get_world_size()
+        means = mean_over_ranks(torch.cat([rows, mean_h]))
         row_step = rate * (means[: len(rows)] - self.row_offset)
         hidden_step = rate * (means[len(rows) :] - self.hidden_offset)
         self.hidden_bias.add_(row_step @ self.weight)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
 from ebm_lightning.distributions import BernoulliConditional
+from ebm_lightning.ranks import mean_over_ranks
 
 
 class Sparsity(Objective, nn.Module):
@@ -66,7 +67,5 @@ class Sparsity(Objective, nn.Module):
 
     def _followed(self, batch: Tensor) -> Tensor:
         """q after one more batch, whose mean over all ranks is ``batch``."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(batch)
-            batch = batch / torch.distributed.get_world_size()
+        batch = mean_over_ranks(batch)
         return batch if self.q is None else torch.lerp(batch, self.q.to(batch), self.damping)
