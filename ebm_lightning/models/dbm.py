@@ -325,7 +325,7 @@ class DBM(EnergyModel):
 
     def _compose(self, machines: Iterable[Doubled]) -> None:
         """Every weight gets the strength that it had in both directions; biases of two machines for a layer add up."""
-        parts = list(machines)
+        parts = [machine.to(self.weights[0].device) for machine in machines]
         if len(parts) != len(self.hidden):
             raise ValueError(
                 f"this DBM has {len(self.hidden)} hidden layers, but {len(parts)} pretrained ones: give one for each"
