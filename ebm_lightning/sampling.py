@@ -11,14 +11,14 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.core import Noise, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.distributions import UniformNoise
+from ebm_lightning.distributions import AtData, UniformNoise
 from ebm_lightning.module import EBM
 from ebm_lightning.pictures import drawable, picture
 
 
 def birth_noise(module: EBM) -> Noise:
-    """Where a chain of this module is born: the noise of its chains, or uniform over what its sampler clamps to."""
-    if isinstance(module.chains, SampleBuffer | NoiseChains):
+    """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds."""
+    if isinstance(module.chains, SampleBuffer | NoiseChains) and not isinstance(module.chains.noise, AtData):
         return module.chains.noise
     bounds = module.sampler.bounds if module.sampler else None
     return UniformNoise(*(bounds or (0.0, 1.0)))

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from ebm_lightning.chains import FIFO, DataChains, NoiseChains, Reservoir, SampleBuffer, Uint8Storage, WriteBack
-from ebm_lightning.distributions import GaussianNoise, UniformNoise
+from ebm_lightning.distributions import AtData, GaussianNoise, UniformNoise
+from ebm_lightning.models import Gaussian
+from ebm_lightning.module import EBM
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.samplers import Langevin
+from ebm_lightning.sampling import birth_noise
 
 N, SIZE = 6, 20
 
@@ -151,3 +156,20 @@ def test_shards_return_to_their_ranks_and_are_dealt_anew_to_another_number() -> 
     one = SampleBuffer(6)
     one.load_state_dict(shards)
     assert one.store["x"].flatten().tolist() == [0, 10, 1, 11, 2, 12]
+
+
+def test_chains_born_at_the_data_begin_there_and_then_go_their_own_way() -> None:
+    chains, data = SampleBuffer(4, noise=AtData()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
+    start = chains.start(data, ("x", "h"))
+    assert torch.equal(start["x"], data["x"])
+    assert torch.equal(start["h"], data["h"])
+    chains.finish({**start, "x": start["x"] + 1})
+    again = chains.start({"x": torch.zeros(4, 3), "h": torch.zeros(4, 2)}, ("x", "h"))
+    assert torch.equal(again["x"][again["chain"].argsort()], (data["x"] + 1)[start["chain"].argsort()])
+
+
+def test_without_data_such_chains_are_born_from_noise() -> None:
+    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, noise=AtData()))
+    assert birth_noise(module) == UniformNoise()
+    with pytest.raises(ValueError, match="no density"):
+        AtData().log_prob(torch.zeros(1, 2))
