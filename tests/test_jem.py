@@ -1,19 +1,23 @@
 """A classifier as an energy: against enumeration of the labels, its gradients, partly labelled data, its chains."""
 
 import copy
+from pathlib import Path
 
 import jsonargparse
 import pytest
 import torch
-from oracles import perturbed
+from oracles import assert_means, identical, perturbed
 from torch import Tensor, nn
 
-from ebm_lightning.chains import SampleBuffer
+from ebm_lightning import checkpoints
+from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.core import EnergyModel, State, energy_grad
+from ebm_lightning.distributions import ClassGaussians
 from ebm_lightning.models import JEM, DeepEnergy, Gaussian, JointJEM
 from ebm_lightning.models.backbones import MLP, ConvNet, WideResNet
 from ebm_lightning.module import EBM
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Marginal, Sum
+from ebm_lightning.runs import RunFolder
 from ebm_lightning.samplers import SGLD
 
 F64 = torch.float64
@@ -153,6 +157,82 @@ class TestWideResNet:
         assert len([layer for layer in net.modules() if isinstance(layer, nn.SiLU)]) == 7
 
 
+def _labelled_points(n: int = 300) -> State:
+    """Points of the plane, correlated, in three classes of shares 1/6, 2/6 and 3/6; half of the labels are hidden."""
+    y = torch.tensor([0, 1, 1, 2, 2, 2]).repeat(n // 6)
+    turn = torch.tensor([[1.0, 0.5], [-0.3, 0.7]], dtype=F64)
+    x = torch.randn(n, 2, dtype=F64) @ turn * (1 + y[:, None]) + y[:, None]
+    return {"x": x, "y": torch.where(torch.arange(n) % 12 < 6, y, -1)}
+
+
+def _fitted(data: State) -> ClassGaussians:
+    noise = ClassGaussians([2], 3).double()
+    noise.fit({name: value[i : i + 50] for name, value in data.items()} for i in range(0, len(data["x"]), 50))
+    return noise
+
+
+class TestClassGaussians:
+    def test_the_fit_is_maximum_likelihood_of_the_labelled_examples(self) -> None:
+        data = _labelled_points()
+        noise = _fitted(data)
+        torch.testing.assert_close(noise.share, torch.tensor([1 / 6, 2 / 6, 3 / 6], dtype=F64))
+        for label in range(3):
+            own = data["x"][data["y"] == label]
+            torch.testing.assert_close(noise.mean[label], own.mean(0))
+            covariance = noise.factor[label] @ noise.factor[label].T
+            torch.testing.assert_close(covariance, torch.cov(own.T, correction=0) + 1e-4 * torch.eye(2, dtype=F64))
+
+    def test_the_density_is_that_of_the_mixture(self) -> None:
+        noise, x = _fitted(_labelled_points()), torch.randn(5, 2, dtype=F64)
+        normals = torch.distributions.MultivariateNormal(noise.mean, scale_tril=noise.factor)
+        mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(noise.share), normals)
+        torch.testing.assert_close(noise.log_prob(x), mixture.log_prob(x))
+
+    @pytest.mark.parametrize("label", [0, 2, -1])
+    def test_draws_have_the_moments_of_their_class_or_of_the_mixture(self, label: int) -> None:
+        noise, n = _fitted(_labelled_points()), 20_000
+        x = noise.born({"x": torch.zeros(n, 2, dtype=F64), "y": torch.full((n,), label)}, "x")
+        weights = noise.share if label < 0 else torch.eye(3, dtype=F64)[label]
+        second = noise.factor @ noise.factor.mT + noise.mean[:, :, None] * noise.mean[:, None]
+        assert_means(x, weights @ noise.mean)
+        assert_means(x[:, :, None] * x[:, None], (weights[:, None, None] * second).sum(0))
+
+    def test_without_labels_the_draws_are_those_of_the_mixture(self) -> None:
+        noise, like = _fitted(_labelled_points()), torch.zeros(7, 2)
+        draws = []
+        for draw in (lambda: noise.sample(like), lambda: noise.born({"x": like}, "x")):
+            torch.manual_seed(1)
+            draws.append(draw())
+        assert torch.equal(*draws)
+        assert draws[0].dtype == torch.float32
+
+    def test_chains_are_born_in_the_class_of_their_label(self) -> None:
+        data = {"x": torch.randn(60, 2, dtype=F64) * 0.1, "y": torch.arange(60) % 3}
+        data["x"] += 10 * data["y"][:, None]
+        for chains in (NoiseChains(_fitted(data)), SampleBuffer(60, noise=_fitted(data), keep=("y",))):
+            begin = chains.start(data, ("x",))
+            assert torch.equal((begin["x"][:, 0] / 10).round().long(), begin["y"])
+
+    def test_a_continued_run_takes_the_fit_of_its_checkpoint(self, ebm, tiny: Path, tmp_path, monkeypatch) -> None:
+        options = ["fit", "-c", tiny, "--samples.every_n_steps", 0]
+        options += ["--model.init_args.chains.init_args.noise", "ClassGaussians"]
+        options += ["--model.init_args.chains.init_args.noise.init_args.shape", "[1, 8, 8]"]
+        options += ["--model.init_args.chains.init_args.noise.init_args.classes", 10]
+        for place, end in (("straight", 12), ("cut", 8), ("cut", 12)):
+            if end == 12 and place == "cut":
+                monkeypatch.setattr(ClassGaussians, "fit", lambda noise, batches: noise.mean.fill_(torch.nan))
+            status, said = ebm(*options, "--run", tmp_path / place, "--trainer.max_steps", end)
+            assert status == 0, said
+        cut, straight = (
+            checkpoints.RankCheckpointIO().load_checkpoint(RunFolder(tmp_path / place).checkpoints()[0])
+            for place in ("cut", "straight")
+        )
+        assert identical(cut["state_dict"], straight["state_dict"])
+        assert cut["state_dict"]["noise.share"].sum() == pytest.approx(1)
+        status, said = ebm("sample", tmp_path / "cut", "--number", 3, "--steps", 2)
+        assert status == 0, said
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -170,6 +250,13 @@ class TestWideResNet:
             lambda: Marginal(ContrastiveDivergence())(DeepEnergy(MLP(4, [])), _state(), _state()),
             "nothing to sum out of DeepEnergy",
         ),
+        (lambda: ClassGaussians([2], 0), "sides and classes of at least 1"),
+        (lambda: ClassGaussians([2], 3, jitter=0.0), "jitter > 0"),
+        (lambda: ClassGaussians([2], 3).sample(torch.zeros(2, 2)), "not fitted yet"),
+        (lambda: ClassGaussians([2], 3).log_prob(torch.zeros(2, 2)), "not fitted yet"),
+        (lambda: ClassGaussians([2], 2).fit([_labelled_points()]), "labels 'y' below 2, but .* labels up to 2"),
+        (lambda: ClassGaussians([2], 4).fit([_labelled_points()]), r"nothing to fit the classes \[3\] to"),
+        (lambda: ClassGaussians([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
         (lambda: WideResNet(12, 1), "expected 6n"),
         (lambda: WideResNet(4, 1), "expected 6n"),
         (lambda: WideResNet(10, 0), "numbers of at least 1"),
