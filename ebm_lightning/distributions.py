@@ -216,9 +216,9 @@ class ClassGaussians(Noise, nn.Module):
     @torch.no_grad()
     def fit(self, batches: Iterable[State]) -> None:
         number = torch.zeros(self.classes, dtype=torch.float64)
-        total, second = (torch.zeros_like(buffer, dtype=torch.float64) for buffer in (self.mean, self.factor))
+        total, second = (torch.zeros(buffer.shape, dtype=torch.float64) for buffer in (self.mean, self.factor))
         for batch in batches:
-            x, y = batch[self.block].flatten(1).double(), self._labels(batch)
+            x, y = batch[self.block].cpu().flatten(1).double(), self._labels(batch).cpu()
             for label in range(self.classes):
                 own = x[y == label]
                 number[label] += len(own)

@@ -23,6 +23,40 @@ from ebm_lightning.samplers import SGLD
 F64 = torch.float64
 
 
+JOINT = """
+model:
+  init_args:
+    model:
+      class_path: JointJEM
+      init_args:
+        jem:
+          class_path: JEM
+          init_args:
+            classes: 10
+            net:
+              class_path: ebm_lightning.models.backbones.MLP
+              init_args: {inputs: 64, hidden: [16], outputs: 10}
+    objective:
+      class_path: Sum
+      init_args:
+        parts:
+          joint: {class_path: ContrastiveDivergence}
+          marginal: {class_path: Marginal, init_args: {objective: {class_path: ContrastiveDivergence}}}
+          discriminative: {class_path: Classification}
+        weights: {joint: 0.5}
+    chains:
+      init_args:
+        keep: [y]
+        noise: {class_path: ClassGaussians, init_args: {shape: [1, 8, 8], classes: 10}}
+evaluation:
+  - class_path: ClassificationError
+  - class_path: OutOfDistribution
+    init_args:
+      outliers: [{class_path: UniformPixels}]
+"""
+"""An overlay of the tiny configuration: all three terms, chains with clamped labels, born from class Gaussians."""
+
+
 def _jem(classes: int = 3) -> JEM:
     model = perturbed(JEM(MLP(4, [6], outputs=classes), classes))
     assert isinstance(model, JEM)
@@ -214,10 +248,9 @@ class TestClassGaussians:
             assert torch.equal((begin["x"][:, 0] / 10).round().long(), begin["y"])
 
     def test_a_continued_run_takes_the_fit_of_its_checkpoint(self, ebm, tiny: Path, tmp_path, monkeypatch) -> None:
-        options = ["fit", "-c", tiny, "--samples.every_n_steps", 0]
-        options += ["--model.init_args.chains.init_args.noise", "ClassGaussians"]
-        options += ["--model.init_args.chains.init_args.noise.init_args.shape", "[1, 8, 8]"]
-        options += ["--model.init_args.chains.init_args.noise.init_args.classes", 10]
+        overlay = tmp_path / "jem.yaml"
+        overlay.write_text(JOINT)
+        options = ["fit", "-c", tiny, "-c", overlay]
         for place, end in (("straight", 12), ("cut", 8), ("cut", 12)):
             if end == 12 and place == "cut":
                 monkeypatch.setattr(ClassGaussians, "fit", lambda noise, batches: noise.mean.fill_(torch.nan))
@@ -229,8 +262,11 @@ class TestClassGaussians:
         )
         assert identical(cut["state_dict"], straight["state_dict"])
         assert cut["state_dict"]["noise.share"].sum() == pytest.approx(1)
-        status, said = ebm("sample", tmp_path / "cut", "--number", 3, "--steps", 2)
-        assert status == 0, said
+        for command in (["sample", tmp_path / "cut", "--number", 3, "--steps", 2], ["test", tmp_path / "cut"]):
+            status, said = ebm(*command)
+            assert status == 0, said
+        assert "ClassificationError" in said
+        assert "AUROC UniformPixels()" in said
 
 
 @pytest.mark.parametrize(
