@@ -20,9 +20,9 @@ class DataChains(Chains):
         """Nothing survives."""
 
 
-def _born(noise: Noise, value: Tensor) -> Tensor:
+def _born(noise: Noise, pos: State, name: str) -> Tensor:
     """Where a chain's variable begins: in noise, or, for labels and categories, at the data's value."""
-    return noise.sample(value) if value.is_floating_point() else value.detach()
+    return noise.born(pos, name) if pos[name].is_floating_point() else pos[name].detach()
 
 
 class NoiseChains(Chains):
@@ -33,10 +33,10 @@ class NoiseChains(Chains):
     """
 
     def __init__(self, noise: Noise | None = None) -> None:
-        self.noise = noise or UniformNoise()
+        self.noise: Noise = noise or UniformNoise()
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        return {name: _born(self.noise, value) if name in free else value.detach() for name, value in pos.items()}
+        return {name: _born(self.noise, pos, name) if name in free else value.detach() for name, value in pos.items()}
 
     def finish(self, end: State) -> None:
         """Nothing survives."""
@@ -158,7 +158,8 @@ class SampleBuffer(Chains):
     ) -> None:
         if size < 1 or not 0 <= rebirth <= 1:
             raise ValueError(f"SampleBuffer(size={size}, rebirth={rebirth}): expected size >= 1 and rebirth in [0, 1]")
-        self.size, self.rebirth, self.noise, self.keep = size, rebirth, noise or UniformNoise(), tuple(keep)
+        self.noise: Noise = noise or UniformNoise()
+        self.size, self.rebirth, self.keep = size, rebirth, tuple(keep)
         self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
         self.device = torch.device(device) if device else None
         self.seen = 0
@@ -179,7 +180,7 @@ class SampleBuffer(Chains):
             for name in (*kept, *self.keep):
                 state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
             return {**state, "chain": chain, "age": self.age[chain]}
-        fresh = {name: _born(self.noise, pos[name]) for name in kept}
+        fresh = {name: _born(self.noise, pos, name) for name in kept}
         fresh |= {name: pos[name].detach() for name in self.keep}
         if not self.store:
             self._allocate(fresh)

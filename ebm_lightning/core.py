@@ -241,6 +241,16 @@ class Noise(abc.ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """log q(x) in nats, shape (B,); -inf outside the support."""
 
+    def born(self, state: State, name: str) -> Tensor:
+        """Where a variable of each chain of a state begins, in its shape: a hook, for noise that looks at a label."""
+        return self.sample(state[name])
+
+    def fit(self, batches: Iterable[State]) -> None:  # noqa: B027  (a hook)
+        """A hook, called once before the first training step, with one pass over the training data.
+
+        A noise that is fitted is an nn.Module with its numbers in buffers: EBM keeps them in the checkpoint.
+        """
+
 
 class Sampler(Bounded):
     """A Markov kernel: one transition of the variables in ``free``; every other variable is clamped.
@@ -290,7 +300,12 @@ class AdaptiveSampler(Sampler):
 
 
 class Chains(abc.ABC):
-    """Where imagining begins, and what survives it."""
+    """Where imagining begins, and what survives it.
+
+    ``noise`` is where chains are born, None where they begin at the data.
+    """
+
+    noise: Noise | None = None
 
     @abc.abstractmethod
     def start(self, pos: State, free: tuple[str, ...]) -> State:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ebm_lightning import checkpoints
@@ -72,9 +72,14 @@ class EBM(L.LightningModule):
         self.model, self.objective, self.sampler = model, objective, sampler
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
+        if isinstance(self.chains.noise, nn.Module):
+            self.noise = self.chains.noise  # what was fitted to the data is part of the checkpoint
 
     def setup(self, stage: str) -> None:
-        """Refuses a sampler that clamps to another interval than the data lies in; prepares an untrained model."""
+        """Refuses a sampler that clamps to another interval than the data lies in; prepares an untrained model.
+
+        Where chains are born is fitted to the training data at the same time.
+        """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         clamp = self.sampler.bounds if self.sampler else None
         if isinstance(data, Bounded) and clamp is not None and data.bounds != clamp:
@@ -85,6 +90,8 @@ class EBM(L.LightningModule):
         if stage == "fit" and self.trainer.ckpt_path is None and isinstance(data, DataModule):
             with evaluating(self.model), torch.no_grad():
                 self.model.initialise(data.eval_loader("train"))
+                if self.chains.noise is not None:
+                    self.chains.noise.fit(data.eval_loader("train"))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses, in words, the weights of another model."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ebm_lightning.chains import NoiseChains, SampleBuffer
+from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import Noise, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import AtData, UniformNoise
@@ -18,7 +18,7 @@ from ebm_lightning.pictures import drawable, picture
 
 def birth_noise(module: EBM) -> Noise:
     """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds."""
-    if isinstance(module.chains, SampleBuffer | NoiseChains) and not isinstance(module.chains.noise, AtData):
+    if module.chains.noise is not None and not isinstance(module.chains.noise, AtData):
         return module.chains.noise
     bounds = module.sampler.bounds if module.sampler else None
     return UniformNoise(*(bounds or (0.0, 1.0)))

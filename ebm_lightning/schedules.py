@@ -76,6 +76,42 @@ class Switch(Schedule):
 
 
 @dataclass(frozen=True)
+class Milestones(Schedule):
+    """``factor`` to the power of the milestones reached: 1, then ``factor``, then its square.
+
+    Args:
+        at: the training steps from which one more factor counts.
+        factor: the number.
+    """
+
+    at: tuple[int, ...]
+    factor: float
+
+    def __call__(self, step: int) -> float:
+        return float(self.factor ** sum(step >= milestone for milestone in self.at))
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """A schedule that begins at 0 and reaches its own numbers linearly: of(step) min(step / steps, 1).
+
+    Args:
+        steps: training steps until it is reached, at least 1.
+        of: the schedule; None is 1 throughout.
+    """
+
+    steps: int
+    of: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"WarmUp(steps={self.steps}): expected at least 1 training step")
+
+    def __call__(self, step: int) -> float:
+        return min(step / self.steps, 1.0) * (1.0 if self.of is None else self.of(step))
+
+
+@dataclass(frozen=True)
 class Reciprocal(Schedule):
     """1 / schedule(step): a learning rate that falls as the k of CD-k grows.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.models import (
+    JEM,
     RBM,
     ConditionalDeepEnergy,
     DeepEnergy,
@@ -19,10 +20,11 @@ from ebm_lightning.models import (
     GaussianMixture,
     HelmholtzMachine,
     Ising,
+    JointJEM,
     PerClass,
     StudentTPoE,
 )
-from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet
+from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet, WideResNet
 from ebm_lightning.units import Bernoulli, Softmax
 from ebm_lightning.units import Gaussian as GaussianUnits
 
@@ -201,6 +203,13 @@ ENERGIES: list[Case] = [
         "igebm_mnist_conditional",
         lambda: perturbed(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8))),
         labelled(1, 8, 8, classes=3),
+    ),
+    Case("jem", lambda: perturbed(JEM(MLP(4, [6], outputs=3), 3)), normal("x", 2, 2)),
+    Case("jem_joint", lambda: perturbed(JointJEM(JEM(MLP(3, [6], outputs=3), 3))), labelled(3, classes=3)),
+    Case(
+        "jem_wide_resnet",
+        lambda: perturbed(JEM(WideResNet(10, 1, classes=3, channels=1), 3)),
+        normal("x", 1, 4, 4),
     ),
     Case("student_t_poe", lambda: perturbed(StudentTPoE([2, 2], 5, containment=0.3)), normal("x", 2, 2)),
     Case("per_class", lambda: perturbed(PerClass(StudentTPoE([3], 4), 3)), labelled(3, classes=3)),

@@ -495,6 +495,7 @@ def test_the_checkerboard_fills_its_squares_and_the_gaussians_their_circle() -> 
         (lambda: Streaming([], decode_number, workers=-1), "worker processes"),
         (lambda: InMemory({"x": torch.zeros(3), "y": torch.zeros(4)}), "one common length"),
         (lambda: Images("imagenet"), "no image data set is called"),
+        (lambda: Images("mnist", labels_per_class=0), "labels_per_class=0.*: expected 1 or more, or null"),
     ],
 )
 def test_faults_are_told_in_words(make: Callable[[], object], words: str) -> None:
@@ -548,6 +549,25 @@ def test_a_local_folder_comes_back_as_it_was_written(mnist: dict[str, np.ndarray
     assert torch.equal((data.tensors("test")["x"] * 255).round().to(torch.uint8), load_images("mnist", "test")["x"])
     assert (len(data.tensors("train")["x"]), len(data.tensors("valid")["x"])) == (36, 4)
     data.prepare_data()
+
+
+@pytest.mark.usefixtures("mnist")
+def test_hidden_labels_are_hidden_from_everything_that_learns() -> None:
+    open_, data = (Images("mnist", batch_size=6, valid=4, labels_per_class=n) for n in (None, 2))
+    for split in ("valid", "test"):
+        assert torch.equal(data.tensors(split)["y"], open_.tensors(split)["y"])
+    y, truth = data.tensors("train")["y"], open_.tensors("train")["y"]
+    assert torch.equal(data.tensors("train")["x"], open_.tensors("train")["x"])
+    assert torch.equal(torch.bincount(y + 1), torch.tensor([36 - 20] + [2] * 10))
+    assert torch.equal(y[y >= 0], truth[y >= 0])
+    streamed = torch.cat([batch["y"] for batch in data.train_stream(6)])  # one epoch
+    assert torch.equal(streamed.sort().values, y.sort().values)
+    again = Images("mnist", valid=4, labels_per_class=2, seed=9).tensors("train")["y"]
+    other = Images("mnist", valid=4, labels_per_class=2, split_seed=1).tensors("train")["y"]
+    assert torch.equal(again, y)
+    assert not torch.equal(other, y)
+    with pytest.raises(ValueError, match=r"labels_per_class=5\): a class of mnist has only \d training examples"):
+        Images("mnist", valid=0, labels_per_class=5).tensors("train")
 
 
 def test_fixed_binarisation_tells_training_images_from_test_images(

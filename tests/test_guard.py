@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from ebm_lightning import checkpoints
@@ -160,6 +161,43 @@ def test_a_fault_that_passes_costs_one_rollback_with_another_random_stream(
     _assert_finite(run)
     assert _same(_checkpoint(run, 4)["state_dict"], _checkpoint(straight, 4)["state_dict"]) == (back_to == 4)
     assert not _same(_checkpoint(run)["state_dict"], _checkpoint(straight)["state_dict"])
+
+
+def test_chains_of_jem_that_run_away_are_caught_and_rolled_back(fit, run: Path, tmp_path: Path) -> None:
+    """The paper's SGLD, without clip and clamp, whose step size is too large; the data are never the fault."""
+    energy = {
+        "class_path": "JEM",
+        "init_args": {
+            "classes": 10,
+            "net": {
+                "class_path": "ebm_lightning.models.backbones.MLP",
+                "init_args": {"inputs": 64, "hidden": [16], "outputs": 10},
+            },
+        },
+    }
+    parts = {
+        "generative": {"class_path": "ContrastiveDivergence"},
+        "discriminative": {"class_path": "Classification"},
+    }
+    sampler = {"class_path": "SGLD", "init_args": {"step_size": 1.0, "noise": 0.01, "bounds": None}}
+    arguments = {
+        "model": energy,
+        "objective": {"class_path": "Sum", "init_args": {"parts": parts}},
+        "sampler": sampler,
+    }
+    overlay = tmp_path / "jem.yaml"
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": arguments}}))
+    options = ("-c", overlay, "--guard.rollbacks", 2, "--guard.max_gap", 1e3)
+    tame = run.with_name("tame")
+    assert fit(tame, *options)[0] == 0
+    assert _events(tame, "rollback") == []
+    sampler["init_args"]["step_size"] = 1e4
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": arguments}}))
+    status, said = fit(run, *options)
+    assert status == 1
+    assert "diverged by step 1: |generative/gap| reached" in _assert_one_sentence(said)
+    assert [event["number"] for event in _events(run, "rollback")] == [1, 2]
+    _assert_finite(run)
 
 
 def test_a_fault_that_stays_goes_further_back_each_time_and_then_stops(fit, run: Path, monkeypatch) -> None:

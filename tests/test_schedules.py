@@ -10,7 +10,7 @@ from ebm_lightning.data import BarsAndStripes
 from ebm_lightning.models import RBM
 from ebm_lightning.module import spare_biases
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.schedules import Linear, Reciprocal, Scheduled, Staircase, Switch
+from ebm_lightning.schedules import Linear, Milestones, Reciprocal, Scheduled, Staircase, Switch, WarmUp
 from ebm_lightning.units import Bernoulli
 
 
@@ -19,9 +19,14 @@ def test_the_numbers() -> None:
     assert [Staircase(1, 3, 2)(step) for step in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
     assert [Reciprocal(Staircase(1, 2, 2))(step) for step in range(4)] == [1, 1, 0.5, 0.5]
     assert [Switch(0.5, 0.9, 2)(step) for step in range(4)] == [0.5, 0.5, 0.9, 0.9]
+    assert [Milestones((2, 3), 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.25, 0.25]
+    assert [WarmUp(2)(step) for step in range(4)] == [0, 0.5, 1, 1]
+    assert [WarmUp(4, Milestones((3,), 0.5))(step) for step in range(6)] == [0, 0.25, 0.5, 0.375, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("make", [lambda: Linear(1, 0, 0), lambda: Staircase(1, 3, 0), lambda: Staircase(3, 1, 5)])
+@pytest.mark.parametrize(
+    "make", [lambda: Linear(1, 0, 0), lambda: WarmUp(0), lambda: Staircase(1, 3, 0), lambda: Staircase(3, 1, 5)]
+)
 def test_bad_arguments(make) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()

@@ -88,6 +88,10 @@ class DataModule(L.LightningDataModule, Bounded):
     def load(self) -> tuple[Subset, Subset]:
         """Reads the data: the rows for training and validation together, and those for test. Called once."""
 
+    def shown(self, train: Subset) -> Subset:
+        """The training examples as a learner may see them, of those chosen for training: a hook; by default all."""
+        return train
+
     def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
         """Turns stored rows, which carry the rider ``index``, into a batch for the model. A hook; by default {x, y}.
 
@@ -198,7 +202,7 @@ class DataModule(L.LightningDataModule, Bounded):
         rows = train.rows[order]
         end = None if self.max_train is None else held_out + self.max_train
         return {
-            "train": Subset(train.source, rows[held_out:end]),
+            "train": self.shown(Subset(train.source, rows[held_out:end])),
             "valid": Subset(train.source, rows[:held_out]),
             "test": test,
         }

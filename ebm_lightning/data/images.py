@@ -59,9 +59,12 @@ class Images(ImageModule):
         seed: Of training order and randomness; None takes the run's (``seed_everything``), or 0.
         memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
         max_train: Train on this many examples only, for smoke runs.
+        labels_per_class: Semi-supervised learning: only so many training examples of each class keep their label, drawn
+            by ``split_seed``; the others have y = -1. Validation and test keep all labels. None keeps all.
 
     Raises:
-        ValueError: Where a number is out of range, or the data are found nowhere or cannot be read.
+        ValueError: Where a number is out of range, a class has fewer examples than ``labels_per_class``, or the data
+            are found nowhere or cannot be read.
     """
 
     name: Name
@@ -82,6 +85,7 @@ class Images(ImageModule):
         seed: int | None = None,
         memory_gb: float = 4.0,
         max_train: int | None = None,
+        labels_per_class: int | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -96,7 +100,9 @@ class Images(ImageModule):
             memory_gb=memory_gb,
             max_train=max_train,
         )
-        self.name, self.root = name, root
+        if labels_per_class is not None and labels_per_class < 1:
+            raise ValueError(f"Images(labels_per_class={labels_per_class}): expected 1 or more, or null for all labels")
+        self.name, self.root, self.labels_per_class = name, root, labels_per_class
         self._entry = _entry(name)
         self.classes = self._entry.classes
 
@@ -114,6 +120,23 @@ class Images(ImageModule):
         train = InMemory(load_images(self.name, "train", self.root))
         test = InMemory(load_images(self.name, "test", self.root), first_index=len(train))
         return Subset(train, torch.arange(len(train))), Subset(test, torch.arange(len(test)))
+
+    def shown(self, train: Subset) -> Subset:
+        """The training examples with all labels hidden but ``labels_per_class`` of each class."""
+        if self.labels_per_class is None:
+            return train
+        assert isinstance(train.source, InMemory)
+        y = train.source.tensors["y"]
+        kept = [train.rows[y[train.rows] == label][: self.labels_per_class] for label in range(self._entry.classes)]
+        fewest = min(map(len, kept))
+        if fewest < self.labels_per_class:
+            raise ValueError(
+                f"Images(labels_per_class={self.labels_per_class}): a class of {self.name} has only {fewest} training "
+                "examples; ask for fewer, or for more training examples"
+            )
+        labelled = torch.cat(kept)
+        hidden = torch.full_like(y, -1).index_copy(0, labelled, y[labelled])
+        return Subset(InMemory({**train.source.tensors, "y": hidden}, train.source.first_index), train.rows)
 
 
 def available(name: Name, root: str | None = None) -> bool:

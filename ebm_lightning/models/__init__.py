@@ -3,6 +3,7 @@
 from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.models.helmholtz import HelmholtzMachine
+from ebm_lightning.models.jem import JEM, JointJEM
 from ebm_lightning.models.layerwise import Doubled, OnTop
 from ebm_lightning.models.mean_field_net import MeanFieldNet
 from ebm_lightning.models.per_class import PerClass
@@ -12,6 +13,7 @@ from ebm_lightning.models.toy import DoubleWell, Gaussian, GaussianMixture, Isin
 
 __all__ = [
     "DBM",
+    "JEM",
     "RBM",
     "ConditionalDeepEnergy",
     "DeepEnergy",
@@ -21,6 +23,7 @@ __all__ = [
     "GaussianMixture",
     "HelmholtzMachine",
     "Ising",
+    "JointJEM",
     "MeanFieldNet",
     "OnTop",
     "PerClass",

@@ -3,6 +3,7 @@
 from ebm_lightning.objectives.classification import Classification
 from ebm_lightning.objectives.combine import Sum
 from ebm_lightning.objectives.contrastive import ContrastiveDivergence
+from ebm_lightning.objectives.marginal import Marginal
 from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sparsity import Sparsity
@@ -12,6 +13,7 @@ __all__ = [
     "Classification",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
+    "Marginal",
     "NoiseContrastive",
     "ReweightedWakeSleep",
     "SlicedScoreMatching",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
 from ebm_lightning.distributions import CategoricalConditional
 
@@ -13,6 +15,8 @@ class Classification(Objective):
     What rides along, such as hidden units, is left out of what is conditioned on: an RBM sums them out exactly. No
     samples are needed. With a contrast in one Sum it is hybrid training: {"generative": ContrastiveDivergence(),
     "discriminative": Classification()}.
+    Examples of unknown label, y = -1, are left out: semi-supervised training, where a contrast in the same Sum learns
+    from all. The mean is over the labelled examples of a batch, and 0 where there are none.
     Terms: ``loss``; ``error``, the share of labels that are not the most probable one.
     Larochelle & Bengio (2008), eq. 2 and section 4 for the hybrid; Grathwohl et al. (2020) for deep energies.
 
@@ -39,5 +43,8 @@ class Classification(Objective):
                 f"Classification needs a categorical p({self.block} | rest), but that of {type(model).__name__} is a "
                 f"{type(conditional).__name__}: name the label"
             )
-        wrong = conditional.logits.detach().argmax(-1) != y
-        return {"loss": -conditional.log_prob(y).mean(), "error": wrong.to(conditional.logits.dtype).mean()}
+        known = y >= 0
+        number = known.sum().clamp(min=1)
+        wrong = known & (conditional.logits.detach().argmax(-1) != y)
+        log_prob = torch.where(known, conditional.log_prob(y.clamp(min=0)), 0.0)
+        return {"loss": -log_prob.sum() / number, "error": wrong.sum().to(log_prob.dtype) / number}

@@ -4,5 +4,6 @@ from ebm_lightning.models.backbones.conv import ConvNet
 from ebm_lightning.models.backbones.igebm import IGEBMMnistNet, IGEBMNet
 from ebm_lightning.models.backbones.mlp import MLP
 from ebm_lightning.models.backbones.spectral import SpectralBound, SpectralNorm
+from ebm_lightning.models.backbones.wide_resnet import WideResNet
 
-__all__ = ["MLP", "ConvNet", "IGEBMMnistNet", "IGEBMNet", "SpectralBound", "SpectralNorm"]
+__all__ = ["MLP", "ConvNet", "IGEBMMnistNet", "IGEBMNet", "SpectralBound", "SpectralNorm", "WideResNet"]
