@@ -1,5 +1,6 @@
 """Named protocols, run by `ebm test`."""
 
+from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.divergence import ExactDivergence
 from ebm_lightning.evaluation.filters import Filters
@@ -11,6 +12,7 @@ from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
+    "Calibration",
     "ClassificationError",
     "ExactDivergence",
     "Filters",
