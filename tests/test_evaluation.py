@@ -143,7 +143,8 @@ def test_out_of_distribution_scores_each_set_by_minus_the_energy() -> None:
     module = EBM(Brightness(), ContrastiveDivergence())
     protocol = OutOfDistribution([UpsideDown(), PermutedPixels(), ImageSet("svhn")])
     findings = protocol.measure(module, Table(x, x))
-    assert findings.measurements.keys() == {"AUROC UpsideDown()", "AUROC PermutedPixels(seed=0)"}
+    at_hand = ("UpsideDown()", "PermutedPixels(seed=0)")
+    assert findings.measurements.keys() == {f"{it} {name}" for name in at_hand for it in ("AUROC", "AUPR", "FPR@95")}
     labels = [1] * 60 + [0] * 60
     for outliers in protocol.outliers[:2]:
         others = outliers.make(x, (0.0, 1.0))

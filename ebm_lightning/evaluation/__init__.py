@@ -7,24 +7,45 @@ from ebm_lightning.evaluation.filters import Filters
 from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
 from ebm_lightning.evaluation.likelihood import Likelihood
 from ebm_lightning.evaluation.ood import OutOfDistribution
-from ebm_lightning.evaluation.outliers import ImageSet, Outliers, PermutedPixels, UniformPixels, UpsideDown
+from ebm_lightning.evaluation.outliers import (
+    ConstantImages,
+    GaussianPixels,
+    ImageSet,
+    Interpolations,
+    Noisy,
+    Outliers,
+    PermutedPixels,
+    Resized,
+    UniformPixels,
+    UpsideDown,
+)
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
 from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
     "Calibration",
     "ClassificationError",
+    "ConstantImages",
     "ExactDivergence",
     "Filters",
     "Findings",
+    "GaussianPixels",
     "ImageSet",
     "ImportanceLikelihood",
+    "Interpolations",
     "Likelihood",
+    "MaxSoftmax",
     "Measurement",
+    "MinusEnergy",
+    "MinusGradientNorm",
+    "Noisy",
     "OutOfDistribution",
     "Outliers",
     "PermutedPixels",
     "Protocol",
+    "Resized",
+    "Score",
     "ScoreClassifier",
     "ShortestDescription",
     "TwoSample",

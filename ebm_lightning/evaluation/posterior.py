@@ -11,7 +11,8 @@ from ebm_lightning.module import EBM
 def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
     """log p(block = k | the other variables) of every class k, (B, classes), differentiable in the other variables.
 
-    A label in the state is not seen. Raises ValueError where the model has no such distribution over classes.
+    It is float64, in which a class that is all but certain still has a slope. A label in the state is not seen.
+    Raises ValueError where the model has no such distribution over classes.
     """
     rest = {name: value for name, value in state.items() if name != block}
     try:
@@ -23,7 +24,7 @@ def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
             f"a classifier p({block} | x) is needed, a CategoricalConditional with logits (B, classes), but that of "
             f"{type(model).__name__} is a {type(law).__name__}: name the label as the block"
         )
-    return torch.log_softmax(law.logits, -1)
+    return torch.log_softmax(law.logits.double(), -1)
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def log_posteriors(module: EBM, state: State, block: str, batch_size: int = 500)
     with evaluating(module):
         for i in range(0, len(next(iter(state.values()))), batch_size):
             batch = {name: value[i : i + batch_size].to(module.device) for name, value in state.items()}
-            parts.append(log_posterior(module.model, batch, block).double().cpu())
+            parts.append(log_posterior(module.model, batch, block).cpu())
     return torch.cat(parts)
 
 
