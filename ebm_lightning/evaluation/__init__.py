@@ -1,5 +1,6 @@
 """Named protocols, run by `ebm test`."""
 
+from ebm_lightning.evaluation.balls import L2, Ball, Linf
 from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.divergence import ExactDivergence
@@ -20,10 +21,13 @@ from ebm_lightning.evaluation.outliers import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
 from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
+    "L2",
+    "Ball",
     "Calibration",
     "ClassificationError",
     "ConstantImages",
@@ -35,6 +39,7 @@ __all__ = [
     "ImportanceLikelihood",
     "Interpolations",
     "Likelihood",
+    "Linf",
     "MaxSoftmax",
     "Measurement",
     "MinusEnergy",
@@ -45,6 +50,7 @@ __all__ = [
     "PermutedPixels",
     "Protocol",
     "Resized",
+    "Robustness",
     "Score",
     "ScoreClassifier",
     "ShortestDescription",
