@@ -22,7 +22,10 @@ from ebm_lightning.models import (
     GaussianMixture,
     HelmholtzMachine,
     Ising,
+    Mixture,
+    Negation,
     PerClass,
+    Product,
     StudentTPoE,
 )
 from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet
@@ -266,6 +269,20 @@ ENERGIES: list[Case] = [
         "helmholtz",
         lambda: perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3, 2], weight_std=1.0)),
         binary(("x", 4), ("h1", 3), ("h2", 2)),
+    ),
+    Case(
+        "product",
+        lambda: perturbed(
+            Product(
+                [ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)), Negation(DeepEnergy(MLP(64, [4])))]
+            )
+        ),
+        labelled(1, 8, 8, classes=3),
+    ),
+    Case(
+        "mixture_of_models",
+        lambda: perturbed(Mixture([StudentTPoE([3], 4), DeepEnergy(MLP(3, [5]))], [0.5, 3.0])),
+        normal("x", 3),
     ),
 ]
 """One case for every shipped energy, for the shared property tests."""

@@ -24,9 +24,7 @@ class Ball(abc.ABC):
     certain: float | None
 
     def __post_init__(self) -> None:
-        if not self.radii or not all(
-            radius > 0 for radius in (*self.radii, *([] if self.certain is None else [self.certain]))
-        ):
+        if not self.radii or min(self.radii) <= 0 or (self.certain is not None and self.certain <= 0):
             raise ValueError(f"{self}: expected at least one radius, all > 0")
 
     @abc.abstractmethod
