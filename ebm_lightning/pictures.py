@@ -112,10 +112,10 @@ def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
 
 
 def curves(lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str, y_label: str) -> Image.Image:
-    """Lines over one axis, each with a band of one standard error where it has one.
+    """Lines over one axis, each with a band around it where it has one.
 
     Args:
-        lines: by name the positions (n,), the values (n,) and their standard errors (n,), or None.
+        lines: by name the positions (n,), the values (n,) and half the width of the band (n,), or None.
         x_label: what the positions are.
         y_label: what the values are.
     """
@@ -123,10 +123,10 @@ def curves(lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str,
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    for name, (x, y, error) in lines.items():
+    for name, (x, y, width) in lines.items():
         (line,) = axes.plot(x.tolist(), y.tolist(), marker="o" if len(x) < 30 else None, markersize=3, label=name)
-        if error is not None:
-            low, high = (y - error).tolist(), (y + error).tolist()
+        if width is not None:
+            low, high = (y - width).tolist(), (y + width).tolist()
             axes.fill_between(x.tolist(), low, high, color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.legend(frameon=False)

@@ -7,6 +7,7 @@ from ebm_lightning.evaluation.divergence import ExactDivergence
 from ebm_lightning.evaluation.filters import Filters
 from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
 from ebm_lightning.evaluation.likelihood import Likelihood
+from ebm_lightning.evaluation.mixing import Mixing
 from ebm_lightning.evaluation.ood import OutOfDistribution
 from ebm_lightning.evaluation.outliers import (
     ConstantImages,
@@ -44,6 +45,7 @@ __all__ = [
     "Measurement",
     "MinusEnergy",
     "MinusGradientNorm",
+    "Mixing",
     "Noisy",
     "OutOfDistribution",
     "Outliers",
