@@ -115,6 +115,14 @@ def test_random_starts_are_uniform_in_the_ball(ball: Ball, power: int | None) ->
     assert stats.kstest(draws.numpy(), "uniform").pvalue > FALSE_ALARM
 
 
+@pytest.mark.parametrize("ball", [Linf, L2])
+def test_where_nothing_survives_larger_radii_are_zero_too(ball) -> None:
+    model, x, y = _problem(10)
+    found = Robustness([ball([30.0, 40.0])], steps=3).measure(_module(model), Examples(x, y, 2, WIDE)).measurements
+    assert found[f"accuracy at {ball.name} 30, percent"].value == 0
+    assert found[f"accuracy at {ball.name} 40, percent"].value == 0
+
+
 def test_the_images_are_a_random_subset() -> None:
     model, x, y = _problem(100)
     y = model.logits(x).argmax(1)

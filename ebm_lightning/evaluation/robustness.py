@@ -82,7 +82,8 @@ class Robustness(Protocol):
         for radius in tqdm([0.0, *grid, certain], desc=ball.name, unit="radius", leave=False):
             if len(accuracies) > len(grid) and pictures.drawable(worst):
                 findings.pictures[f"{ball.name}-adversarial"] = pictures.picture(worst[:64], data.bounds)
-            for rows in torch.split(alive.nonzero().flatten(), 500):
+            survivors = alive.nonzero().flatten()
+            for rows in torch.split(survivors, 500) if len(survivors) else ():
                 some = {name: value[rows] for name, value in state.items()}
                 worst[rows], wrong = self.attack(model, some, ball, radius, data.bounds)
                 alive[rows] = ~wrong
