@@ -10,7 +10,8 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
 
   ebm fit -c CONFIG.yaml            train; the same command continues a run that was interrupted
   ebm validate RUN                  energies of the validation data under a trained run
-  ebm test RUN                      the run's evaluation protocols on the test data
+  ebm test RUN [--protocols ood,calibration]
+                                    the run's evaluation protocols on the test data, or some of them
   ebm sample RUN --number 64 --steps 500
                                     draw fresh samples: a PNG grid and an .npz
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table

@@ -33,6 +33,7 @@ from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
 from ebm_lightning.evaluation import Protocol
+from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.kernels import matmul_error
 from ebm_lightning.loggers import RunLogger
 from ebm_lightning.memory import keep_freed_memory
@@ -107,6 +108,13 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument(
             "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
         )
+        if sys.argv[1] == "test":
+            parser.add_argument(
+                "--protocols",
+                type=str | None,
+                default=None,
+                help="Only these protocols of the run, by class or file and separated by commas: ood,calibration.",
+            )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(DivergenceGuard, "guard")
         parser.add_lightning_class_args(SamplePictures, "samples")
@@ -133,7 +141,8 @@ class ExperimentCLI(LightningCLI):
         logger = self._loggers() if self.subcommand == "fit" else False
         made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
         if self.subcommand == "test":
-            made.callbacks.extend(self._get(self.config_init, "evaluation"))  # type: ignore[attr-defined]
+            every = self._get(self.config_init, "evaluation")
+            made.callbacks.extend(named(every, self._get(self.config_init, "protocols")))  # type: ignore[attr-defined]
         return made
 
     def fit(self, model: EBM, datamodule: L.LightningDataModule) -> None:

@@ -89,6 +89,50 @@ def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Im
     return _render(figure)
 
 
+def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
+    """Reliability diagrams side by side: the accuracy in each bin of the confidence, and the share of examples there.
+
+    Args:
+        bins: by name, for bins of equal width over [0, 1] the accuracy, NaN where a bin is empty, and the share.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(bins), 3.6), layout="constrained")
+    for axes, (name, (accuracy, share)) in zip(
+        figure.subplots(1, len(bins), squeeze=False)[0], bins.items(), strict=True
+    ):
+        width = 1 / len(accuracy)
+        left = [i * width for i in range(len(accuracy))]
+        axes.bar(left, accuracy.nan_to_num().tolist(), width, align="edge", edgecolor="white", label="accuracy")
+        axes.bar(left, share.tolist(), width * 0.4, align="edge", color="black", alpha=0.6, label="share")
+        axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+        axes.set(title=name, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(frameon=False, loc="upper left")
+    return _render(figure)
+
+
+def curves(lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str, y_label: str) -> Image.Image:
+    """Lines over one axis, each with a band around it where it has one.
+
+    Args:
+        lines: by name the positions (n,), the values (n,) and half the width of the band (n,), or None.
+        x_label: what the positions are.
+        y_label: what the values are.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y, width) in lines.items():
+        (line,) = axes.plot(x.tolist(), y.tolist(), marker="o" if len(x) < 30 else None, markersize=3, label=name)
+        if width is not None:
+            low, high = (y - width).tolist(), (y + width).tolist()
+            axes.fill_between(x.tolist(), low, high, color=line.get_color(), alpha=0.25, linewidth=0)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.legend(frameon=False)
+    return _render(figure)
+
+
 def _grid(x: Tensor, bounds: Bounds, columns: int) -> Image.Image:
     low, high = bounds
     levels = ((x - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)

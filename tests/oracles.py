@@ -9,7 +9,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import Bounds, Conditional, EnergyModel, State
+from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.sources import InMemory
+from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.models import (
     JEM,
     RBM,
@@ -21,7 +24,10 @@ from ebm_lightning.models import (
     HelmholtzMachine,
     Ising,
     JointJEM,
+    Mixture,
+    Negation,
     PerClass,
+    Product,
     StudentTPoE,
 )
 from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet, WideResNet
@@ -116,6 +122,61 @@ def perturbed(model: EnergyModel) -> EnergyModel:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
+
+
+class LinearClassifier(EnergyModel):
+    """E(x) = -logsumexp_k f(x)_k with f(x) = W x + b, so that p(y | x) = softmax(f(x)).
+
+    Args:
+        weight: W, (classes, numbers of an x).
+        bias: b, (classes,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T + self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -torch.logsumexp(self.logits(x), 1)
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        assert block not in state, "the label must not be seen"
+        return CategoricalConditional(self.logits(state["x"])) if block == "y" else super().conditional(block, state)
+
+
+class Examples(DataModule):
+    """Given test examples, which are those for training and validation too.
+
+    Args:
+        x: the examples.
+        y: their labels, or None.
+        classes: how many labels there are.
+        bounds: of x.
+        valid: how many are held out.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        classes: int | None = None,
+        bounds: Bounds | None = None,
+        valid: int = 0,
+    ) -> None:
+        super().__init__(1000, valid=valid, split_seed=0, seed=0, memory_gb=1.0)
+        self.rows: State = {"x": x} if y is None else {"x": x, "y": y}
+        self.classes, self.bounds = classes, bounds
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.rows["x"].shape[1:])
+
+    def load(self) -> tuple[Subset, Subset]:
+        rows = Subset(InMemory(self.rows), torch.arange(len(self.rows["x"])))
+        return rows, rows
 
 
 def normal(name: str, *shape: int) -> Callable[[int], State]:
@@ -217,6 +278,20 @@ ENERGIES: list[Case] = [
         "helmholtz",
         lambda: perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3, 2], weight_std=1.0)),
         binary(("x", 4), ("h1", 3), ("h2", 2)),
+    ),
+    Case(
+        "product",
+        lambda: perturbed(
+            Product(
+                [ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)), Negation(DeepEnergy(MLP(64, [4])))]
+            )
+        ),
+        labelled(1, 8, 8, classes=3),
+    ),
+    Case(
+        "mixture_of_models",
+        lambda: perturbed(Mixture([StudentTPoE([3], 4), DeepEnergy(MLP(3, [5]))], [0.5, 3.0])),
+        normal("x", 3),
     ),
 ]
 """One case for every shipped energy, for the shared property tests."""

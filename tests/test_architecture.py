@@ -42,6 +42,7 @@ ALLOWED = {
     "evaluation": {
         "core",
         "chains",
+        "distributions",
         "metrics",
         "module",
         "sampling",

@@ -34,6 +34,7 @@ from ebm_lightning.evaluation import (
 )
 from ebm_lightning.evaluation import outliers as outliers_module
 from ebm_lightning.evaluation.ood import auroc
+from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.metrics.mmd import median_bandwidth, mmd2
 from ebm_lightning.models import Gaussian
 from ebm_lightning.module import EBM
@@ -143,7 +144,8 @@ def test_out_of_distribution_scores_each_set_by_minus_the_energy() -> None:
     module = EBM(Brightness(), ContrastiveDivergence())
     protocol = OutOfDistribution([UpsideDown(), PermutedPixels(), ImageSet("svhn")])
     findings = protocol.measure(module, Table(x, x))
-    assert findings.measurements.keys() == {"AUROC UpsideDown()", "AUROC PermutedPixels(seed=0)"}
+    at_hand = ("UpsideDown()", "PermutedPixels(seed=0)")
+    assert findings.measurements.keys() == {f"{it} {name}" for name in at_hand for it in ("AUROC", "AUPR", "FPR@95")}
     labels = [1] * 60 + [0] * 60
     for outliers in protocol.outliers[:2]:
         others = outliers.make(x, (0.0, 1.0))
@@ -245,6 +247,17 @@ def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp
     assert (record["seed"], record["split"], record["training_minutes"]) == (17, "test", 1.5)
     assert record["environment"]["versions"].keys() >= {"torch", "lightning"}
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
+
+
+def test_protocols_are_asked_for_by_class_or_file() -> None:
+    every = [TwoSample(), OutOfDistribution([UniformPixels()]), Dice()]
+    assert named(every, None) == every
+    assert named(every, "ood, two_sample") == every[:2]
+    assert named(every, "dice") == named(every, "Dice") == every[2:]
+    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of TwoSample, OutOfDistribu"):
+        named(every, "ood,mixing,calibration")
+    with pytest.raises(ValueError, match="no protocol ood: expected some of none, since it names none"):
+        named([], "ood")
 
 
 def test_another_rank_writes_nothing(tmp_path: Path) -> None:

@@ -124,6 +124,24 @@ class Protocol(L.Callback):
         return {field.name: _plain(getattr(self, field.name)) for field in own}
 
 
+def named(protocols: list[Protocol], names: str | None) -> list[Protocol]:
+    """Those of the protocols that names separated by commas ask for, by class or by the file they are in; None: all.
+
+    Raises ValueError where a name is that of no protocol in the list.
+    """
+    if names is None:
+        return protocols
+    asked = {name.strip().lower() for name in names.split(",")}
+    known = {protocol: {type(protocol).__name__, type(protocol).__module__.split(".")[-1]} for protocol in protocols}
+    unknown = asked - {name.lower() for both in known.values() for name in both}
+    if unknown:
+        raise ValueError(
+            f"the run has no protocol {', '.join(sorted(unknown))}: expected some of "
+            f"{', '.join(type(protocol).__name__ for protocol in protocols) or 'none, since it names none'}"
+        )
+    return [protocol for protocol, both in known.items() if asked & {name.lower() for name in both}]
+
+
 def _plain(value: Any) -> Any:
     """A setting as JSON and people read it."""
     if isinstance(value, list | tuple):

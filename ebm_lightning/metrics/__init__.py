@@ -10,6 +10,7 @@ from ebm_lightning.metrics.annealing import (
     reverse_ais,
 )
 from ebm_lightning.metrics.binary import exact_pseudo_log_likelihood, pseudo_log_likelihood
+from ebm_lightning.metrics.chains import chain_ess, split_r_hat
 from ebm_lightning.metrics.mmd import MaximumMeanDiscrepancy
 from ebm_lightning.metrics.partition import AIS, Exact, PartitionEstimator
 from ebm_lightning.metrics.weights import LogPartition, UpperBound
@@ -26,8 +27,10 @@ __all__ = [
     "UpperBound",
     "ais",
     "anneal",
+    "chain_ess",
     "exact_pseudo_log_likelihood",
     "pseudo_log_likelihood",
     "raise_log_prob",
     "reverse_ais",
+    "split_r_hat",
 ]

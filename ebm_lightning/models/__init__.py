@@ -1,5 +1,6 @@
 """Energies: what is low where the world is likely."""
 
+from ebm_lightning.models.composition import Mixture, Negation, Product
 from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.models.helmholtz import HelmholtzMachine
@@ -25,7 +26,10 @@ __all__ = [
     "Ising",
     "JointJEM",
     "MeanFieldNet",
+    "Mixture",
+    "Negation",
     "OnTop",
     "PerClass",
+    "Product",
     "StudentTPoE",
 ]
