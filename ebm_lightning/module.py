@@ -72,14 +72,12 @@ class EBM(L.LightningModule):
         self.model, self.objective, self.sampler = model, objective, sampler
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
+        self._continued = False
         if isinstance(self.chains.noise, nn.Module):
             self.noise = self.chains.noise  # what was fitted to the data is part of the checkpoint
 
     def setup(self, stage: str) -> None:
-        """Refuses a sampler that clamps to another interval than the data lies in; prepares an untrained model.
-
-        Where chains are born is fitted to the training data at the same time.
-        """
+        """Refuses a sampler that clamps to another interval than the data lies in."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         clamp = self.sampler.bounds if self.sampler else None
         if isinstance(data, Bounded) and clamp is not None and data.bounds != clamp:
@@ -87,15 +85,20 @@ class EBM(L.LightningModule):
                 f"{type(self.sampler).__name__} clamps to {clamp}, but the values of {type(data).__name__} lie in "
                 f"{data.bounds}: give both the same bounds"
             )
-        if stage == "fit" and self.trainer.ckpt_path is None and isinstance(data, DataModule):
-            with evaluating(self.model), torch.no_grad():
-                self.model.initialise(data.eval_loader("train"))
-                if self.chains.noise is not None:
-                    self.chains.noise.fit(data.eval_loader("train"))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses, in words, the weights of another model."""
         checkpoints.check_weights(self, checkpoint["state_dict"])
+        self._continued = True
+
+    def on_fit_start(self) -> None:
+        """Prepares a model that no checkpoint has filled, and fits where chains are born to the training data."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not self._continued and isinstance(data, DataModule):
+            with evaluating(self.model), torch.no_grad():
+                self.model.initialise(data.eval_loader("train", device=self.device))
+                if self.chains.noise is not None:
+                    self.chains.noise.fit(data.eval_loader("train", device=self.device))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What outlives a step brings the callback that manages its life, so that PCD cannot silently turn into CD."""

@@ -435,6 +435,16 @@ def test_the_classification_error_is_that_of_the_models_own_conditional() -> Non
         assert measured.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / 1000))
 
 
+def test_examples_of_unknown_label_are_not_judged() -> None:
+    y = torch.randint(0, 2, (2000,))
+    x = 2.0 * y[:, None] - 1 + torch.randn(2000, 1)
+    known = torch.arange(2000) % 3 == 0
+    module = EBM(Shifted([-1.0, 1.0], [1.0, 0.0]), ContrastiveDivergence())
+    hidden = ClassificationError().measure(module, Labels(x, torch.where(known, y, -1))).measurements
+    wrong = ((x[:, 0] > 0.5) != (y == 1))[:1000][known[:1000]]
+    assert hidden["training error, percent"].value == pytest.approx(100 * float(wrong.double().mean()))
+
+
 def test_percent_wrong_at_its_ends() -> None:
     labels = torch.tensor([0, 1, 1, 2])
     assert percent_wrong(labels, labels) == Measurement(0.0, 0.0)

@@ -127,3 +127,14 @@ def test_a_run_of_other_data_is_refused(ebm, pipeline: Path) -> None:
     status, said = ebm("fit", "-c", pipeline / "layer2.yaml", "--data", "Bars", "--data.side", 3)
     assert status == 1
     assert "was trained on other data (data.class_path: BarsAndStripes, here Bars)" in said
+
+
+def test_a_run_that_continues_is_not_prepared_again(ebm, pipeline: Path, monkeypatch) -> None:
+    calls: list[object] = []
+    initialise = Doubled.initialise
+    monkeypatch.setattr(Doubled, "initialise", lambda model, batches: (calls.append(model), initialise(model, batches)))
+    fit(ebm, pipeline, "layer1")
+    assert len(calls) == 1
+    status, said = ebm("fit", "-c", pipeline / "layer1.yaml", "--trainer.max_steps", 5)
+    assert status == 0, said
+    assert len(calls) == 1

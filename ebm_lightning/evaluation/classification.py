@@ -89,11 +89,12 @@ class ScoreClassifier(Protocol):
 
 
 def labelled(protocol: str, data: DataModule, split: Split, block: str) -> State:
-    """A whole split. Raises ValueError where it has no labels ``block``."""
+    """The labelled examples of a split. Raises ValueError where it has no labels ``block``."""
     state = data.tensors(split)
     if block not in state or not data.classes:
         raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")
-    return state
+    known = state[block] >= 0
+    return {name: value[known] for name, value in state.items()}
 
 
 @torch.no_grad()
