@@ -200,11 +200,14 @@ def default_folder(config: Config, config_files: list[str]) -> Path:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What makes a run this run: the flattened configuration without :data:`FREE_KEYS`."""
+    """What makes a run this run: the flattened configuration without :data:`FREE_KEYS` and without what is null.
+
+    So an option that a later version adds, null by default, does not make another run of an old one.
+    """
     return {
         key: value
         for key, value in flatten(config).items()
-        if not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+        if value is not None and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
     }
 
 

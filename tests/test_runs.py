@@ -41,6 +41,14 @@ def test_flatten_keeps_lists_and_empty_mappings_as_values() -> None:
     }
 
 
+def test_an_option_that_is_null_makes_no_other_run() -> None:
+    assert identity(_changed("model.init_args.added_later", None)) == identity(CONFIG)
+    assert differences(CONFIG, _changed("model.init_args.added_later", None)) == []
+    assert differences(CONFIG, _changed("trainer.gradient_clip_val", 1.0)) == [
+        "trainer.gradient_clip_val: absent -> 1.0"
+    ]
+
+
 @pytest.mark.parametrize("key", FREE_KEYS)
 def test_a_free_key_and_what_lies_below_it_is_no_part_of_the_identity(key: str) -> None:
     before = _changed(key, 1)
