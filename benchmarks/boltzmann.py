@@ -141,7 +141,7 @@ def _median_ms(step: Callable[[], object], seconds: float = 1.5) -> float:
 
 def ebm(k: int, batch: int, precision: str = "32-true", config: str = "rbm.yaml") -> float:
     """Milliseconds a step of `ebm fit -c benchmarks/<config>`: the median of its logging intervals."""
-    steps = 400 if k == 1 and batch <= 100 else 150
+    steps = 400 if k == 1 and batch <= 100 else 200
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "--model.init_args.steps": k,
