@@ -4,12 +4,13 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
 
 def side_folder(path: str | Path) -> Path:
@@ -102,6 +103,15 @@ def is_whole(path: Path) -> bool:
     """Whether every byte of a checkpoint and of the side files of all its ranks can be read back."""
     sides = side_files(path)
     return bool(sides) and all(map(_readable, (path, *sides)))
+
+
+def whole(paths: Iterable[Path]) -> Iterator[Path]:
+    """The checkpoints that are whole, newest first, of some by step; a damaged one is named in a warning."""
+    for path in reversed(list(paths)):
+        if is_whole(path):
+            yield path
+        else:
+            rank_zero_warn(f"the checkpoint {path} is damaged; the one before it is used")
 
 
 def remove(path: str | Path) -> None:

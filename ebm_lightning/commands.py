@@ -14,7 +14,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 
 # What is imported can be named in YAML without its path.
 import ebm_lightning.callbacks.likelihood
@@ -199,15 +199,8 @@ class ExperimentCLI(LightningCLI):
 
     def _checkpoint(self, back: int = 0) -> Path | None:
         """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""
-        whole = (path for path in reversed(self.folder.checkpoints()) if self._is_whole(path))
-        found = list(islice(whole, max(back, 1)))
+        found = list(islice(checkpoints.whole(self.folder.checkpoints()), max(back, 1)))
         return found[-1] if found else None
-
-    def _is_whole(self, path: Path) -> bool:
-        whole = checkpoints.is_whole(path)
-        if not whole:
-            rank_zero_warn(f"the checkpoint {path} is damaged; the one before it is used")
-        return whole
 
     def _is_complete(self, start: Path) -> bool:
         """Whether the run has taken all its steps; its weights are loaded then."""

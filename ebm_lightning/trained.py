@@ -1,7 +1,5 @@
 """Models of finished runs, for models that build on them."""
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser
 
 from ebm_lightning import checkpoints
@@ -28,16 +26,11 @@ def load_model(run: str) -> EnergyModel:
     parser.add_subclass_arguments(EnergyModel, "model")
     made = parser.instantiate(parser.parse_object({"model": config["model"]["init_args"]["model"]}))
     model: EnergyModel = made.model
-    whole = _newest(folder)
-    weights = checkpoints.load(whole)["state_dict"]
+    newest = next(checkpoints.whole(folder.checkpoints()), None)
+    if newest is None:
+        raise ValueError(f"the run {folder.path} has no whole checkpoint: train it first with `ebm fit`")
+    weights = checkpoints.load(newest)["state_dict"]
     own = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
     checkpoints.check_weights(model, own)
     model.load_state_dict(own)
     return model
-
-
-def _newest(folder: RunFolder) -> Path:
-    for path in reversed(folder.checkpoints()):
-        if checkpoints.is_whole(path):
-            return path
-    raise ValueError(f"the run {folder.path} has no whole checkpoint: train it first with `ebm fit`")

@@ -9,7 +9,7 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.classification import labelled, percent_wrong
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Findings, Protocol, mean
 from ebm_lightning.metrics.importance import log_weights
 from ebm_lightning.module import EBM
 
@@ -130,8 +130,3 @@ def chosen(protocol: str, state: State, number: int | None) -> State:
         raise ValueError(f"{protocol}: there are {total} test examples, ask for no more, or null for all")
     rows = torch.randperm(total)[:number]
     return {name: value[rows.to(value.device)] for name, value in state.items()}
-
-
-def mean(values: Tensor) -> Measurement:
-    """The mean over examples with its standard error."""
-    return Measurement(float(values.mean()), float(values.std()) / math.sqrt(len(values)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule, Split
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
 from ebm_lightning.metrics.annealing import raise_log_prob
 from ebm_lightning.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_grey
 from ebm_lightning.metrics.partition import AIS, PartitionEstimator, free_energies
@@ -79,10 +79,10 @@ class Likelihood(Protocol):
             trained = free_energies(model, self._batches(module, data, "train"), number)
             if self.train:
                 found[f"{name} train"] = _log_probability(trained, log_z)
-            found["free-energy gap"] = _difference(_mean(trained[: len(held_out)]), _mean(held_out))
+            found["free-energy gap"] = _difference(mean(trained[: len(held_out)]), mean(held_out))
             if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
                 log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
-                found["pseudo-log-likelihood test"] = _mean(log_p.cpu())
+                found["pseudo-log-likelihood test"] = mean(log_p.cpu())
             if self.raise_vectors:
                 batches = data.eval_loader("train", device=module.device)
                 found["RAISE log-probability"] = self._raise(model, batches, test)
@@ -126,13 +126,7 @@ class Likelihood(Protocol):
         rows = torch.randperm(total)[: self.raise_vectors]
         some = {name: value[rows.to(value.device)] for name, value in test.items()}
         path = self._annealed.path(model, batches)
-        return _mean(raise_log_prob(path, model, self._annealed.betas(), some).cpu())
-
-
-def _mean(values: Tensor) -> Measurement:
-    """The mean with its standard error, which one value does not have."""
-    n = len(values)
-    return Measurement(float(values.mean()), float(values.std()) / math.sqrt(n) if n > 1 else None)
+        return mean(raise_log_prob(path, model, self._annealed.betas(), some).cpu())
 
 
 def _difference(first: Measurement, second: Measurement) -> Measurement:
@@ -151,6 +145,6 @@ def _log_z(estimate: LogPartition) -> Measurement:
 
 def _log_probability(energies: Tensor, estimate: LogPartition) -> Measurement:
     """-mean E - log Z, and what log Z's interval leaves of it."""
-    mean = _mean(-energies)
-    interval = (mean.value - estimate.high, mean.value - estimate.low) if estimate.chains else None
-    return Measurement(mean.value - estimate.log_z, mean.standard_error, interval, estimate.warning)
+    score = mean(-energies)
+    interval = (score.value - estimate.high, score.value - estimate.low) if estimate.chains else None
+    return Measurement(score.value - estimate.log_z, score.standard_error, interval, estimate.warning)

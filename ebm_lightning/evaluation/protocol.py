@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from PIL import Image
+from torch import Tensor
 
 from ebm_lightning.core import EnergyModel
 from ebm_lightning.data.base import DataModule
@@ -38,6 +39,12 @@ class Measurement:
         """For JSON, which knows no infinity: an infinite end of the interval is null."""
         ends = [end if math.isfinite(end) else None for end in self.interval or ()]
         return {**dataclasses.asdict(self), "interval": ends or None}
+
+
+def mean(values: Tensor) -> Measurement:
+    """The mean over examples with its standard error, which one value does not have."""
+    n = len(values)
+    return Measurement(float(values.mean()), float(values.std()) / math.sqrt(n) if n > 1 else None)
 
 
 @dataclasses.dataclass
