@@ -18,7 +18,7 @@ ALLOWED = {
     "enumeration": {"kernels"},
     "schedules": {"core"},
     "distributions": {"core", "kernels"},
-    "units": {"core", "distributions"},
+    "units": {"core", "distributions", "kernels"},
     "bipartite": {"core", "enumeration", "units"},
     "randomness": set(),
     "runs": set(),
