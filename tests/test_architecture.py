@@ -42,6 +42,7 @@ ALLOWED = {
     "evaluation": {
         "core",
         "chains",
+        "checkpoints",
         "distributions",
         "metrics",
         "module",
@@ -51,6 +52,7 @@ ALLOWED = {
         "runs",
         "data",
         "evaluation",
+        "trained",
     },
     "trainer": {"checkpoints", "callbacks", "data.base", "module", "randomness", "sampling"},
     "mistakes": set(),

@@ -4,7 +4,9 @@ from ebm_lightning.evaluation.balls import L2, Ball, Linf
 from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.divergence import ExactDivergence
+from ebm_lightning.evaluation.features import FeatureExtractor, Inception, OwnClassifier, TrainedClassifier
 from ebm_lightning.evaluation.filters import Filters
+from ebm_lightning.evaluation.generation import Generation
 from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
 from ebm_lightning.evaluation.likelihood import Likelihood
 from ebm_lightning.evaluation.mixing import Mixing
@@ -24,6 +26,7 @@ from ebm_lightning.evaluation.outliers import (
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
+from ebm_lightning.evaluation.sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
 from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
@@ -33,11 +36,17 @@ __all__ = [
     "ClassificationError",
     "ConstantImages",
     "ExactDivergence",
+    "FeatureExtractor",
     "Filters",
     "Findings",
+    "FreshChains",
+    "FromBuffer",
+    "FromCheckpoints",
     "GaussianPixels",
+    "Generation",
     "ImageSet",
     "ImportanceLikelihood",
+    "Inception",
     "Interpolations",
     "Likelihood",
     "Linf",
@@ -49,13 +58,16 @@ __all__ = [
     "Noisy",
     "OutOfDistribution",
     "Outliers",
+    "OwnClassifier",
     "PermutedPixels",
     "Protocol",
     "Resized",
     "Robustness",
+    "SampleSource",
     "Score",
     "ScoreClassifier",
     "ShortestDescription",
+    "TrainedClassifier",
     "TwoSample",
     "UniformPixels",
     "UpsideDown",
