@@ -50,6 +50,7 @@ ALLOWED = {
         "pictures",
         "randomness",
         "runs",
+        "samplers",
         "data",
         "evaluation",
         "trained",
