@@ -324,6 +324,9 @@ def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> Non
         assert status == 0, said
         (places[name],) = (tmp_path / "runs" / "few").glob(f"{name}-*")
     assert built_on(folder, "judged.yaml") == ["judge.yaml"]
+    itself = {"evaluation": [part("Generation", source=sources[0], features=part("TrainedClassifier", run="itself"))]}
+    (folder / "itself.yaml").write_text(yaml.safe_dump(itself))
+    assert built_on(folder, "itself.yaml") == []
     status, said = ebm("test", places["judged"])
     assert status == 0, said
     assert (
@@ -363,6 +366,12 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
     [
         (lambda: Generation(FreshChains(100, 1), Coordinates(), splits=1), "expected splits >= 2"),
         (lambda: Generation(FreshChains(19, 1), Coordinates()), "at least 20 samples"),
+        (
+            lambda: Generation(FreshChains(20, 1), Coordinates()).measure(
+                _module(Gaussian([math.inf], [1.0])), Examples(torch.randn(30, 1))
+            ),
+            "are not finite",
+        ),
         (lambda: FreshChains(0, 1), "expected number >= 1"),
         (lambda: FromBuffer(0), "expected number >= 1"),
         (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),

@@ -48,7 +48,7 @@ class Generation(Protocol):
 
     Raises:
         ValueError: where ``splits`` < 2 or the source draws fewer than 2 samples for each part; when measuring, where
-            the source or the network cannot be had.
+            the source or the network cannot be had, or samples have diverged.
     """
 
     source: SampleSource
@@ -69,6 +69,8 @@ class Generation(Protocol):
         found = {}
         for name, x in {"": samples["x"], ", held-out images": held_out}.items():
             features, logits = read_all(reader, x, module.device)
+            if not bool(torch.isfinite(features).all() and torch.isfinite(logits).all()):
+                raise ValueError(f"{self.id}: some samples or their features are not finite; let the chains be shorter")
             warning = self._fewer(len(x)) or too_few(min(len(x), len(real)), real.shape[1])
             found[self.features.distance + name] = frechet(real, features, self.splits, warning)
             found[self.features.score + name] = score(logits, self.splits, self._fewer(len(x)))
