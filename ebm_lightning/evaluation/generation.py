@@ -63,6 +63,8 @@ class Generation(Protocol):
     def measure(self, module: EBM, data: DataModule) -> Findings:
         reader = self.features.load(module, data)
         samples = self.source.draw(module, data)
+        order = torch.randperm(self.source.number)  # sources have one of their own, of checkpoints or of labels
+        samples = {name: value[order.to(value.device)] for name, value in samples.items()}
         test = data.tensors("test")["x"]
         held_out = test[torch.randperm(len(test))[: self.source.number].to(test.device)]
         real, _ = read_all(reader, data.tensors("train")["x"], module.device)
@@ -111,7 +113,8 @@ class _Given(nn.Module):
 def frechet(real: Tensor, made: Tensor, splits: int, warning: str = "") -> Measurement:
     """The Frechet distance between the normal laws fitted to features (N, d) and (n, d), float64.
 
-    The standard error is that over ``splits`` parts of ``made``; None where a part has no more than d examples.
+    The standard error is that over ``splits`` parts of ``made``, whose order must be random; None where a part has no
+    more than d examples.
     """
     metric = FrechetInceptionDistance(_Given(real.shape[1]), reset_real_features=False)
     metric.update(real, real=True)
