@@ -42,6 +42,7 @@ ALLOWED = {
     "evaluation": {
         "core",
         "chains",
+        "checkpoints",
         "distributions",
         "metrics",
         "module",
@@ -49,8 +50,10 @@ ALLOWED = {
         "pictures",
         "randomness",
         "runs",
+        "samplers",
         "data",
         "evaluation",
+        "trained",
     },
     "trainer": {"checkpoints", "callbacks", "data.base", "module", "randomness", "sampling"},
     "mistakes": set(),

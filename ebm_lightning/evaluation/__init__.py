@@ -3,9 +3,13 @@
 from ebm_lightning.evaluation.balls import L2, Ball, Linf
 from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
+from ebm_lightning.evaluation.corruption import AddedNoise, BottomHalf, Corruption, Mask, RandomPixels, SaltAndPepper
 from ebm_lightning.evaluation.divergence import ExactDivergence
+from ebm_lightning.evaluation.features import FeatureExtractor, Inception, OwnClassifier, TrainedClassifier
 from ebm_lightning.evaluation.filters import Filters
+from ebm_lightning.evaluation.generation import Generation
 from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation.inpainting import Denoising, Inpainting
 from ebm_lightning.evaluation.likelihood import Likelihood
 from ebm_lightning.evaluation.mixing import Mixing
 from ebm_lightning.evaluation.ood import OutOfDistribution
@@ -24,23 +28,36 @@ from ebm_lightning.evaluation.outliers import (
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
+from ebm_lightning.evaluation.sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
 from ebm_lightning.evaluation.two_sample import TwoSample
 
 __all__ = [
     "L2",
+    "AddedNoise",
     "Ball",
+    "BottomHalf",
     "Calibration",
     "ClassificationError",
     "ConstantImages",
+    "Corruption",
+    "Denoising",
     "ExactDivergence",
+    "FeatureExtractor",
     "Filters",
     "Findings",
+    "FreshChains",
+    "FromBuffer",
+    "FromCheckpoints",
     "GaussianPixels",
+    "Generation",
     "ImageSet",
     "ImportanceLikelihood",
+    "Inception",
+    "Inpainting",
     "Interpolations",
     "Likelihood",
     "Linf",
+    "Mask",
     "MaxSoftmax",
     "Measurement",
     "MinusEnergy",
@@ -49,13 +66,18 @@ __all__ = [
     "Noisy",
     "OutOfDistribution",
     "Outliers",
+    "OwnClassifier",
     "PermutedPixels",
     "Protocol",
+    "RandomPixels",
     "Resized",
     "Robustness",
+    "SaltAndPepper",
+    "SampleSource",
     "Score",
     "ScoreClassifier",
     "ShortestDescription",
+    "TrainedClassifier",
     "TwoSample",
     "UniformPixels",
     "UpsideDown",

@@ -1,10 +1,11 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, dreams; tempering, replicas and fast weights."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, dreams; tempering, replicas, masks and fast weights."""
 
 from ebm_lightning.samplers.ancestral import Ancestral
 from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
 from ebm_lightning.samplers.langevin import MALA, SGLD, Langevin
+from ebm_lightning.samplers.masked import Masked
 from ebm_lightning.samplers.replicas import ParallelTempering, TrajectoryTempering, log_partition_along
 from ebm_lightning.samplers.tempering import Annealed, Tempered
 
@@ -17,6 +18,7 @@ __all__ = [
     "FastWeights",
     "Gibbs",
     "Langevin",
+    "Masked",
     "MeanField",
     "ParallelTempering",
     "Tempered",
