@@ -100,6 +100,10 @@ class DataModule(L.LightningDataModule, Bounded):
         """
         return {name: batch[name] for name in ("x", "y") if name in batch}
 
+    def without_test_noise(self) -> "DataModule":
+        """The same data, judged without the noise that evaluation adds: a hook; by default these, which have none."""
+        return self
+
     def exact(self) -> tuple[Tensor, Tensor]:
         """The distinct values of x, (P, *shape), and their probabilities, float64 (P,): a hook.
 

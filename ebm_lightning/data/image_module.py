@@ -1,5 +1,7 @@
 """What every DataModule of images shares: from stored grey levels to the numbers a model sees."""
 
+import copy
+
 import torch
 
 from ebm_lightning.core import Bounds, State
@@ -82,3 +84,10 @@ class ImageModule(DataModule):
         if std > 0:
             x = x + std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return {"x": x, "y": batch["y"]}
+
+    def without_test_noise(self) -> "ImageModule":
+        if self.test_noise == 0:
+            return self
+        quiet = copy.copy(self)
+        quiet.test_noise = 0.0
+        return quiet

@@ -22,6 +22,7 @@ from ebm_lightning.evaluation.outliers import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
 from ebm_lightning.evaluation.two_sample import TwoSample
@@ -51,6 +52,7 @@ __all__ = [
     "Outliers",
     "PermutedPixels",
     "Protocol",
+    "Refinement",
     "Resized",
     "Robustness",
     "Score",
