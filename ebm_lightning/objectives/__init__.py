@@ -6,6 +6,7 @@ from ebm_lightning.objectives.contrastive import ContrastiveDivergence
 from ebm_lightning.objectives.marginal import Marginal
 from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
+from ebm_lightning.objectives.sharpness import SharpnessAware
 from ebm_lightning.objectives.sparsity import Sparsity
 from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
@@ -16,6 +17,7 @@ __all__ = [
     "Marginal",
     "NoiseContrastive",
     "ReweightedWakeSleep",
+    "SharpnessAware",
     "SlicedScoreMatching",
     "Sparsity",
     "Sum",

@@ -13,10 +13,10 @@ from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy
 class ProximalSGLD(Sampler):
     """``inner`` steps x <- x - step_size J(x)^T p with one p = dE/dh, h = first(x) and J = dh/dx, then noise N(0, 1).
 
-    By the chain rule J^T p is dE/dx where p was taken, at the beginning of the transition; afterwards p is stale and J is
-    not, so that one pass through the whole net serves several updates of x. With ``inner`` 1 this is :class:`SGLD`,
-    draw for draw. A linear first layer has a constant J: the inner steps are then one step of inner step_size, but for
-    the bounds. M outer and N inner updates are ``steps: M`` of the EBM and ``inner: N`` here. The temperature is
+    By the chain rule J^T p is dE/dx where p was taken, where the transition begins; afterwards p is stale and J is not,
+    so that one pass through the whole net serves several updates of x. With ``inner`` 1 this is :class:`SGLD`, draw for
+    draw. A linear first layer has a constant J: the inner steps are then one step of inner step_size, but for bounds.
+    M outer and N inner updates are ``steps: M`` of the EBM and ``inner: N`` here. The temperature is
     noise^2 / (2 inner step_size), for small steps and without clip and bounds: 0 in the published setting, step_size
     0.2, inner 5, clip 1, bounds (-1, 1) and no noise.
     Info: ``energy`` and ``grad_norm`` (before clipping) where the transition begins, and ``clip_share``, the share of
