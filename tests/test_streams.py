@@ -13,7 +13,7 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms
 from ebm_lightning.data import FixedBinarisation, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
 from ebm_lightning.models import JEM
 from ebm_lightning.models.backbones import MLP
-from ebm_lightning.objectives import Classification, ContrastiveDivergence, On, Sum
+from ebm_lightning.objectives import Classification, ContrastiveDivergence, OnStream, Sum
 from ebm_lightning.randomness import mix
 from ebm_lightning.samplers import SGLD
 from ebm_lightning.trainer import Trainer
@@ -110,10 +110,9 @@ def _shown(images: Tensor, data: Tensor) -> bool:
 
 def test_each_term_sees_its_stream(tmp_path) -> None:
     plain, labelled = Watched(ContrastiveDivergence()), Watched(Classification())
-    names = {"x": "x_labelled", "y": "y_labelled"}
     module = EBM(
         JEM(MLP(6, [4], outputs=2), 2),
-        Sum({"generative": plain, "discriminative": On(labelled, names)}),
+        Sum({"generative": plain, "discriminative": OnStream(labelled, "labelled")}),
         SGLD(0.1, noise=0.01),
         chains=SampleBuffer(20),
     )
@@ -143,8 +142,8 @@ def test_each_term_sees_its_stream(tmp_path) -> None:
             "which an augmented image would undo",
         ),
         (
-            lambda: On(Classification(), {"x": "x_labelled"})(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
-            r"looks for \['x_labelled'\], but the batch holds \['x'\]",
+            lambda: OnStream(Classification(), "labelled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
+            r"finds no variable x_labelled or the like in the batch, which holds \['x'\]",
         ),
     ],
 )

@@ -57,7 +57,7 @@ class ImageModule(DataModule):
         max_train: Train on this many examples only, for smoke runs.
         streams: Further training streams by name, each drawn independently of the others: every training batch has
             their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
-            reach an objective by ``On``. Validation and test have none.
+            reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
         ValueError: Where a number is out of range, or FixedBinarisation meets an augmentation.

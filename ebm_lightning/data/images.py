@@ -63,7 +63,7 @@ class Images(ImageModule):
             by ``split_seed``; the others have y = -1. Validation and test keep all labels. None keeps all.
         streams: Further training streams by name, each drawn independently of the others: every training batch has
             their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
-            reach an objective by ``On``. Validation and test have none.
+            reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
         ValueError: Where a number is out of range, a class has fewer examples than ``labels_per_class``, or the data

@@ -8,7 +8,7 @@ from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sharpness import SharpnessAware
 from ebm_lightning.objectives.sparsity import Sparsity
-from ebm_lightning.objectives.streams import On
+from ebm_lightning.objectives.streams import OnStream
 from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "DenoisingScoreMatching",
     "Marginal",
     "NoiseContrastive",
-    "On",
+    "OnStream",
     "ReweightedWakeSleep",
     "SharpnessAware",
     "SlicedScoreMatching",

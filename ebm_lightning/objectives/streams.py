@@ -6,31 +6,32 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms
 
 
 @dataclass(frozen=True)
-class On(Objective):
-    """An objective whose variables of the data come from others of the batch, such as those of a further stream.
+class OnStream(Objective):
+    """An objective on a further stream of the data: ``x_<stream>`` takes the place of x, and so for every variable.
 
     In one Sum the term of p(y | x) may so see augmented images and that of p(x) plain ones, or each a batch of its own:
-    On(Classification(), {"x": "x_labelled", "y": "y_labelled"}). The chains are the same for all parts. What the model
-    completes of the data belongs to the batch as it comes, so that the names must cover every variable of the data.
+    {"generative": ContrastiveDivergence(), "discriminative": OnStream(Classification(), "labelled")}. The chains are
+    the same for all parts; what the model completes of the data is that of the batch's own variables.
     SADA-JEM for plain and augmented images; Grathwohl et al. (2020), whose released code draws two batches.
     Terms: those of the objective.
 
     Args:
-        objective: what is computed on the data named.
-        names: for a variable of the model, the variable of the batch that takes its place.
+        objective: what is computed on the stream.
+        stream: its name, as the data have it: Images(streams={"labelled": Stream(...)}).
 
     Raises:
-        ValueError: at a call, where the batch has no such variable.
+        ValueError: at a call, where the batch has no variable of the stream.
     """
 
     objective: Objective
-    names: dict[str, str]
+    stream: str
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        missing = sorted(set(self.names.values()) - set(pos))
-        if missing:
+        end = f"_{self.stream}"
+        drawn = {name.removesuffix(end): value for name, value in pos.items() if name.endswith(end)}
+        if not drawn:
             raise ValueError(
-                f"On(names={self.names}) looks for {missing}, but the batch holds {sorted(pos)}: give the data such a "
-                "stream, as in Images(streams={'labelled': ...}), or name another variable"
+                f"OnStream(stream={self.stream!r}) finds no variable x{end} or the like in the batch, which holds "
+                f"{sorted(pos)}: give the data a stream of that name, as in Images(streams={{{self.stream!r}: ...}})"
             )
-        return self.objective(model, {**pos, **{name: pos[other] for name, other in self.names.items()}}, neg)
+        return self.objective(model, {**pos, **drawn}, neg)
