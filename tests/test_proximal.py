@@ -14,7 +14,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD, ProximalSGLD
 
 F64 = torch.float64
-CURVED = "net.0"
+CURVED, WIDE = "net.0", "net.trunk.0"
 
 
 def _curved() -> EnergyModel:
@@ -34,7 +34,7 @@ def _images(n: int = 4) -> State:
     ("make", "first", "state"),
     [
         (_curved, CURVED, lambda: {"x": torch.randn(6, 5, dtype=F64)}),
-        (_wide, "net.trunk.0", _images),
+        (_wide, WIDE, _images),
         (lambda: JointJEM(_wide()), "jem.net.trunk.0", _images),
         (
             lambda: perturbed(DeepEnergy(ConvNet(2, (3, 4), 5, size=4, stem_padding=2))),
@@ -80,16 +80,16 @@ def test_the_inner_steps_are_those_of_autograd_with_the_rest_held() -> None:
     assert not torch.allclose(plain["x"], end["x"])
 
 
-def test_a_linear_first_layer_makes_one_long_step() -> None:
+@pytest.mark.parametrize("bounds", [None, (-0.5, 0.5)])
+def test_with_a_linear_first_layer_it_is_sgld_of_the_whole_length(bounds) -> None:
     model, state = _wide(), _images()
+    state["x"] = state["x"].clamp(-0.5, 0.5)
+    long, short = SGLD(1.0, noise=0.0, clip=0.1, bounds=bounds), {"noise": 0.0, "clip": 0.1, "bounds": bounds}
     ends = [
-        sampler.step(model, state)[0]["x"]
-        for sampler in (
-            ProximalSGLD(0.2, first="net.trunk.0", inner=5, noise=0.0, clip=0.1),
-            SGLD(1.0, noise=0.0, clip=0.1),
-        )
+        run(sampler, model, state, 3)[0]["x"] for sampler in (ProximalSGLD(0.2, first=WIDE, inner=5, **short), long)
     ]
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(ends[0], state["x"])
 
 
 @pytest.mark.parametrize("inner", [1, 3])
@@ -118,7 +118,7 @@ def test_in_train_mode_the_statistics_of_batch_norm_move_once_a_transition() -> 
     for inner in (1, 4):
         torch.manual_seed(5)
         model = JEM(WideResNet(10, 1, classes=3, channels=2, normalisation=nn.BatchNorm2d), 3)
-        sampler = ProximalSGLD(0.2, first="net.trunk.0", inner=inner, noise=0.0, clip=1.0, bounds=(-1.0, 1.0))
+        sampler = ProximalSGLD(0.2, first=WIDE, inner=inner, noise=0.0, clip=1.0, bounds=(-1.0, 1.0))
         kept = EBM(model, ContrastiveDivergence(), sampler, 3, chains=DataChains())
         fresh = {name: buffer.clone() for name, buffer in model.named_buffers()}
         kept.sample_negatives({"x": torch.rand(8, 2, 4, 4)})

@@ -15,10 +15,10 @@ class ProximalSGLD(Sampler):
 
     By the chain rule J^T p is dE/dx where p was taken, where the transition begins; afterwards p is stale and J is not,
     so that one pass through the whole net serves several updates of x. With ``inner`` 1 this is :class:`SGLD`, draw for
-    draw. A linear first layer has a constant J: the inner steps are then one step of inner step_size, but for bounds.
-    M outer and N inner updates are ``steps: M`` of the EBM and ``inner: N`` here. The temperature is
-    noise^2 / (2 inner step_size), for small steps and without clip and bounds: 0 in the published setting, step_size
-    0.2, inner 5, clip 1, bounds (-1, 1) and no noise.
+    draw. A linear first layer, such as the convolution of a WideResNet, has a constant J: the transition is then SGLD's
+    with the step inner step_size, at the cost of more passes through that layer. M outer and N inner updates are
+    ``steps: M`` of the EBM and ``inner: N`` here. The temperature is noise^2 / (2 inner step_size), for small steps and
+    without clip and bounds: 0 in the published setting, step_size 0.2, inner 5, clip 1, bounds (-1, 1) and no noise.
     Info: ``energy`` and ``grad_norm`` (before clipping) where the transition begins, and ``clip_share``, the share of
     gradient elements clipped there, where ``clip`` is set. Yang & Ji (2021), JEM++, whose Proximal YOPO-SGLD it is, and
     their released code; Zhang et al. (2019), YOPO.
