@@ -26,6 +26,7 @@ from ebm_lightning.evaluation.outliers import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
 from ebm_lightning.evaluation.sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
@@ -70,6 +71,7 @@ __all__ = [
     "PermutedPixels",
     "Protocol",
     "RandomPixels",
+    "Refinement",
     "Resized",
     "Robustness",
     "SaltAndPepper",

@@ -6,6 +6,7 @@ from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
 from ebm_lightning.samplers.langevin import MALA, SGLD, Langevin
 from ebm_lightning.samplers.masked import Masked
+from ebm_lightning.samplers.proximal import ProximalSGLD
 from ebm_lightning.samplers.replicas import ParallelTempering, TrajectoryTempering, log_partition_along
 from ebm_lightning.samplers.tempering import Annealed, Tempered
 
@@ -21,6 +22,7 @@ __all__ = [
     "Masked",
     "MeanField",
     "ParallelTempering",
+    "ProximalSGLD",
     "Tempered",
     "TrajectoryTempering",
     "log_partition_along",
