@@ -1,6 +1,6 @@
 """Does a classifier know how often it is right?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from ebm_lightning import pictures
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.classification import labelled
+from ebm_lightning.evaluation.classification import labelled, percent_wrong
 from ebm_lightning.evaluation.posterior import check_labels, log_posteriors
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
 from ebm_lightning.module import EBM
 
 _BELOW_ONE = 1 - 2**-24
@@ -58,8 +58,7 @@ class Calibration(Protocol):
                 "`valid`, or scaling: false"
             )
         log_p, y = self._classify(module, state)
-        wrong = log_p.argmax(1) != y
-        found = {"test error, percent": Measurement(100 * float(wrong.double().mean()), 100 * _error(wrong.double()))}
+        found = {"test error, percent": percent_wrong(log_p.argmax(1), y)}
         found |= self._judge("", log_p, y)
         shown = {"as trained": reliability(log_p.exp(), y, self.bins)}
         if self.scaling:
@@ -84,8 +83,8 @@ class Calibration(Protocol):
         spread = torch.tensor([ece(p[rows], y[rows], self.bins) for rows in draws]).std()
         return {
             f"ECE{when}, percent": Measurement(100 * ece(p, y, self.bins), 100 * float(spread), warning=warning),
-            f"NLL{when}, nats": Measurement(float(nll.mean()), _error(nll), warning=warning),
-            f"Brier score{when}": Measurement(float(brier.mean()), _error(brier), warning=warning),
+            f"NLL{when}, nats": replace(mean(nll), warning=warning),
+            f"Brier score{when}": replace(mean(brier), warning=warning),
         }
 
 
@@ -131,8 +130,3 @@ def fit_temperature(log_p: Tensor, y: Tensor) -> Measurement:
         )
     )
     return Measurement(float(log_t.detach().exp()), warning=warning)
-
-
-def _error(values: Tensor) -> float:
-    """The standard error of the mean of values (N,)."""
-    return float(values.std()) / len(values) ** 0.5

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule, Split
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.posterior import log_posteriors
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent
 from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.module import EBM
 from ebm_lightning.sampling import energies
@@ -115,14 +116,13 @@ def predicted(
     module: EBM, rest: State, block: str, refinement: Refinement | None = None, batch_size: int = 500
 ) -> Tensor:
     """The most probable label under p(block | rest) of every example, (N,), on the CPU; the model in eval mode."""
+    if refinement is None:
+        return log_posteriors(module, rest, block, batch_size).argmax(1)
     parts = []
     with evaluating(module):
         for i in range(0, len(next(iter(rest.values()))), batch_size):
             batch = {name: value[i : i + batch_size].to(module.device) for name, value in rest.items()}
-            if refinement is None:
-                parts.append(module.model.conditional(block, batch).mean.argmax(-1))
-            else:
-                parts.append(refinement.log_posterior(module, batch, block).argmax(-1))
+            parts.append(refinement.log_posterior(module, batch, block).argmax(-1))
     return torch.cat(parts).cpu()
 
 
@@ -134,5 +134,4 @@ def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
 
 def percent_wrong(labels: Tensor, truth: Tensor) -> Measurement:
     """100 times the share of labels that differ from the truth, with its binomial standard error."""
-    share, n = float((labels != truth.cpu()).double().mean()), len(truth)
-    return Measurement(100 * share, 100 * (share * (1 - share) / n) ** 0.5)
+    return percent(float((labels != truth.cpu()).double().mean()), len(truth))

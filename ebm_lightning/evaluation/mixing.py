@@ -13,7 +13,7 @@ from ebm_lightning.chains import DataChains, NoiseChains
 from ebm_lightning.core import Chains, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.features import FeatureExtractor, Reader, read_all
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent
 from ebm_lightning.metrics.chains import chain_ess, split_r_hat
 from ebm_lightning.module import EBM
 from ebm_lightning.sampling import birth_noise, energies
@@ -164,4 +164,4 @@ def entropy(labels: Tensor) -> Measurement:
 def share(which: Tensor) -> Measurement:
     """How many of (N,) are true, in percent, with a binomial standard error."""
     part = float(which.double().mean())
-    return Measurement(100 * part, 100 * (part * (1 - part) / len(which)) ** 0.5)
+    return percent(part, len(which))

@@ -47,6 +47,11 @@ def mean(values: Tensor) -> Measurement:
     return Measurement(float(values.mean()), float(values.std()) / math.sqrt(n) if n > 1 else None)
 
 
+def percent(share: float, n: int, warning: str = "") -> Measurement:
+    """100 times a share of n examples, with its binomial standard error."""
+    return Measurement(100 * share, 100 * math.sqrt(share * (1 - share) / n), warning=warning)
+
+
 @dataclasses.dataclass
 class Findings:
     """What a protocol found: measurements by name, and pictures by name."""

@@ -13,7 +13,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.balls import Ball
 from ebm_lightning.evaluation.classification import labelled
 from ebm_lightning.evaluation.posterior import check_labels, log_posterior
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Findings, Protocol, percent
 from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.module import EBM
 
@@ -98,12 +98,12 @@ class Robustness(Protocol):
                 alive[rows] = ~wrong
             accuracies.append(float(alive.double().mean()))
         warning = masking(ball, certain, accuracies[-1])
-        clean, *attacked, surviving = [_percent(share, n, warning) for share in accuracies]
+        clean, *attacked, surviving = [percent(share, n, warning) for share in accuracies]
         findings.measurements["accuracy, percent"] = replace(clean, warning="")
         for radius, found in zip(grid, attacked, strict=True):
             findings.measurements[f"accuracy at {ball.name} {radius:g}, percent"] = found
         findings.measurements[f"surviving {ball.name} {certain:g}, percent"] = surviving
-        values, errors = torch.tensor([(100 * share, 100 * _error(share, n)) for share in accuracies[:-1]]).T
+        values, errors = torch.tensor([(found.value, found.standard_error) for found in (clean, *attacked)]).T
         curve = {ball.name: (torch.tensor([0.0, *grid]), values, errors)}
         findings.pictures[ball.name] = pictures.curves(curve, f"radius in {ball.name}", "accuracy, percent")
 
@@ -183,12 +183,3 @@ def masking(ball: Ball, certain: float, share: float) -> str:
         f"{100 * share:.0f} percent of the images survive {ball.name} {certain:g}, where none can: the gradient hides "
         "what fools this model, so that every accuracy under attack is too high; attack it in more steps or another way"
     )
-
-
-def _percent(share: float, number: int, warning: str = "") -> Measurement:
-    return Measurement(100 * share, 100 * _error(share, number), warning=warning)
-
-
-def _error(share: float, number: int) -> float:
-    """The binomial standard error of a share."""
-    return (share * (1 - share) / number) ** 0.5
