@@ -360,11 +360,14 @@ def trajectory(sampler: Sampler, model: EnergyModel, state: State) -> Iterator[t
         yield state, info
 
 
-def run(sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
+def run(
+    sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0, watched: bool = True
+) -> tuple[State, Info]:
     """``steps`` transitions, of which the last ``backprop`` stay in the autograd graph (0: SGLD; steps: EBT).
 
     The info is the mean over the steps of what the sampler reports, and for every free variable of the start
-    ``drift_<name>``, the mean over the batch of the Euclidean distance between its start and its end.
+    ``drift_<name>``, the mean over the batch of the Euclidean distance between its start and its end; it is empty where
+    ``watched`` says that nobody will look at it.
     Raises ValueError where ``steps`` < 1 or ``backprop`` lies outside 0..steps.
     """
     if steps < 1 or not 0 <= backprop <= steps:
@@ -374,6 +377,8 @@ def run(sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop
         with torch.set_grad_enabled(k >= steps - backprop):
             end, info = next(walk)
         infos.append(info)
+    if not watched:
+        return end, {}
     with torch.no_grad():
         summary = {name: torch.stack([info[name].detach() for info in infos]).mean() for name in infos[0]}
         for name in [name for name in sampler.free if name in state]:

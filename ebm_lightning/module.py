@@ -136,7 +136,7 @@ class EBM(L.LightningModule):
                 if not backprop:
                     # Parametrized weights (spectral norm) are constant in this phase: they are computed once.
                     modes.enter_context(parametrize.cached())
-            return run(self.sampler, self.model, start, steps, backprop)
+            return run(self.sampler, self.model, start, steps, backprop, watched=self._watched)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
         self._evaluate("valid", batch, batch_idx)
@@ -174,8 +174,12 @@ class EBM(L.LightningModule):
         """Whether this step is logged: a log call costs more than a small model's whole step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
+    @property
+    def _watched(self) -> bool:
+        return self._trainer is not None and self._logs_now
+
     def _log_terms(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        if self._trainer is not None and self._logs_now:
+        if self._watched:
             for name, term in terms.items():
                 self.log(f"{prefix}/{name}", term, prog_bar=name == "gap" or (name == "loss" and "gap" not in terms))
 

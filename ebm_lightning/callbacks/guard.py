@@ -14,7 +14,7 @@ class Diverged(RuntimeError):
 class DivergenceGuard(L.Callback):
     """Stops on a loss or a weight that is not finite, or on an energy gap beyond ``max_gap``.
 
-    Loss and gap are watched on the device at every step, and read every ``check_every`` steps and before every
+    Loss and gap are kept on the device at every step, and read every ``check_every`` steps and before every
     checkpoint, so that a checkpoint never holds a diverged model. With ``rollbacks`` > 0 the run goes back to its
     last good checkpoint with a new random stream instead of stopping, at most so often; what JEM's authors did by
     hand (Grathwohl et al. 2020, appendix). Each further rollback goes one checkpoint further back.
@@ -33,15 +33,13 @@ class DivergenceGuard(L.Callback):
             )
         self.max_gap, self.check_every, self.rollbacks = max_gap, check_every, rollbacks
         self.rolled_back = 0
-        self._worst: dict[str, Tensor] = {}
+        self._seen: dict[str, list[Tensor]] = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name in [name for name in outputs if name.split("/")[-1] in ("loss", "gap")]:
-            size = outputs[name].detach().float().abs()
-            size = torch.where(size.isnan(), torch.inf, size)
-            self._worst[name] = torch.maximum(self._worst[name], size) if name in self._worst else size
+            self._seen.setdefault(name, []).append(outputs[name].detach())
         if trainer.global_step % self.check_every == 0:
             self.check(trainer)
             if self.rolled_back and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -50,7 +48,7 @@ class DivergenceGuard(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # A gradient that is not finite spoils the weights after the terms were seen.
         spoiled = [name for name, weight in pl_module.named_parameters() if not weight.isfinite().all()]
-        self._worst |= {f"the weight {name}": torch.tensor(torch.inf) for name in spoiled}
+        self._seen |= {f"the weight {name}": [torch.tensor(torch.inf)] for name in spoiled}
         self.check(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,8 +59,9 @@ class DivergenceGuard(L.Callback):
 
     def check(self, trainer: L.Trainer) -> None:
         """Raises Diverged, on all ranks together, where any rank saw a fault since the last look."""
-        worst = {name: float(size) for name, size in self._worst.items()}
-        self._worst = {}
+        sizes = {name: torch.stack(values).float().abs() for name, values in self._seen.items()}
+        worst = {name: float(torch.where(size.isnan(), torch.inf, size).max()) for name, size in sizes.items()}
+        self._seen = {}
         faults = [f"{name} is not finite" for name, size in worst.items() if size == float("inf")]
         if self.max_gap is not None:
             faults += [
