@@ -40,6 +40,7 @@ from ebm_lightning.metrics import (
     Exact,
     Linear,
     LogPartition,
+    Pieces,
     SalakhutdinovMurray,
     ais,
     anneal,
@@ -179,6 +180,11 @@ def test_too_few_temperatures_are_warned_of() -> None:
     assert "log w has a standard deviation" in hasty.warning
 
 
+def test_pieces_are_evenly_spaced_between_their_ends() -> None:
+    assert Pieces([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
+    torch.testing.assert_close(Pieces([1.0], [7])(), Linear(7)())
+
+
 def test_the_schedules_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
     assert Linear(4)().tolist() == [0, 0.25, 0.5, 0.75, 1]
     betas = SalakhutdinovMurray()()
@@ -287,6 +293,10 @@ def test_binary_units_are_told_from_others(case, name: str, binary: bool) -> Non
         (lambda path: reverse_ais(path, Linear(3)(), {"x": bits(5)[:1]}), "use at least 2 chains"),
         (lambda path: raise_log_prob(path, _bernoulli()[0], Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
         (lambda path: Linear(0), r"Linear\(number=0\)"),
+        (lambda path: Pieces([0.5, 1.0], [3]), "as many ends"),
+        (lambda path: Pieces([0.5, 0.9], [3, 3]), "from above 0 to 1"),
+        (lambda path: Pieces([0.0, 1.0], [3, 3]), "from above 0 to 1"),
+        (lambda path: Pieces([1.0], [0]), "each at least 1"),
         (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(number=3\), chains=1, data_base=True\)"),
         (lambda path: Likelihood(Exact(), raise_vectors=3), "an AIS as `estimator` or `compare`"),
         (lambda path: LikelihoodMonitor(Exact(), first=0), "first=0"),

@@ -3,6 +3,7 @@
 from ebm_lightning.metrics.annealing import (
     Betas,
     Linear,
+    Pieces,
     SalakhutdinovMurray,
     ais,
     anneal,
@@ -23,6 +24,7 @@ __all__ = [
     "LogPartition",
     "MaximumMeanDiscrepancy",
     "PartitionEstimator",
+    "Pieces",
     "SalakhutdinovMurray",
     "UpperBound",
     "ais",

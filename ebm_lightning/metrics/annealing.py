@@ -43,6 +43,39 @@ class Linear(Betas):
 
 
 @dataclass(frozen=True)
+class Pieces(Betas):
+    """Evenly spaced inverse temperatures between given ones: ``numbers[0]`` of them up to ``ends[0]``, and so on to 1.
+
+    Where many belong a short run tells: the spread of log w grows there, for the chains no longer follow.
+
+    Args:
+        ends: where each piece ends, increasing, above 0; the last one is 1.
+        numbers: inverse temperatures of each piece, at least 1.
+
+    Raises:
+        ValueError: where the two lists are not of one length, or a value is out of range.
+    """
+
+    ends: list[float]
+    numbers: list[int]
+
+    def __post_init__(self) -> None:
+        rising = all(first < last for first, last in pairwise([0.0, *self.ends]))
+        if len(self.ends) != len(self.numbers) or not rising or self.ends[-1:] != [1.0] or min(self.numbers) < 1:
+            raise ValueError(
+                f"Pieces(ends={self.ends}, numbers={self.numbers}): expected as many ends, increasing from above 0 to "
+                "1, as numbers, each at least 1"
+            )
+
+    def __call__(self) -> Tensor:
+        pieces = [
+            torch.linspace(first, last, number + 1, dtype=torch.float64)[1:]
+            for (first, last), number in zip(pairwise([0.0, *self.ends]), self.numbers, strict=True)
+        ]
+        return torch.cat([torch.zeros(1, dtype=torch.float64), *pieces])
+
+
+@dataclass(frozen=True)
 class SalakhutdinovMurray(Betas):
     """14,500 inverse temperatures above 0: 500 up to 0.5, 4,000 up to 0.9 and 10,000 up to 1, each evenly spaced.
 
@@ -50,12 +83,7 @@ class SalakhutdinovMurray(Betas):
     """
 
     def __call__(self) -> Tensor:
-        ends, numbers = (0.0, 0.5, 0.9, 1.0), (500, 4_000, 10_000)
-        pieces = [
-            torch.linspace(first, last, number + 1, dtype=torch.float64)[1:]
-            for (first, last), number in zip(pairwise(ends), numbers, strict=True)
-        ]
-        return torch.cat([torch.zeros(1, dtype=torch.float64), *pieces])
+        return Pieces([0.5, 0.9, 1.0], [500, 4_000, 10_000])()
 
 
 def anneal(path: AnnealingPath, betas: Tensor, chains: int) -> tuple[Tensor, State]:
