@@ -1,6 +1,7 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, dreams; tempering, replicas and fast weights."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, descent, dreams; tempering, replicas and fast weights."""
 
 from ebm_lightning.samplers.ancestral import Ancestral
+from ebm_lightning.samplers.descent import Descent
 from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
@@ -14,6 +15,7 @@ __all__ = [
     "SGLD",
     "Ancestral",
     "Annealed",
+    "Descent",
     "FastWeights",
     "Gibbs",
     "Langevin",
