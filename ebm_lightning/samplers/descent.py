@@ -23,11 +23,11 @@ class Descent(Sampler, nn.Module):
     Info: ``energy`` and ``grad_norm`` where the gradient is taken, before clipping, ``alpha``, and ``clip_share``, the
     share of clipped gradient elements, where ``clip`` is set. Gladstone et al. (2025) and their released code.
 
-    | recipe              | step_size | learned, rate_factor | detach, keep_path | noise | spread | steps, backprop      |
-    |---------------------|-----------|----------------------|-------------------|-------|--------|----------------------|
-    | text, System 1      | 500       | yes, 1500            | yes, yes          | 0     | 1      | 2, 2                 |
-    | text, System 2      | 5         | no                   | no, no            | 3     | 2      | RandomSteps(2, 3), 1 |
-    | denoising, System 1 | 3000      | yes, 9000            | yes, no           | 0     | 1      | 1, 1                 |
+    | recipe           | step_size | learned, rate_factor | detach, keep_path | noise | spread | steps, backprop      |
+    |------------------|-----------|----------------------|-------------------|-------|--------|----------------------|
+    | text, System 1   | 500       | yes, 1500            | yes, yes          | 0     | 1      | 2, 2                 |
+    | text, System 2   | 5         | no                   | no, no            | 3     | 2      | RandomSteps(2, 3), 1 |
+    | images, System 1 | 3000      | yes, 9000            | yes, no           | 0     | 1      | 1, 1                 |
 
     Steps and backprop are EBM's. Text is normalised, images are not.
 

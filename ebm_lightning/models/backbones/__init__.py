@@ -4,6 +4,19 @@ from ebm_lightning.models.backbones.conv import ConvNet
 from ebm_lightning.models.backbones.igebm import IGEBMMnistNet, IGEBMNet
 from ebm_lightning.models.backbones.mlp import MLP
 from ebm_lightning.models.backbones.spectral import SpectralBound, SpectralNorm
+from ebm_lightning.models.backbones.transformer import SIZES, CausalTransformer, Size, Trunk
 from ebm_lightning.models.backbones.wide_resnet import WideResNet
 
-__all__ = ["MLP", "ConvNet", "IGEBMMnistNet", "IGEBMNet", "SpectralBound", "SpectralNorm", "WideResNet"]
+__all__ = [
+    "MLP",
+    "SIZES",
+    "CausalTransformer",
+    "ConvNet",
+    "IGEBMMnistNet",
+    "IGEBMNet",
+    "Size",
+    "SpectralBound",
+    "SpectralNorm",
+    "Trunk",
+    "WideResNet",
+]
