@@ -1,6 +1,7 @@
 """Networks that know nothing of energies: tensors in, (B, outputs) out."""
 
 from ebm_lightning.models.backbones.conv import ConvNet
+from ebm_lightning.models.backbones.dit import DiT, DiTDenoiser
 from ebm_lightning.models.backbones.igebm import IGEBMMnistNet, IGEBMNet
 from ebm_lightning.models.backbones.mlp import MLP
 from ebm_lightning.models.backbones.spectral import SpectralBound, SpectralNorm
@@ -12,6 +13,8 @@ __all__ = [
     "SIZES",
     "CausalTransformer",
     "ConvNet",
+    "DiT",
+    "DiTDenoiser",
     "IGEBMMnistNet",
     "IGEBMNet",
     "Size",
