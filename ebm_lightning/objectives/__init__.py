@@ -5,6 +5,7 @@ from ebm_lightning.objectives.combine import Sum
 from ebm_lightning.objectives.contrastive import ContrastiveDivergence
 from ebm_lightning.objectives.marginal import Marginal
 from ebm_lightning.objectives.noise import NoiseContrastive
+from ebm_lightning.objectives.prediction import ImagePrediction, TokenPrediction
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sparsity import Sparsity
 from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
@@ -13,11 +14,13 @@ __all__ = [
     "Classification",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
+    "ImagePrediction",
     "Marginal",
     "NoiseContrastive",
     "ReweightedWakeSleep",
     "SlicedScoreMatching",
     "Sparsity",
     "Sum",
+    "TokenPrediction",
     "WakeSleep",
 ]

@@ -43,8 +43,8 @@ class Descent(Sampler, nn.Module):
         spread: s >= 1; 1 leaves the step size as it is.
         spread_axes: how many leading axes have step sizes of their own: 1 is one for each example, 2 one for each
             example and position, as for text.
-        keep_path: whether the state carries where every step ended, "<block>_path" (B, steps, ...), and the energies
-            (B, steps) where every step began, "<block>_energies".
+        keep_path: whether ``extend`` makes the state carry where every step ended, "<block>_path" (B, steps, ...), and
+            the energies (B, steps) where every step began, "<block>_energies".
 
     Raises:
         ValueError: where a number is out of range, or ``free`` does not name exactly one variable.
@@ -96,7 +96,6 @@ class Descent(Sampler, nn.Module):
         return {**state, f"{self.block}_path": path, f"{self.block}_energies": energies}
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        """One step; with ``keep_path`` the state must come from :meth:`extend` or from an earlier step."""
         block, y = self.block, model.value(state, self.block)
         if self.detach:
             y = y.detach()
@@ -116,7 +115,7 @@ class Descent(Sampler, nn.Module):
         end = {**state, block: y}
         if "step" in state:
             end["step"] = state["step"] + 1
-        if self.keep_path:
+        if f"{block}_path" in state:
             for name, reached in ((f"{block}_path", y), (f"{block}_energies", energy)):
                 end[name] = torch.cat([state[name], reached[:, None].to(state[name].dtype)], 1)
         return end, info
