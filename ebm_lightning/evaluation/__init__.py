@@ -21,6 +21,7 @@ from ebm_lightning.evaluation.outliers import (
     UniformPixels,
     UpsideDown,
 )
+from ebm_lightning.evaluation.prediction import DenoisingError, Perplexity
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.robustness import Robustness
 from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
@@ -32,6 +33,7 @@ __all__ = [
     "Calibration",
     "ClassificationError",
     "ConstantImages",
+    "DenoisingError",
     "ExactDivergence",
     "Filters",
     "Findings",
@@ -50,6 +52,7 @@ __all__ = [
     "OutOfDistribution",
     "Outliers",
     "PermutedPixels",
+    "Perplexity",
     "Protocol",
     "Resized",
     "Robustness",
