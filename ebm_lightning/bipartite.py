@@ -115,16 +115,20 @@ class BipartitePath(AnnealingPath):
     @torch.no_grad()
     def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
         fields = self._fields(self.machine.even, state)
-        weight = self._log_p(state, fields, end) - self._log_p(state, fields, begin)
+        weight = self._change(state, fields, begin, end)
         even = self._draw(self.machine.even, fields, end)
         return self._draw(self.machine.odd, self._fields(self.machine.odd, even), end), weight
 
-    def _log_p(self, state: State, fields: State, beta: float) -> Tensor:
-        """log p*_beta(odd), float64 (B,)."""
-        terms = [-units.energy(state[name], self._bias(name, beta)) for name, units in self.machine.odd.items()]
+    def _change(self, state: State, fields: State, begin: float, end: float) -> Tensor:
+        """log p*_end(odd) - log p*_begin(odd), float64 (B,)."""
+        terms = [(end - begin) * self.machine.constant.double()]
+        for name, units in self.machine.odd.items():
+            before, after = (units.energy(state[name], self._bias(name, beta)) for beta in (begin, end))
+            terms.append((before - after).double())
         for name, units in self.machine.even.items():
-            terms.append(units.log_normaliser(beta * fields[name], self._bias(name, beta)))
-        return torch.stack([term.double() for term in terms]).sum(0) + beta * self.machine.constant.double()
+            first, last = ((beta, self._bias(name, beta)) for beta in (begin, end))
+            terms.append(units.log_normaliser_change(fields[name], first, last))
+        return reduce(add, terms)
 
     def _fields(self, side: dict[str, Units], state: State) -> State:
         """What the groups of a side hear from the other."""

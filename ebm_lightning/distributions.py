@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from ebm_lightning import kernels
 from ebm_lightning.core import Conditional, Noise, State
@@ -26,7 +26,7 @@ class BernoulliConditional(Conditional):
         return kernels.bernoulli(self.logits)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return (value * self.logits - softplus(self.logits)).flatten(1).sum(1)
+        return (value * self.logits).flatten(1).sum(1) - kernels.softplus_sum(self.logits.flatten(1))
 
     def tempered(self, beta: float | Tensor) -> "BernoulliConditional":
         return BernoulliConditional(per_example(beta, self.logits) * self.logits)

@@ -40,13 +40,14 @@ def softplus_sum(x: Tensor) -> Tensor:
     return total
 
 
-def softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
-    """sum_j log(1 + exp(end x_j)) - log(1 + exp(begin x_j)), float64 (B,), for x (B, J): an AIS weight's hidden part.
+def softplus_difference(x: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+    """sum_j log(1 + exp(e x_j + b_j)) - log(1 + exp(f x_j + a_j)), float64 (B,), for x (B, J): an AIS weight's part.
 
-    ``end`` and ``begin`` are scalars as tensors of the dtype of ``x``.
+    ``end`` is (e, b) and ``begin`` (f, a), each a factor and an offset (J,) in the dtype of ``x``.
     """
     kernel = fused(_softplus_difference) if fuses(x) else _softplus_difference
-    return kernel(x, end, begin)
+    factors = torch.tensor([begin[0], end[0]], dtype=x.dtype, device=x.device)
+    return kernel(x, factors, begin[1], end[1])
 
 
 def log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
@@ -128,9 +129,9 @@ def _softplus_sum(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.softplus(wide).sum(1), torch.sigmoid(x)
 
 
-def _softplus_difference(x: Tensor, end: Tensor, begin: Tensor) -> Tensor:
-    difference = torch.nn.functional.softplus(end * x) - torch.nn.functional.softplus(begin * x)
-    return difference.sum(1).double()
+def _softplus_difference(x: Tensor, factors: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    softplus = torch.nn.functional.softplus
+    return (softplus(factors[1] * x + end) - softplus(factors[0] * x + begin)).sum(1).double()
 
 
 def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:

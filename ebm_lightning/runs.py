@@ -222,12 +222,15 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def runs_below(config: Any) -> Iterator[dict[str, Any]]:
-    """The arguments of every ``load_model`` in a configuration, as a tree or as parsed, to be read or changed."""
+    """The arguments of whatever loads a run in a configuration, as a tree or as parsed, to be read or changed.
+
+    That is ``load_model``, and the ``TrainedClassifier`` of a protocol.
+    """
     if isinstance(config, list):
         for part in config:
             yield from runs_below(part)
     node = config if isinstance(config, dict) else getattr(config, "__dict__", {})
-    if str(node.get("class_path")).rpartition(".")[2] == "load_model":
+    if str(node.get("class_path")).rpartition(".")[2] in ("load_model", "TrainedClassifier"):
         arguments = node["init_args"]
         yield arguments if isinstance(arguments, dict) else arguments.__dict__
     else:

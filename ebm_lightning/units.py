@@ -7,12 +7,14 @@ of distributions between two biases uses the same code.
 
 import abc
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebm_lightning.core import Conditional
+from ebm_lightning import kernels
+from ebm_lightning.core import Conditional, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, GaussianConditional
 
 
@@ -48,6 +50,11 @@ class Units(nn.Module, abc.ABC):
     @abc.abstractmethod
     def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
         """log of the sum or integral over v of exp(encode(v) . field - energy(v)), shape (B,)."""
+
+    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        """log_normaliser(e field, b) less that of (f field, a), for (f, a) = begin and (e, b) = end; float64 (B,)."""
+        first, last = (self.log_normaliser(beta * field, bias) for beta, bias in (begin, end))
+        return last.double() - first.double()
 
     def entropy(self, mean: Tensor) -> Tensor:
         """The entropy in nats (B,) of independent units with this mean, as a conditional gives it.
@@ -96,6 +103,9 @@ class Bernoulli(Units):
 
     def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
         return F.softplus(field + bias).sum(1)
+
+    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        return kernels.softplus_difference(field, begin, end)
 
     def entropy(self, mean: Tensor) -> Tensor:
         return (torch.special.entr(mean) + torch.special.entr(1 - mean)).flatten(1).sum(1)
@@ -200,3 +210,16 @@ class Softmax(Units):
                 f"Softmax(classes={self.classes}) takes whole numbers 0..{self.classes - 1} of dtype int64, got "
                 f"{v.dtype} from {float(v.min()):g} to {float(v.max()):g}: give labels, not one-hot vectors"
             )
+
+
+@torch.no_grad()
+def mean_rows(groups: Mapping[str, Units], batches: Iterable[State]) -> dict[str, Tensor]:
+    """The mean over batches of data of the rows of every group that the data hold: (rows,) each, float64."""
+    total: dict[str, Tensor] = {}
+    n = 0
+    for batch in batches:
+        shown = [name for name in groups if name in batch]
+        for name in shown:
+            total[name] = total.get(name, 0) + groups[name].encode(batch[name]).double().sum(0)
+        n += len(batch[shown[0]])
+    return {name: rows / n for name, rows in total.items()}

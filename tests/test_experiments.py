@@ -70,8 +70,8 @@ def small_images(tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("run", RUNS, ids=_name)
 def test_the_smoke_version_takes_two_steps_and_is_tested(run: Path, ebm, small_images, tmp_path: Path) -> None:
-    overlays = [run.parent / "smoke.yaml"]
-    overlays += [file for file in run.parent.glob("smoke_*.yaml") if run.stem.startswith(file.stem[len("smoke_") :])]
+    own = [file for file in run.parent.glob("smoke_*.yaml") if run.stem.startswith(file.stem[len("smoke_") :])]
+    overlays = [run.parent / "smoke.yaml", *sorted(own, key=lambda file: len(file.stem))[-1:]]  # the most specific one
     place = tmp_path / "runs" / run.parent.name / run.stem
     chosen = [argument for overlay in overlays for argument in ("-c", overlay)]
     options = ["--trainer.enable_progress_bar", "false", "--data.init_args.valid", "8"]

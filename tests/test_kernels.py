@@ -68,9 +68,9 @@ def test_fused_draws_are_the_plain_ones(threads: int, n: int) -> None:
 
 
 def test_the_fused_sums_are_the_plain_ones() -> None:
-    x, begin, end = torch.randn(400, 500), torch.tensor(0.4), torch.tensor(0.41)
-    expected = (softplus(end.double() * x.double()) - softplus(begin.double() * x.double())).sum(1)
-    torch.testing.assert_close(kernels.softplus_difference(x, end, begin), expected, rtol=0, atol=1e-4)
+    x, a, b = torch.randn(400, 500), torch.randn(500), torch.randn(500)
+    expected = (softplus(0.41 * x.double() + b.double()) - softplus(0.4 * x.double() + a.double())).sum(1)
+    torch.testing.assert_close(kernels.softplus_difference(x, (0.4, a), (0.41, b)), expected, rtol=0, atol=1e-4)
     a, b = torch.rand(64, 96, dtype=torch.float64), torch.rand(2048, 96, dtype=torch.float64)
     expected = torch.log1p(a[:, None] * b[None]).sum(-1)
     torch.testing.assert_close(kernels.log_product(a, b, 8), expected, rtol=1e-12, atol=1e-12)

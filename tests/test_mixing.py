@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from oracles import FALSE_ALARM, Examples
+from oracles import FALSE_ALARM, Examples, assert_means
 from scipy import stats
 from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
-from ebm_lightning.distributions import GaussianNoise
-from ebm_lightning.evaluation import Mixing
+from ebm_lightning.core import Conditional, EnergyModel, Info, Sampler, State
+from ebm_lightning.distributions import CategoricalConditional, GaussianNoise
+from ebm_lightning.evaluation import Mixing, OwnClassifier
+from ebm_lightning.evaluation.mixing import entropy
 from ebm_lightning.metrics import chain_ess, split_r_hat
 from ebm_lightning.models import Gaussian
 from ebm_lightning.objectives import ContrastiveDivergence
@@ -116,7 +117,7 @@ class Frozen(Sampler):
 LAW = Gaussian([0.0] * 4, [1.0] * 4)
 
 
-def _measure(sampler: Sampler | None, free_noise: float = 1.0, **settings: int):
+def _measure(sampler: Sampler | None, free_noise: float = 1.0, **settings: object):
     module = EBM(LAW, ContrastiveDivergence(), sampler=sampler, chains=NoiseChains(GaussianNoise(std=free_noise)))
     return Mixing(**settings).measure(module, Examples(LAW.sample(500)))
 
@@ -149,6 +150,65 @@ def test_chains_that_stay_where_they_began_are_found_out() -> None:
     assert found["ESS of the energy, of 12800"].value < 450, "about one for each of the 400 chains"
 
 
+class Quadrants(Gaussian):
+    """A normal law whose classes are the signs of its first two coordinates: 2 x0 > 0, 1 for x1 > 0."""
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        x, y = (state["x"][:, i, None] for i in (0, 1))
+        return CategoricalConditional(torch.cat([-x - y, -x + y, x - y, x + y], 1))
+
+
+@dataclass(frozen=True)
+class Turned(Sampler):
+    """Turns every x whose first coordinate is negative to the other side."""
+
+    free: tuple[str, ...] = ("x",)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        x = state["x"].clone()
+        x[:, 0] = x[:, 0].abs()
+        return {**state, "x": x + 1e-6 * torch.randn_like(x)}, {}
+
+
+def _modes(sampler: Sampler, x: Tensor, number: int):
+    module = EBM(Quadrants([0.0] * 2, [1.0] * 2), ContrastiveDivergence(), sampler=sampler)
+    protocol = Mixing(number=number, steps=8, points=8, classifier=OwnClassifier())
+    return protocol.measure(module, Examples(x)).measurements
+
+
+def test_the_classes_at_the_ends_are_counted_and_those_that_changed() -> None:
+    """Of 10, 20, 30 and 40 examples in the four quadrants, 30 change sides; noise in [0, 1) is all in the last."""
+    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    x = corners.repeat_interleave(torch.tensor([10, 20, 30, 40]), 0) * (0.5 + torch.rand(100, 1))
+    found = _modes(Turned(), x, 100)
+    assert found["classes found from data"].value == 2
+    assert found["classes found from noise"].value == 1
+    assert found["entropy of the classes from data, nats"].value == pytest.approx(stats.entropy([40, 60]))
+    assert found["entropy of the classes from noise, nats"].value == 0
+    changed = found["chains from data that changed class, percent"]
+    assert (changed.value, changed.standard_error) == pytest.approx((30, 100 * (0.3 * 0.7 / 100) ** 0.5))
+
+
+def test_a_sampler_that_mixes_changes_three_classes_of_four_and_finds_all() -> None:
+    found = _modes(Exact(), Quadrants([0.0] * 2, [1.0] * 2).sample(3000), 3000)
+    changed = found["chains from data that changed class, percent"]
+    assert abs(changed.value - 75) < stats.norm.isf(FALSE_ALARM / 2) * changed.standard_error
+    for start in ("data", "noise"):
+        assert found[f"classes found from {start}"].value == 4
+        lost = 3000 * 2 * (math.log(4) - found[f"entropy of the classes from {start}, nats"].value)
+        assert 0 <= lost < stats.chi2.isf(FALSE_ALARM, 3), "2 N (log 4 - H) is the likelihood ratio of equal classes"
+
+
+def test_the_standard_error_of_the_entropy_is_its_spread_over_repeated_samples() -> None:
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    repeated = [entropy(torch.multinomial(p, 1000, replacement=True)) for _ in range(1000)]
+    values = torch.tensor([found.value for found in repeated], dtype=torch.float64)
+    errors = torch.tensor([found.standard_error for found in repeated], dtype=torch.float64)
+    assert_means(((values - values.mean()).square() - errors.square())[:, None], torch.zeros(1, dtype=torch.float64))
+    bias = stats.entropy(p) - 3 / (2 * 1000)
+    assert_means(values[:, None], torch.tensor([bias], dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -157,6 +217,10 @@ def test_chains_that_stay_where_they_began_are_found_out() -> None:
         (lambda: Mixing(steps=10), "8 <= points <= steps"),
         (lambda: _measure(None), "has no sampler that moves x"),
         (lambda: _measure(Exact(free=("h",))), "has no sampler that moves x"),
+        (
+            lambda: _measure(Exact(), number=2, steps=8, points=8, classifier=OwnClassifier()),
+            "a classifier .* is needed, and there is none here",
+        ),
         (lambda: split_r_hat(torch.zeros(3, 2)), r"at least 4 steps, got \(3, 2\)"),
         (lambda: chain_ess(torch.zeros(8)), r"expected draws \(steps, chains\)"),
     ],

@@ -285,7 +285,7 @@ def test_binary_units_are_told_from_others(case, name: str, binary: bool) -> Non
         (lambda path: ais(path, torch.tensor([0.0, 0.7, 0.3, 1.0]), 2), "increase from 0 to 1"),
         (lambda path: ais(path, torch.tensor([0.1, 1.0]), 2), "increase from 0 to 1"),
         (lambda path: reverse_ais(path, Linear(3)(), {"x": bits(5)[:1]}), "use at least 2 chains"),
-        (lambda path: raise_log_prob(path, path.rbm, Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
+        (lambda path: raise_log_prob(path, _bernoulli()[0], Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
         (lambda path: Linear(0), r"Linear\(number=0\)"),
         (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(number=3\), chains=1, data_base=True\)"),
         (lambda path: Likelihood(Exact(), raise_vectors=3), "an AIS as `estimator` or `compare`"),

@@ -57,7 +57,7 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
 def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: Ball, dual: int) -> None:
     """Which is log(1 + exp(-(margin - radius |w|_dual))) for two classes."""
     model, x, y = _problem(50)
-    worst, wrong = Robustness([ball], steps=20, restarts=2).attack(model, {"x": x, "y": y}, ball, 0.3, WIDE)
+    worst, wrong = Robustness([ball], steps=20, restarts=2).attack(_module(model), {"x": x, "y": y}, ball, 0.3, WIDE)
     lowest = _margins(model, x, y) - 0.3 * (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     assert torch.allclose(_margins(model, worst, y), lowest, atol=1e-5)
     assert torch.equal(wrong, lowest < 0)
@@ -67,7 +67,7 @@ def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: Ball, dual: int)
 def test_the_bounds_hold_but_an_image_beyond_them_is_not_moved_by_more_than_the_radius() -> None:
     model, x, y = _problem(50)
     for ball in (Linf([0.3]), L2([0.3])):
-        worst, _ = Robustness([ball], steps=7).attack(model, {"x": x, "y": y}, ball, 0.3, (-1.0, 1.0))
+        worst, _ = Robustness([ball], steps=7).attack(_module(model), {"x": x, "y": y}, ball, 0.3, (-1.0, 1.0))
         assert bool((worst <= x.clamp(min=1)).all())
         assert bool((worst >= x.clamp(max=-1)).all())
         assert torch.allclose(ball.project(worst - x, 0.3), worst - x, atol=1e-6)
@@ -102,8 +102,8 @@ def test_random_restarts_find_what_a_walk_from_the_image_does_not() -> None:
     """Of the staircase a radius reaches the step from some starts only, and one wrong point is enough."""
     x = torch.full((40, 1, 1, 1), 0.5)
     ball, state = Linf([0.6]), {"x": x, "y": torch.ones(40, dtype=torch.int64)}
-    assert not Robustness([ball], restarts=1).attack(Staircase(), state, ball, 0.6, None)[1].any()
-    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(Staircase(), state, ball, 0.6, None)
+    assert not Robustness([ball], restarts=1).attack(_module(Staircase()), state, ball, 0.6, None)[1].any()
+    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(_module(Staircase()), state, ball, 0.6, None)
     assert wrong.all()
     assert bool((worst <= 0).all()), "the point that was classified wrongly must be kept"
 

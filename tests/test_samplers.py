@@ -24,6 +24,7 @@ from ebm_lightning.samplers import (
     FastWeights,
     Gibbs,
     Langevin,
+    Masked,
     MeanField,
     ParallelTempering,
     Tempered,
@@ -119,6 +120,7 @@ KERNELS = {
     "HMC": HMC(0.1, leapfrog=3),
     "Tempered": Tempered(MALA(0.05), temperature=2.0),
     "Annealed": Annealed(HMC(0.1, leapfrog=2), temperatures=(3.0, 1.0)),
+    "Masked": Masked(HMC(0.1, leapfrog=2)),
     "ParallelTempering": ParallelTempering(MALA(0.05), betas=(1.0, 0.5, 0.2)),
     "TrajectoryTempering": TrajectoryTempering(MALA(0.05), rungs=2),
 }
@@ -128,7 +130,8 @@ WITHOUT_GRAPH = {"FastWeights": FastWeights(MALA(0.05), rate=0.1)}
 
 
 def _state(n: int = 6) -> State:
-    return {"x": torch.randn(n, 2, 3, dtype=F64), "context": torch.randn(n, 2, 3, dtype=F64)}
+    known = torch.arange(6).view(2, 3).expand(n, 2, 3) == 0  # which only Masked looks at
+    return {"x": torch.randn(n, 2, 3, dtype=F64), "context": torch.randn(n, 2, 3, dtype=F64), "x_known": known}
 
 
 def _assert_normal(x: Tensor, mean: float, variance: float) -> None:
@@ -374,7 +377,7 @@ def test_annealing_carries_chains_over_a_barrier() -> None:
 
 def test_wrappers_show_the_free_variables_and_bounds_of_what_they_wrap() -> None:
     inner = SGLD(0.1, noise=0.1, bounds=(-1.0, 1.0), free=("y",))
-    for sampler in (Tempered(inner, temperature=2.0), Annealed(inner, temperatures=(2.0, 1.0))):
+    for sampler in (Tempered(inner, temperature=2.0), Annealed(inner, temperatures=(2.0, 1.0)), Masked(inner)):
         assert (sampler.free, sampler.bounds) == (("y",), (-1.0, 1.0))
     assert Tempered(Annealed(MALA(0.1), temperatures=(2.0,)), temperature=2.0).bounds is None
     replicas = ParallelTempering(inner, betas=(1.0, 0.5))

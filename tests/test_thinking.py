@@ -14,7 +14,7 @@ from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.distributions import UniformNoise
-from ebm_lightning.evaluation import DenoisingError, Findings, Perplexity
+from ebm_lightning.evaluation import PredictionError, Findings, Perplexity
 from ebm_lightning.evaluation.prediction import perplexity
 from ebm_lightning.models import Denoiser, NextToken
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
@@ -111,7 +111,7 @@ def test_the_standard_error_of_a_ratio_is_that_of_repetitions() -> None:
 def test_denoising_error_after_each_number_of_steps_is_the_closed_form() -> None:
     x, target = torch.rand(20, 1, 4, 4), torch.rand(20, 1, 4, 4)
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
-    found = _values(DenoisingError(steps=[0, 1, 2]).measure(module, Pairs(x, target, (0.0, 1.0))))
+    found = _values(PredictionError(steps=[0, 1, 2]).measure(module, Pairs(x, target, (0.0, 1.0))))
     for k, name in enumerate(("0 steps", "1 step", "2 steps")):
         reference = PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))
         assert found[f"PSNR, dB after {name}"] == pytest.approx(float(reference(x / 2**k, target)), rel=1e-5)
@@ -121,7 +121,7 @@ def test_denoising_error_after_each_number_of_steps_is_the_closed_form() -> None
 def test_the_denoising_error_of_one_pass_is_of_values_within_the_bounds() -> None:
     x, target = 3 * torch.randn(9, 1, 4, 4), torch.rand(9, 1, 4, 4)
     module = EBM(Denoiser(nn.Identity()), ImagePrediction())
-    found = _values(DenoisingError().measure(module, Pairs(x, target, (0.0, 1.0))))
+    found = _values(PredictionError().measure(module, Pairs(x, target, (0.0, 1.0))))
     assert found["MSE"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
 
 
@@ -129,10 +129,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
         Perplexity(steps=[])
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
-        DenoisingError(number=0)
+        PredictionError(number=0)
     images = Pairs(torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2))
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     with pytest.raises(ValueError, match="has no bounds"):
-        DenoisingError().measure(module, images)
+        PredictionError().measure(module, images)
     with pytest.raises(ValueError, match=r"\['target'\] is not in the state"):
         Perplexity().measure(module, Examples(torch.rand(3, 2)))

@@ -4,9 +4,9 @@ from ebm_lightning.data.augment import Augmentation, HorizontalFlip, ReflectPadC
 from ebm_lightning.data.bars import Bars, BarsAndStripes
 from ebm_lightning.data.base import DataModule, Split, Subset
 from ebm_lightning.data.digits import Digits
-from ebm_lightning.data.image_module import ImageModule
+from ebm_lightning.data.image_module import ImageModule, Stream
 from ebm_lightning.data.images import Images, available, load_images
-from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.loader import EvalLoader, JointStream, TrainStream
 from ebm_lightning.data.pixels import (
     Dequantised,
     DynamicBinarisation,
@@ -33,10 +33,12 @@ __all__ = [
     "ImageModule",
     "Images",
     "InMemory",
+    "JointStream",
     "PixelConvention",
     "ReflectPadCrop",
     "Source",
     "Split",
+    "Stream",
     "Streaming",
     "Subset",
     "Threshold",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import Bounded, State
-from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.loader import EvalLoader, JointStream, TrainStream
 from ebm_lightning.data.sources import Source
 from ebm_lightning.randomness import mix
 
@@ -100,6 +100,10 @@ class DataModule(L.LightningDataModule, Bounded):
         """
         return {name: batch[name] for name in ("x", "y") if name in batch}
 
+    def without_test_noise(self) -> "DataModule":
+        """The same data, judged without the noise that evaluation adds: a hook; by default these, which have none."""
+        return self
+
     def exact(self) -> tuple[Tensor, Tensor]:
         """The distinct values of x, (P, *shape), and their probabilities, float64 (P,): a hook.
 
@@ -110,6 +114,13 @@ class DataModule(L.LightningDataModule, Bounded):
             "use data that are made up, such as Bars or BarsAndStripes"
         )
 
+    def beside(self) -> dict[str, "DataModule"]:
+        """What else is drawn for every training batch, by the name behind its variables: a hook; by default nothing.
+
+        Each is this module with other settings of its training batches, and shares what it has read.
+        """
+        return {}
+
     def train_stream(
         self,
         length: int,
@@ -118,23 +129,28 @@ class DataModule(L.LightningDataModule, Bounded):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
-    ) -> TrainStream:
+    ) -> TrainStream | JointStream:
         """The ``length`` training batches of a whole run, for one rank of ``world``; no trainer is needed.
 
-        ``seed`` None takes this module's.
+        ``seed`` None takes this module's. Streams that are drawn beside it have seeds made from it and their number.
         """
-        split, device = self._splits["train"], torch.device(device)
-        return TrainStream(
+        split, device, seed = self._splits["train"], torch.device(device), self._run_seed() if seed is None else seed
+        main = TrainStream(
             self._placed(split.source, device),
             split.rows,
             self.batch_size,
             length,
-            self._run_seed() if seed is None else seed,
+            seed,
             partial(self.prepare, train=True),
             rank=rank,
             world=world,
             device=device,
         )
+        others = {
+            name: data.train_stream(length, seed=mix(seed, number), rank=rank, world=world, device=device)
+            for number, (name, data) in enumerate(self.beside().items(), 1)
+        }
+        return JointStream(main, others) if others else main
 
     def eval_loader(
         self, split: Split, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
@@ -165,7 +181,7 @@ class DataModule(L.LightningDataModule, Bounded):
         batches = list(self.eval_loader(split, device=device))
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    def train_dataloader(self) -> TrainStream:
+    def train_dataloader(self) -> TrainStream | JointStream:
         """The training batches of the trainer's run. Raises ValueError where ``max_steps`` is not set."""
         trainer = self._attached()
         if trainer.max_steps == -1:

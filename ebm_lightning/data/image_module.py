@@ -1,11 +1,39 @@
 """What every DataModule of images shares: from stored grey levels to the numbers a model sees."""
 
+import copy
+from dataclasses import dataclass
+
 import torch
 
 from ebm_lightning.core import Bounds, State
 from ebm_lightning.data.augment import Augmentation
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.pixels import FixedBinarisation, Grey, PixelConvention
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A further training stream: the same examples in an order of its own, and what is done to them.
+
+    Args:
+        batch_size: Examples per batch and rank; None takes that of the data.
+        augmentations: Applied to its images in this order; None applies none.
+        noise: Standard deviation of the Gaussian noise added to its images, in units of the scaled values.
+
+    Raises:
+        ValueError: Where ``batch_size`` < 1 or ``noise`` < 0.
+    """
+
+    batch_size: int | None = None
+    augmentations: list[Augmentation] | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.batch_size is not None and self.batch_size < 1) or self.noise < 0:
+            raise ValueError(
+                f"Stream(batch_size={self.batch_size}, noise={self.noise}): expected 1 or more examples per batch, or "
+                "null, and noise >= 0"
+            )
 
 
 class ImageModule(DataModule):
@@ -27,6 +55,9 @@ class ImageModule(DataModule):
         seed: Of training order and randomness; None takes the run's (``seed_everything``), or 0.
         memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
         max_train: Train on this many examples only, for smoke runs.
+        streams: Further training streams by name, each drawn independently of the others: every training batch has
+            their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
+            reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
         ValueError: Where a number is out of range, or FixedBinarisation meets an augmentation.
@@ -48,6 +79,7 @@ class ImageModule(DataModule):
         seed: int | None = None,
         memory_gb: float = 4.0,
         max_train: int | None = None,
+        streams: dict[str, Stream] | None = None,
     ) -> None:
         super().__init__(
             batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb, max_train=max_train
@@ -60,7 +92,8 @@ class ImageModule(DataModule):
                 f"{type(self).__name__}(noise={noise}, test_noise={test_noise}): expected 0 or more, a standard "
                 "deviation"
             )
-        if augmentations and isinstance(pixels, FixedBinarisation):
+        augmented = any(one.augmentations for one in (streams or {}).values())
+        if (augmentations or augmented) and isinstance(pixels, FixedBinarisation):
             raise ValueError(
                 "FixedBinarisation draws every image once for good, which an augmented image would undo: "
                 "leave out the augmentations, or use DynamicBinarisation"
@@ -69,7 +102,7 @@ class ImageModule(DataModule):
         self.convention, self.binary = repr(self.pixels), self.pixels.binary
         self.augmentations = tuple(augmentations or ())
         self.bounds: Bounds = (float(low), float(high))
-        self.noise, self.test_noise = noise, test_noise
+        self.noise, self.test_noise, self.streams = noise, test_noise, dict(streams or {})
 
     def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
         images = batch["x"]
@@ -82,3 +115,20 @@ class ImageModule(DataModule):
         if std > 0:
             x = x + std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return {"x": x, "y": batch["y"]}
+
+    def beside(self) -> dict[str, DataModule]:
+        return {name: self._drawing(stream) for name, stream in self.streams.items()}
+
+    def _drawing(self, stream: Stream) -> "ImageModule":
+        """This module with the training batches of another stream."""
+        other = copy.copy(self)
+        other.batch_size, other.noise = stream.batch_size or self.batch_size, stream.noise
+        other.augmentations, other.streams = tuple(stream.augmentations or ()), {}
+        return other
+
+    def without_test_noise(self) -> "ImageModule":
+        if self.test_noise == 0:
+            return self
+        quiet = copy.copy(self)
+        quiet.test_noise = 0.0
+        return quiet

@@ -13,7 +13,7 @@ import torch
 from ebm_lightning.core import State
 from ebm_lightning.data.augment import Augmentation
 from ebm_lightning.data.base import Subset
-from ebm_lightning.data.image_module import ImageModule
+from ebm_lightning.data.image_module import ImageModule, Stream
 from ebm_lightning.data.pixels import PixelConvention
 from ebm_lightning.data.sources import InMemory
 
@@ -61,6 +61,9 @@ class Images(ImageModule):
         max_train: Train on this many examples only, for smoke runs.
         labels_per_class: Semi-supervised learning: only so many training examples of each class keep their label, drawn
             by ``split_seed``; the others have y = -1. Validation and test keep all labels. None keeps all.
+        streams: Further training streams by name, each drawn independently of the others: every training batch has
+            their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
+            reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
         ValueError: Where a number is out of range, a class has fewer examples than ``labels_per_class``, or the data
@@ -86,6 +89,7 @@ class Images(ImageModule):
         memory_gb: float = 4.0,
         max_train: int | None = None,
         labels_per_class: int | None = None,
+        streams: dict[str, Stream] | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -99,6 +103,7 @@ class Images(ImageModule):
             seed=seed,
             memory_gb=memory_gb,
             max_train=max_train,
+            streams=streams,
         )
         if labels_per_class is not None and labels_per_class < 1:
             raise ValueError(f"Images(labels_per_class={labels_per_class}): expected 1 or more, or null for all labels")

@@ -5,6 +5,7 @@ torch's global generator is neither read nor written, so that sampling noise and
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,6 +119,41 @@ class TrainStream:
                 shuffled, order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
             first = start + self.rank * self.batch_size
             yield order[first : first + self.batch_size]
+
+
+class JointStream:
+    """Several training streams side by side: one batch of each at a time, in one state.
+
+    The variables of a further stream have its name behind theirs: ``x_labelled`` is x of the stream ``labelled``. Each
+    is the function of (seed, epoch, position, rank) that it is alone, and stateful as :class:`TrainStream` is.
+
+    Args:
+        main: The stream whose variables keep their names.
+        others: The further streams, by name, each as long as the main one.
+    """
+
+    def __init__(self, main: TrainStream, others: "dict[str, TrainStream | JointStream]") -> None:
+        self.main, self.others = main, others
+
+    def __len__(self) -> int:
+        return len(self.main)
+
+    def __iter__(self) -> Iterator[State]:
+        for main, *others in zip(self.main, *self.others.values(), strict=True):
+            batch = dict(main)
+            for name, other in zip(self.others, others, strict=True):
+                batch |= {f"{variable}_{name}": value for variable, value in other.items()}
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the main stream, and of every further one under its name."""
+        return {"main": self.main.state_dict(), "others": {k: other.state_dict() for k, other in self.others.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes to the positions given by ``state_dict``."""
+        self.main.load_state_dict(state_dict["main"])
+        for name, other in self.others.items():
+            other.load_state_dict(state_dict["others"][name])
 
 
 class EvalLoader:

@@ -12,6 +12,7 @@ from ebm_lightning import pictures
 from ebm_lightning.chains import DataChains, NoiseChains
 from ebm_lightning.core import Chains, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.features import FeatureExtractor, Reader, read_all
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.metrics.chains import chain_ess, split_r_hat
 from ebm_lightning.module import EBM
@@ -33,18 +34,25 @@ class Mixing(Protocol):
     the chains have not met, and all energies carry a warning. Energy trajectories are drawn with the standard deviation
     over the chains. A sampler below temperature 1, such as most SGLD, has lower energies than the model's own law.
 
+    A ``classifier`` counts modes where the chains end: the classes it finds among them, the entropy of their histogram
+    in nats, at most the log of the number of classes, and the share of the chains from data that have changed their
+    class. Chains that hold to a label, which their sampler leaves clamped, are told to find it.
+
     Args:
         number: chains from each start.
         steps: transitions of each.
         points: moments at which energies are recorded, evenly spaced, at least 8 and at most ``steps``.
+        classifier: what gives an x its class, such as OwnClassifier, the model's own p(y | x); None counts no modes.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where the run has no sampler or moves no x.
+        ValueError: where a number is out of range; when measuring, where the run has no sampler or moves no x, or the
+            classifier cannot be had.
     """
 
     number: int = 100
     steps: int = 2000
     points: int = 200
+    classifier: FeatureExtractor | None = None
 
     def __post_init__(self) -> None:
         if self.number < 2 or not 8 <= self.points <= self.steps:
@@ -53,6 +61,7 @@ class Mixing(Protocol):
     def measure(self, module: EBM, data: DataModule) -> Findings:
         if module.sampler is None or "x" not in module.sampler.free:
             raise ValueError(f"{self.id} runs long chains of x, but this run has no sampler that moves x")
+        reader = self.classifier.load(module, data) if self.classifier else None
         test = data.tensors("test")
         rows = torch.randperm(len(test["x"]))[: self.number].to(test["x"].device)
         pos = {name: value[rows].to(module.device) for name, value in test.items()}
@@ -70,6 +79,13 @@ class Mixing(Protocol):
         }
         for name, of_chains in second.items():
             found[f"energy from {name} minus data's, sd"] = apart(of_chains.mean(0), known, warning)
+        if reader is not None:
+            ends = {name: classes(reader, end["x"], module.device) for name, (_, end) in walks.items()}
+            for name, of_chains in ends.items():
+                found[f"classes found from {name}"] = Measurement(len(set(of_chains.tolist())))
+                found[f"entropy of the classes from {name}, nats"] = entropy(of_chains)
+            changed = ends["data"] != classes(reader, pos["x"], module.device)
+            found["chains from data that changed class, percent"] = share(changed)
         return Findings(found, self._drawn(walks, known, data))
 
     @torch.no_grad()
@@ -126,3 +142,26 @@ def apart(chains: Tensor, known: Tensor, warning: str) -> Measurement:
     unit = float(known.std())
     error = (float(chains.var()) / len(chains) + unit**2 / len(known)) ** 0.5
     return Measurement(float(chains.mean() - known.mean()) / unit, error / unit, warning=warning)
+
+
+def classes(reader: Reader, x: Tensor, device: torch.device) -> Tensor:
+    """The class that a network gives every x (N, ...): int64 (N,), on the CPU."""
+    return read_all(reader, x, device)[1].argmax(1)
+
+
+def entropy(labels: Tensor) -> Measurement:
+    """-sum_k p_k log p_k in nats of the shares p of whole numbers (N,) >= 0, which is low by (classes - 1) / (2 N).
+
+    The standard error is that of the delta method, sqrt((sum_k p_k log^2 p_k - H^2) / N); the bias is Miller's (1955).
+    """
+    p = labels.bincount().double() / len(labels)
+    log_p = p[p > 0].log()
+    found = -float((p[p > 0] * log_p).sum())
+    spread = float((p[p > 0] * log_p.square()).sum()) - found**2
+    return Measurement(found, (max(spread, 0.0) / len(labels)) ** 0.5)
+
+
+def share(which: Tensor) -> Measurement:
+    """How many of (N,) are true, in percent, with a binomial standard error."""
+    part = float(which.double().mean())
+    return Measurement(100 * part, 100 * (part * (1 - part) / len(which)) ** 0.5)

@@ -8,10 +8,9 @@ from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.module import EBM
 
 
-def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
-    """log p(block = k | the other variables) of every class k, (B, classes), differentiable in the other variables.
+def logits(model: EnergyModel, state: State, block: str) -> Tensor:
+    """The logits of p(block | the other variables), float64 (B, classes). A label in the state is not seen.
 
-    It is float64, in which a class that is all but certain still has a slope. A label in the state is not seen.
     Raises ValueError where the model has no such distribution over classes.
     """
     rest = {name: value for name, value in state.items() if name != block}
@@ -24,7 +23,16 @@ def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
             f"a classifier p({block} | x) is needed, a CategoricalConditional with logits (B, classes), but that of "
             f"{type(model).__name__} is a {type(law).__name__}: name the label as the block"
         )
-    return torch.log_softmax(law.logits.double(), -1)
+    return law.logits.double()
+
+
+def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
+    """log p(block = k | the other variables) of every class k, (B, classes), differentiable in the other variables.
+
+    It is float64, in which a class that is all but certain still has a slope. A label in the state is not seen.
+    Raises ValueError where the model has no such distribution over classes.
+    """
+    return torch.log_softmax(logits(model, state, block), -1)
 
 
 @torch.no_grad()
@@ -36,6 +44,15 @@ def log_posteriors(module: EBM, state: State, block: str, batch_size: int = 500)
             batch = {name: value[i : i + batch_size].to(module.device) for name, value in state.items()}
             parts.append(log_posterior(module.model, batch, block).cpu())
     return torch.cat(parts)
+
+
+def has_posterior(model: EnergyModel, state: State, block: str) -> bool:
+    """Whether a model tells classes apart."""
+    try:
+        logits(model, {name: value[:1] for name, value in state.items()}, block)
+    except ValueError:
+        return False
+    return True
 
 
 def check_labels(protocol: str, labels: Tensor, classes: int) -> None:

@@ -59,7 +59,7 @@ class Perplexity(Protocol):
 
 
 @dataclass(eq=False)
-class DenoisingError(Protocol):
+class PredictionError(Protocol):
     """Peak signal-to-noise ratio in dB, and mean square, of predicted test images, after each number of steps.
 
     PSNR is 10 log10(range^2 / MSE) of each image, and the mean over images; Gladstone et al. (2025) take the MSE of a
@@ -112,7 +112,7 @@ def perplexity(error: Tensor, tokens: Tensor) -> Measurement:
     return Measurement(float(value), float(value * residual.std() * n**0.5 / total))
 
 
-Predicting = Perplexity | DenoisingError
+Predicting = Perplexity | PredictionError
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from ebm_lightning.evaluation.balls import Ball
 from ebm_lightning.evaluation.classification import labelled
 from ebm_lightning.evaluation.posterior import check_labels, log_posterior
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.module import EBM
 
 MASKED = 0.05
@@ -32,8 +33,13 @@ class Robustness(Protocol):
 
     An attack can fail because the gradient says nothing (Athalye, Carlini & Wagner 2018). So the accuracy is measured
     at one more radius of each norm, ``certain``, where it must be about 0; where more than 5 percent survive, every
-    accuracy in this norm carries a warning. The model is attacked as it is, with nothing between the image and
-    p(y | x): a classifier that refines its images first (JEM-k) needs an attack of its own.
+    accuracy in this norm carries a warning.
+
+    A classifier that refines its images first (JEM-k) is attacked through its randomness and its sampler: u comes from
+    the mean over the chains of the gradient of -log p(y | x_c) at their ends x_c (EOT), passed back through the sampler
+    as if that were the identity (BPDA; Athalye, Carlini & Wagner 2018). During the walks an image is wrong where these
+    chains say so; on the one point that is kept fresh chains decide, so that no image counts as wrong because one of
+    many draws was unlucky.
 
     Args:
         balls: the norms, each with its radii.
@@ -41,11 +47,13 @@ class Robustness(Protocol):
         restarts: walks for each image and radius.
         number: images, at most; published numbers take 1000 or more.
         block: the label.
+        refinement: what moves an image before it is classified; None attacks p(y | x) as it is.
 
     Raises:
         ValueError: where there is no norm or two of one kind, or ``steps``, ``restarts`` or ``number`` < 1; when
             measuring, where the data have no labels or others than the model's, the model has no p(y | x) or one
-            without a gradient in x, or the data have no bounds and a norm has no ``certain``.
+            without a gradient in x, the data have no bounds and a norm has no ``certain``, or the run has no sampler to
+            refine by.
     """
 
     balls: list[Ball]
@@ -53,6 +61,7 @@ class Robustness(Protocol):
     restarts: int = 5
     number: int = 1000
     block: str = "y"
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         if not self.balls or len({ball.name for ball in self.balls}) < len(self.balls):
@@ -67,10 +76,10 @@ class Robustness(Protocol):
         findings = Findings({})
         with evaluating(module):
             for ball in self.balls:
-                self._measure(ball, module.model, state, data, findings)
+                self._measure(ball, module, state, data, findings)
         return findings
 
-    def _measure(self, ball: Ball, model: EnergyModel, state: State, data: DataModule, findings: Findings) -> None:
+    def _measure(self, ball: Ball, module: EBM, state: State, data: DataModule, findings: Findings) -> None:
         """One norm, from radius 0 to the certain one; only the images that survive a radius are attacked at the next.
 
         The clean accuracy carries no warning, since it rests on no attack.
@@ -85,7 +94,7 @@ class Robustness(Protocol):
             survivors = alive.nonzero().flatten()
             for rows in torch.split(survivors, 500) if len(survivors) else ():
                 some = {name: value[rows] for name, value in state.items()}
-                worst[rows], wrong = self.attack(model, some, ball, radius, data.bounds)
+                worst[rows], wrong = self.attack(module, some, ball, radius, data.bounds)
                 alive[rows] = ~wrong
             accuracies.append(float(alive.double().mean()))
         warning = masking(ball, certain, accuracies[-1])
@@ -107,7 +116,7 @@ class Robustness(Protocol):
         return ball.certain or ball.across(data.bounds, data.shape)  # type: ignore[arg-type]
 
     def attack(
-        self, model: EnergyModel, state: State, ball: Ball, radius: float, bounds: Bounds | None
+        self, module: EBM, state: State, ball: Ball, radius: float, bounds: Bounds | None
     ) -> tuple[Tensor, Tensor]:
         """For a batch the worst points found, in the shape of x, and whether they are classified wrongly (B,).
 
@@ -118,7 +127,7 @@ class Robustness(Protocol):
         for restart in range(self.restarts if radius > 0 else 1):
             z = x if restart == 0 else within(x, x + ball.random(x, radius), bounds)
             for step in range(self.steps + 1 if radius > 0 else 1):
-                gradient, loss, wrong = self._slope(model, {**state, "x": z})
+                gradient, loss, wrong = self._slope(module, {**state, "x": z})
                 fooled = torch.zeros_like(wrong) if fooled is None else fooled
                 worse = (wrong & ~fooled) | ((wrong == fooled) & (loss > most))
                 worst = torch.where(worse.view(-1, *[1] * (x.ndim - 1)), z, worst)
@@ -127,14 +136,26 @@ class Robustness(Protocol):
                     moved = z - x + stride * ball.steepest(gradient)
                     z = within(x, x + ball.project(moved, radius), bounds)
         assert fooled is not None
+        if self.refinement is not None:
+            log_p = self.refinement.log_posterior(module, {**state, "x": worst}, self.block)
+            fooled = log_p.argmax(1) != state[self.block]
         return worst, fooled
 
-    def _slope(self, model: EnergyModel, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """Of -log p(y | x): the gradient in x, the value (B,); and whether another label is more probable (B,)."""
-        y = state[self.block]
+    def _slope(self, module: EBM, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Of -log p(y | x): the gradient in x, the value (B,); and whether another label is more probable (B,).
+
+        With a refinement gradient and value are means over the chains, and the label is that of these chains.
+        """
+        refinement, y = self.refinement or Refinement(0), state[self.block]
+        found = [self._at(module.model, end, y) for end in refinement.ends(module, state, self.block)]
+        slope, loss, log_p = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        return slope, loss, log_p.argmax(1) != y
+
+    def _at(self, model: EnergyModel, rest: State, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where x stands: the gradient in x of -log p(y | x), that loss (B,), and log p of every class (B, classes)."""
         with torch.inference_mode(False), torch.enable_grad():
-            x = state["x"].detach().clone().requires_grad_()
-            log_p = log_posterior(model, {**state, "x": x}, self.block)
+            x = rest["x"].detach().clone().requires_grad_()
+            log_p = log_posterior(model, {**rest, "x": x}, self.block)
             check_labels(self.id, y, log_p.shape[1])
             loss = -log_p.gather(1, y.clone()[:, None]).flatten()
             slope = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0] if loss.requires_grad else None
@@ -143,7 +164,7 @@ class Robustness(Protocol):
                 f"{self.id} climbs along the gradient of p({self.block} | x) in x, but that of "
                 f"{type(model).__name__} does not depend on x differentiably: attack another model"
             )
-        return slope, loss.detach(), log_p.detach().argmax(1) != y
+        return slope, loss.detach(), log_p.detach()
 
 
 def within(x: Tensor, z: Tensor, bounds: Bounds | None) -> Tensor:

@@ -61,8 +61,8 @@ def built_on(folder: Path, run: str) -> list[str]:
         raise ValueError(f"{folder} has no {run}, on whose run another one builds: add it, or name a run's folder")
     found: list[str] = []
     for arguments in runs_below(yaml.safe_load(config.read_text())):
-        if "/" not in arguments["run"]:
-            name = f"{arguments['run']}.yaml"
+        name = f"{arguments['run']}.yaml"
+        if "/" not in name and name != run:  # a run may be judged by its own classifier
             found += [*built_on(folder, name), name]
     return list(dict.fromkeys(found))
 

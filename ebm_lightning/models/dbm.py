@@ -12,7 +12,7 @@ from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.models.layerwise import Doubled, layer_of
 from ebm_lightning.ranks import mean_over_ranks
-from ebm_lightning.units import Bernoulli, Softmax, Units
+from ebm_lightning.units import Bernoulli, Softmax, Units, mean_rows
 
 
 class DBM(EnergyModel):
@@ -168,31 +168,23 @@ class DBM(EnergyModel):
         if self._pretrained:
             self._compose(layer_of(model) for model in self._pretrained)
         elif self.data_bias or self.centring is not None:
-            means = self.mean_rows(batches)
-            for name, mean in means.items():
+            for name, mean in mean_rows(self._shown, batches).items():
                 number, span = self.place[name]
                 if self.data_bias:
                     self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
                 if self.centring is not None:
-                    self.offset(number)[span] = mean
+                    self.offset(number)[span] = mean.to(self.weights[0])
+
+    @property
+    def _shown(self) -> dict[str, Units]:
+        """The groups that data may hold."""
+        return {name: self.units(name) for name in (*self.layers[0], *self.labels)}
 
     def offset(self, number: int) -> Tensor:
         """mu of a layer, (rows,), of a centred machine."""
         offset = getattr(self, f"offset{number}")
         assert isinstance(offset, Tensor)
         return offset
-
-    @torch.no_grad()
-    def mean_rows(self, batches: Iterable[State]) -> dict[str, Tensor]:
-        """The mean over batches of data of the rows of every group that the data hold, (rows,) each."""
-        total: dict[str, Tensor] = {}
-        n = 0
-        for batch in batches:
-            shown = [name for name in (*self.layers[0], *self.labels) if name in batch]
-            for name in shown:
-                total[name] = total.get(name, 0) + self.units(name).encode(batch[name]).double().sum(0)
-            n += len(batch[shown[0]])
-        return {name: (rows / n).to(self.weights[0].dtype) for name, rows in total.items()}
 
     def plain(self) -> tuple[dict[str, Tensor], Tensor]:
         """(biases by group, constant): the same energy as own - sum_l r_l W_l r_{l+1} + constant, without offsets."""
@@ -237,8 +229,8 @@ class DBM(EnergyModel):
         machine = self.bipartite()
         begin = {name: machine.biases[name] for name in self.layers[0]}
         if batches is not None:
-            means = self.mean_rows(batches)
-            begin = {name: self.units(name).fitted_bias(means[name], 0.05) for name in self.layers[0]}
+            means = mean_rows(self._shown, batches)
+            begin = {name: self.units(name).fitted_bias(means[name], 0.05).to(self.weights[0]) for name in begin}
         return BipartitePath(machine, begin)
 
     def filters(self, block: str) -> Tensor:

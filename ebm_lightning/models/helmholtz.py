@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional
-from ebm_lightning.units import Bernoulli, Units
+from ebm_lightning.units import Bernoulli, Units, mean_rows
 
 
 class HelmholtzMachine(EnergyModel):
@@ -148,12 +148,7 @@ class HelmholtzMachine(EnergyModel):
         """The visible biases from the means of the data, where ``data_bias``."""
         if not self.data_bias:
             return
-        total, n = torch.zeros(sum(self.rows), dtype=torch.float64, device=self.prior.device), 0
-        for batch in batches:
-            rows = self.encode(batch)
-            total += rows.sum(0)
-            n += len(rows)
-        for name, mean in zip(self.groups, torch.split((total / n).to(self.prior.dtype), self.rows), strict=True):
+        for name, mean in mean_rows({name: self.units(name) for name in self.groups}, batches).items():
             self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
 
     def log_partition(self, largest: int = 25) -> Tensor:

@@ -76,11 +76,14 @@ class JointJEM(EnergyModel):
         self.jem = jem
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """E(x, y), shape (B,). Raises ValueError where y is no label and not -1."""
-        check_labels(y, self.jem.classes)
+        """E(x, y), shape (B,). What y holds is not looked at, which a device would wait for: see ``check``."""
         logits = self.jem.logits(x)
         joint = logits.gather(1, y.clamp(min=0)[:, None])[:, 0]
-        return -torch.where(y == UNLABELLED, logits.logsumexp(1), joint)
+        return -torch.where(y < 0, logits.logsumexp(1), joint)
+
+    def check(self, state: State) -> None:
+        """Raises ValueError where the batch has labels that are none of this model's and not -1."""
+        self.jem.check(state)
 
     def complete(self, batch: State) -> State:
         """The batch, with y = -1 where it has no labels."""

@@ -1,6 +1,5 @@
 """The restricted Boltzmann machine, over any groups of visible units."""
 
-import math
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -8,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ebm_lightning import kernels
-from ebm_lightning.bipartite import Bipartite
-from ebm_lightning.core import AnnealingPath, Conditional, EnergyModel, State
+from ebm_lightning.bipartite import Bipartite, BipartitePath
+from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import BernoulliConditional, CategoricalConditional, per_example
 from ebm_lightning.ranks import mean_over_ranks
-from ebm_lightning.units import Bernoulli, Softmax, Units
+from ebm_lightning.units import Bernoulli, Softmax, Units, mean_rows
 
 
 class RBM(EnergyModel):
@@ -78,6 +77,11 @@ class RBM(EnergyModel):
     @property
     def hidden(self) -> int:
         return len(self.hidden_bias)
+
+    @property
+    def groups(self) -> dict[str, Units]:
+        """The visible groups by the name of their variable."""
+        return {name: self.units(name) for name in self.variables}
 
     def units(self, name: str) -> Units:
         """The group of a variable. Raises ValueError where there is none of this name."""
@@ -156,22 +160,11 @@ class RBM(EnergyModel):
         """The visible biases (where ``data_bias``) and the offset mu (where centred) from the means of the data."""
         if not self.data_bias and self.centring is None:
             return
-        mean = self.mean_rows(batches)
-        if self.data_bias:
-            for name, span in self.spans.items():
-                self.units(name).bias.copy_(self.units(name).fitted_bias(mean[span], 0.0))
-        if self.centring is not None:
-            self.row_offset.copy_(mean)
-
-    @torch.no_grad()
-    def mean_rows(self, batches: Iterable[State]) -> Tensor:
-        """The mean of r(v) over batches of data, (rows,)."""
-        total, n = torch.zeros_like(self.row_offset, dtype=torch.float64), 0
-        for batch in batches:
-            rows = self.encode(batch)
-            total += rows.sum(0)
-            n += len(rows)
-        return (total / n).to(self.weight.dtype)
+        for name, mean in mean_rows(self.groups, batches).items():
+            if self.data_bias:
+                self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
+            if self.centring is not None:
+                self.row_offset[self.spans[name]] = mean.to(self.row_offset)
 
     def plain(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """(visible biases by group, hidden bias, constant): the same energy as sum_g energy_g - c.h - r W h + constant.
@@ -194,14 +187,18 @@ class RBM(EnergyModel):
         return TemperedRBM(self, beta)
 
     @torch.no_grad()
-    def annealing_path(self, batches: Iterable[State] | None = None) -> "RBMPath":
+    def annealing_path(self, batches: Iterable[State] | None = None) -> BipartitePath:
         """From independent visible units to this RBM (Salakhutdinov & Murray 2008, section 4.1.3).
 
         The independent units are fitted to the data with 5 % pseudo-counts, or, with ``batches`` None, have this
         model's visible biases.
         """
-        mean = None if batches is None else self.mean_rows(batches)
-        return RBMPath(self, mean)
+        machine = self.bipartite()
+        begin = {name: machine.biases[name] for name in self.variables}
+        if batches is not None:
+            means = mean_rows(self.groups, batches)
+            begin = {name: self.units(name).fitted_bias(means[name], 0.05).to(self.weight) for name in self.variables}
+        return BipartitePath(machine, begin)
 
     def filters(self, block: str) -> Tensor:
         return self.weight[self.spans[block]].T.reshape(self.hidden, *self.units(block).shape, -1).squeeze(-1)
@@ -212,12 +209,14 @@ class RBM(EnergyModel):
 
         Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
         """
+        return self.bipartite().log_partition(largest, ("hidden", "visible"))
+
+    def bipartite(self) -> Bipartite:
+        """The hidden and the visible units as the two sides of a machine, without offsets."""
         biases, hidden_bias, constant = self.plain()
-        visible = {name: self.units(name) for name in self.variables}
-        links = {(name, "h"): self.weight[span] for name, span in self.spans.items()}
+        links = {("h", name): self.weight[span].T for name, span in self.spans.items()}
         hidden: dict[str, Units] = {"h": Bernoulli([self.hidden])}
-        machine = Bipartite(visible, hidden, links, {**biases, "h": hidden_bias}, -constant)
-        return machine.log_partition(largest, ("visible", "hidden"))
+        return Bipartite(hidden, self.groups, links, {**biases, "h": hidden_bias}, -constant)
 
     def _need(self, what: str, names: tuple[str, ...], state: State) -> None:
         missing = [name for name in names if name not in state]
@@ -285,52 +284,3 @@ class TemperedRBM(EnergyModel):
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
         return TemperedRBM(self.rbm, self.beta * beta)
-
-
-class RBMPath(AnnealingPath):
-    """log p*_beta(v) = -energy(v; (1 - beta) b_A + beta b) + sum_j log(1 + exp(beta (c_j + (r W)_j))).
-
-    At beta = 0 the visible units are independent with the biases b_A and every hidden unit is a fair coin. The state
-    is v; a transition draws h, then v, and is reversible.
-
-    Args:
-        rbm: where the path ends.
-        mean: the mean of r(v) over data, to which b_A is fitted; None takes the model's own biases.
-    """
-
-    def __init__(self, rbm: RBM, mean: Tensor | None) -> None:
-        self.rbm = rbm
-        biases, self.hidden_bias, self.constant = rbm.plain()
-        self.end = biases
-        self.begin = {
-            name: biases[name] if mean is None else rbm.units(name).fitted_bias(mean[span], 0.05)
-            for name, span in rbm.spans.items()
-        }
-        nothing = {name: torch.zeros(1, rbm.units(name).rows).to(rbm.weight) for name in rbm.variables}
-        factors = [rbm.units(name).log_normaliser(nothing[name].double(), b.double()) for name, b in self.begin.items()]
-        self.log_partition = rbm.hidden * math.log(2) + float(torch.cat(factors).sum())
-
-    @torch.no_grad()
-    def start(self, n: int) -> State:
-        state = {}
-        for name, bias in self.begin.items():
-            units = self.rbm.units(name)
-            state[name] = units.conditional(torch.zeros(n, units.rows).to(bias), bias).sample()
-        return state
-
-    @torch.no_grad()
-    def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
-        logits = torch.addmm(self.hidden_bias, self.rbm.encode(state), self.rbm.weight)
-        first, last = torch.tensor(begin).to(logits), torch.tensor(end).to(logits)
-        weight = kernels.softplus_difference(logits, last, first)
-        h = kernels.bernoulli(last * logits)
-        moved = {}
-        for name, units in ((name, self.rbm.units(name)) for name in self.rbm.variables):
-            before, after = self._bias(name, begin), self._bias(name, end)
-            weight = weight + (units.energy(state[name], before) - units.energy(state[name], after)).double()
-            field = end * (h @ self.rbm.weight[self.rbm.spans[name]].T)
-            moved[name] = units.conditional(field, after).sample()
-        return moved, weight - float(self.constant) * (end - begin)
-
-    def _bias(self, name: str, beta: float) -> Tensor:
-        return torch.lerp(self.begin[name], self.end[name], beta)

@@ -7,7 +7,9 @@ from ebm_lightning.objectives.marginal import Marginal
 from ebm_lightning.objectives.noise import NoiseContrastive
 from ebm_lightning.objectives.prediction import ImagePrediction, TokenPrediction
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
+from ebm_lightning.objectives.sharpness import SharpnessAware
 from ebm_lightning.objectives.sparsity import Sparsity
+from ebm_lightning.objectives.streams import OnStream
 from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "ImagePrediction",
     "Marginal",
     "NoiseContrastive",
+    "OnStream",
     "ReweightedWakeSleep",
+    "SharpnessAware",
     "SlicedScoreMatching",
     "Sparsity",
     "Sum",

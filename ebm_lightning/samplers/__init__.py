@@ -1,4 +1,4 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, descent, dreams; tempering, replicas and fast weights."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, descent, dreams; tempering, replicas, masks, fast weights."""
 
 from ebm_lightning.samplers.ancestral import Ancestral
 from ebm_lightning.samplers.descent import Descent
@@ -6,6 +6,8 @@ from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
 from ebm_lightning.samplers.langevin import MALA, SGLD, Langevin
+from ebm_lightning.samplers.masked import Masked
+from ebm_lightning.samplers.proximal import ProximalSGLD
 from ebm_lightning.samplers.replicas import ParallelTempering, TrajectoryTempering, log_partition_along
 from ebm_lightning.samplers.tempering import Annealed, Tempered
 
@@ -19,8 +21,10 @@ __all__ = [
     "FastWeights",
     "Gibbs",
     "Langevin",
+    "Masked",
     "MeanField",
     "ParallelTempering",
+    "ProximalSGLD",
     "Tempered",
     "TrajectoryTempering",
     "log_partition_along",

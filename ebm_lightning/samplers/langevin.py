@@ -68,8 +68,9 @@ class SGLD(Sampler):
     | improved CD, CIFAR-10 (Du et al. 2021)    | 100       | 0.001 | none | (0, 1)  | yes         | 5e-9        |
     | UvA deep-learning tutorial 8, MNIST       | 10        | 0.005 | 0.03 | (-1, 1) | yes         | 1.25e-6     |
 
-    These are the settings of the released code. JEM++ moves in proximal inner steps of 0.2 each; improved CD takes step
-    500 on CelebA; the UvA tutorial also clamps between the noise and the gradient. JEM writes x + df/dx with f = -E.
+    These are the settings of the released code. JEM++ moves in inner steps of 0.2, as :class:`ProximalSGLD` does;
+    improved CD takes step 500 on CelebA; the UvA tutorial also clamps between the noise and the gradient. JEM writes
+    x + df/dx with f = -E.
     Info: ``energy`` and ``grad_norm`` (before clipping) where the gradient is taken, and ``clip_share``, the share of
     clipped gradient elements, where ``clip`` is set.
 
