@@ -1,20 +1,24 @@
 """Errors after each number of steps, on energies whose descent is known, and of predictions in one pass."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from oracles import Examples
+from oracles import Examples, identical
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.text import Perplexity as Reference
 
-from ebm_lightning import EBM
+from ebm_lightning import EBM, checkpoints
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import UniformNoise
-from ebm_lightning.evaluation import PredictionError, Findings, Perplexity
+from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
 from ebm_lightning.evaluation.prediction import perplexity
 from ebm_lightning.models import Denoiser, NextToken
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
@@ -136,3 +140,100 @@ def test_what_cannot_be_measured_is_refused() -> None:
         PredictionError().measure(module, images)
     with pytest.raises(ValueError, match=r"\['target'\] is not in the state"):
         Perplexity().measure(module, Examples(torch.rand(3, 2)))
+
+
+class Cycle(DataModule):
+    """Windows of a text that runs through its tokens in turn."""
+
+    def __init__(self, vocabulary: int = 4, positions: int = 6) -> None:
+        super().__init__(8, valid=16, split_seed=0, seed=None, memory_gb=1.0)
+        self.vocabulary, self.positions = vocabulary, positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.positions,)
+
+    def load(self) -> tuple[Subset, Subset]:
+        tokens = (torch.arange(64)[:, None] + torch.arange(self.positions + 1)) % self.vocabulary
+        rows = InMemory({"x": tokens[:, :-1], "target": tokens[:, 1:]})
+        return Subset(rows, torch.arange(48)), Subset(rows, torch.arange(48, 64))
+
+    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
+        return {name: batch[name] for name in ("x", "target")}
+
+
+SYSTEMS = {
+    "System 1": """
+    sampler:
+      class_path: Descent
+      init_args:
+        step_size: 5.0
+        learned: true
+        rate_factor: 15.0
+        detach: true
+        normalise: true
+        keep_path: true
+    steps: 2
+    backprop: 2
+    chains: {class_path: NoiseChains, init_args: {noise: {class_path: GaussianNoise}}}
+""",
+    "System 2": """
+    sampler:
+      class_path: Descent
+      init_args: {step_size: 5.0, noise: 0.1, normalise: true, spread: 2.0, spread_axes: 2}
+    steps: {class_path: RandomSteps, init_args: {low: 2, high: 3}}
+    backprop: 1
+    chains:
+      class_path: SampleBuffer
+      init_args:
+        size: 16
+        rebirth: 0.5
+        noise: {class_path: GaussianNoise}
+        replacement: {class_path: FIFO}
+        keep: [x, target]
+""",
+}
+RUN = """
+seed_everything: 0
+trainer: {{max_steps: {steps}, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 2,
+  enable_progress_bar: false, enable_model_summary: false}}
+model:
+  class_path: EBM
+  init_args:
+    model:
+      class_path: TextEBT
+      init_args:
+        vocabulary: 4
+        layers: 1
+        heads: 1
+        dim: 8
+        condition: {{class_path: StepToken, init_args: {{landscapes: 2}}}}
+    objective: {{class_path: TokenPrediction}}
+{system}
+    optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01, weight_decay: 0.01}}}}
+data: {{class_path: test_thinking.Cycle}}
+checkpoint: {{every_n_steps: 2}}
+samples: {{every_n_steps: 2, number: 3, steps: 2}}
+evaluation: [{{class_path: Perplexity, init_args: {{steps: [1, 2]}}}}]
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_run_learns_continues_predicts_and_is_judged(system: str, ebm, tmp_path: Path) -> None:
+    """Four steps at once have the weights of two steps and two more, from the configuration alone."""
+    file, weights = tmp_path / "run.yaml", []
+    for name, parts in (("whole", [4]), ("parts", [2, 4])):
+        for steps in parts:
+            file.write_text(RUN.format(system=SYSTEMS[system], steps=steps))
+            status, said = ebm("fit", "-c", file, "--run", tmp_path / name)
+            assert status == 0, said
+        weights.append(checkpoints.load(tmp_path / name / "checkpoints" / "step=00000004.ckpt")["state_dict"])
+    assert identical(*weights)
+    assert ("sampler.alpha" in weights[0]) == (system == "System 1")
+    status, said = ebm("test", tmp_path / "whole")
+    assert status == 0, said
+    assert "perplexity after 2 steps" in said
+    (archive,) = (tmp_path / "whole" / "samples").glob("*.npz")
+    drawn = np.load(archive)
+    assert drawn["x"].tolist() == [[(row + t) % 4 for t in range(6)] for row in range(3)]
+    assert drawn["y"].shape == (3, 6, 4)

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ebm_lightning import pictures
-from ebm_lightning.chains import DataChains, NoiseChains
+from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
 from ebm_lightning.module import EBM
+from ebm_lightning.sampling import birth_noise
 
 
 @dataclass(eq=False)
@@ -144,8 +145,7 @@ def _predictions(module: EBM, pos: State, steps: list[int]) -> Iterator[tuple[in
     if module.sampler is None:
         yield 0, pos
         return
-    noise = module.chains.noise
-    start = (DataChains() if noise is None else NoiseChains(noise)).start(pos, module.sampler.free)
+    start = NoiseChains(birth_noise(module)).start(module.sampler.extend(pos), module.sampler.free)
     if 0 in steps:
         yield 0, start
     for k, (state, _) in zip(range(1, max(steps) + 1), trajectory(module.sampler, module.model, start), strict=False):

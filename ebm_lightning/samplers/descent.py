@@ -18,7 +18,8 @@ class Descent(Sampler, nn.Module):
     noise this is descent, at temperature 0; the noise is that of a chain at the temperature noise^2 / (2 alpha).
 
     In train mode the step size is drawn afresh at every step, uniformly from [alpha / spread, alpha spread]; in eval
-    mode it is alpha. (The released code draws it once for all steps of a prediction.) Nothing else depends on the mode.
+    mode it is alpha. (The released code draws it once for all steps of a prediction.) The path, too, is kept in train
+    mode alone: thinking long would fill the memory with it.
     The rider "step" (B,), int64, grows by 1 where the state has one.
     Info: ``energy`` and ``grad_norm`` where the gradient is taken, before clipping, ``alpha``, and ``clip_share``, the
     share of clipped gradient elements, where ``clip`` is set. Gladstone et al. (2025) and their released code.
@@ -89,7 +90,7 @@ class Descent(Sampler, nn.Module):
 
     def extend(self, state: State) -> State:
         """Adds the path and its energies, both of no steps yet, where they are to be kept."""
-        if not self.keep_path:
+        if not (self.keep_path and self.training):
             return state
         y = state[self.block]
         path, energies = y.new_empty(len(y), 0, *y.shape[1:]), y.new_empty(len(y), 0)
