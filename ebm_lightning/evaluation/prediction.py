@@ -1,6 +1,7 @@
 """How good is a prediction, and does it get better the longer it is thought about?"""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -145,10 +146,11 @@ def _predictions(module: EBM, pos: State, steps: list[int]) -> Iterator[tuple[in
     if module.sampler is None:
         yield 0, pos
         return
-    start = NoiseChains(birth_noise(module)).start(module.sampler.extend(pos), module.sampler.free)
+    sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
+    start = NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
     if 0 in steps:
         yield 0, start
-    for k, (state, _) in zip(range(1, max(steps) + 1), trajectory(module.sampler, module.model, start), strict=False):
+    for k, (state, _) in zip(range(1, max(steps) + 1), trajectory(sampler, module.model, start), strict=False):
         if k in steps:
             yield k, state
 

@@ -37,8 +37,8 @@ class CausalTransformer(nn.Module):
 
     Pre-normalised blocks of causal attention with rotary positions and SwiGLU, RMSNorm, no biases, as in Llama 2
     (Touvron et al. 2023). The hidden layer of SwiGLU is as wide as the block, as in Gladstone et al. (2025), so that
-    the blocks have 7 dim^2 + 2 dim parameters each. Linear layers are drawn from Xavier's normal distribution. This is
-    the baseline of an energy-based transformer, and made of the same blocks.
+    the blocks have 7 dim^2 + 2 dim parameters each. Linear layers are drawn from Xavier's normal distribution and
+    embeddings from N(0, 1). This is the baseline of an energy-based transformer, and made of the same blocks.
 
     Args:
         vocabulary: the number of tokens.
@@ -115,9 +115,10 @@ class Trunk(nn.Module):
         return out
 
     def _angles(self, x: Tensor, first: int, number: int) -> Tensor:
-        """The rotary angles of ``number`` positions from ``first`` on, (number, head_dim / 2)."""
-        positions = torch.arange(first, first + number, dtype=torch.float64, device=x.device)
-        steps = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
+        """The rotary angles of ``number`` positions from ``first`` on, (number, head_dim / 2), at least float32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        positions = torch.arange(first, first + number, dtype=dtype, device=x.device)
+        steps = torch.arange(0, self.head_dim, 2, dtype=dtype, device=x.device)
         return positions[:, None] * 10_000.0 ** (-steps / self.head_dim)
 
 
@@ -161,9 +162,9 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
 
     The product of a query and a key depends on their positions by the difference alone. Su et al. (2021).
     """
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = angles.cos(), angles.sin()
     even, odd = x[..., ::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
 
 
 def attend_with_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
@@ -178,9 +179,9 @@ def attend_with_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tens
         keys, values: of the observed one, (B, heads, T, head_dim).
         unseen: which keys a query must not see, bool (S, T).
     """
-    scale = 1 / math.sqrt(q.shape[-1])
+    q = q / math.sqrt(q.shape[-1])
     scores = (q @ keys.transpose(-1, -2)).masked_fill(unseen, -torch.inf)
-    weights = (scale * torch.cat([scores, (q * k).sum(-1, keepdim=True)], -1)).softmax(-1)
+    weights = torch.cat([scores, (q * k).sum(-1, keepdim=True)], -1).softmax(-1)
     return weights[..., :-1] @ values + weights[..., -1:] * v
 
 
