@@ -261,6 +261,9 @@ class Sampler(Bounded):
 
     free: tuple[str, ...]
 
+    rate_factor: float = 1.0
+    """Of the optimizer's learning rate, for the parameters of a sampler that learns."""
+
     @property
     def block(self) -> str:
         """The one free variable of a gradient sampler. Raises ValueError where ``free`` does not name exactly one."""

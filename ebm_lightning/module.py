@@ -153,6 +153,8 @@ class EBM(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
+        if isinstance(self.sampler, nn.Module):
+            scale_rate(optimizer, self.sampler, self.sampler.rate_factor)
         spare_biases(optimizer)
         if self.scheduler is None:
             return optimizer
@@ -191,3 +193,13 @@ def spare_biases(optimizer: torch.optim.Optimizer) -> None:
         group["params"] = [p for p in group["params"] if p.ndim >= 2]
         if spared:
             optimizer.add_param_group({**group, "params": spared, "weight_decay": 0.0})
+
+
+def scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, factor: float) -> None:
+    """Gives the parameters of one part ``factor`` times the learning rate, in groups of their own."""
+    own = {id(p) for p in part.parameters()}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in own]
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+        if moved:
+            optimizer.add_param_group({**group, "params": moved, "lr": factor * group["lr"]})

@@ -17,9 +17,14 @@ from ebm_lightning.pictures import drawable, picture
 
 
 def birth_noise(module: EBM) -> Noise:
-    """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds."""
+    """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds.
+
+    A prediction from x, which does not move x, has data: where its chains have no noise, it begins as it is completed.
+    """
     if module.chains.noise is not None and not isinstance(module.chains.noise, AtData):
         return module.chains.noise
+    if module.sampler is not None and "x" not in module.sampler.free:
+        return AtData()
     bounds = module.sampler.bounds if module.sampler else None
     return UniformNoise(*(bounds or (0.0, 1.0)))
 
@@ -32,6 +37,18 @@ def blank(data: DataModule, number: int, device: torch.device) -> State:
     return batch
 
 
+def asked(module: EBM, data: DataModule, number: int) -> State:
+    """What fresh chains answer: a blank batch, or, where the sampler leaves x alone, ``number`` test examples."""
+    if module.sampler is None or "x" in module.sampler.free:
+        return blank(data, number, module.device)
+    batches: list[State] = []
+    for batch in data.eval_loader("test", device=module.device):
+        batches.append(batch)
+        if sum(len(one["x"]) for one in batches) >= number:
+            break
+    return {name: torch.cat([batch[name] for batch in batches])[:number] for name in batches[0]}
+
+
 @torch.no_grad()
 def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
     """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, with its clamped variables.
@@ -40,11 +57,11 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     """
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
-    sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
-    pos = sampler.extend(module.model.complete(pos))
-    state = NoiseChains(birth_noise(module)).start(pos, sampler.free)
-    walk = trajectory(sampler, module.model, state)
     with evaluating(module):
+        sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
+        pos = sampler.extend(module.model.complete(pos))
+        state = NoiseChains(birth_noise(module)).start(pos, sampler.free)
+        walk = trajectory(sampler, module.model, state)
         for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
             state, _ = next(walk)
     return state

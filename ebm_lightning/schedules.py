@@ -6,6 +6,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from ebm_lightning.core import Schedule
+from ebm_lightning.randomness import mix
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,30 @@ class Staircase(Schedule):
 
     def __call__(self, step: int) -> float:
         return min(self.first + step // self.every, self.last)
+
+
+@dataclass(frozen=True)
+class RandomSteps(Schedule):
+    """A whole number, each of ``low`` to ``high`` equally likely, drawn afresh for every training step by hashing.
+
+    It depends on the training step and the seed alone, so that all ranks and a continued run draw the same.
+
+    Args:
+        low: the smallest number.
+        high: the largest number.
+        seed: of the hash.
+    """
+
+    low: int
+    high: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"RandomSteps(low={self.low}, high={self.high}): expected 1 <= low <= high")
+
+    def __call__(self, step: int) -> float:
+        return self.low + mix(self.seed, step) % (self.high - self.low + 1)
 
 
 @dataclass(frozen=True)

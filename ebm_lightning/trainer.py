@@ -14,7 +14,7 @@ from ebm_lightning.callbacks.rank_state import RankState
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import isolated
-from ebm_lightning.sampling import blank, fresh_chains, save_samples
+from ebm_lightning.sampling import asked, fresh_chains, save_samples
 
 DEFAULTS: dict[str, Any] = {
     "inference_mode": False,  # sampling needs gradients in validation and test too
@@ -61,11 +61,12 @@ class Trainer(L.Trainer):
     ) -> list[Path]:
         """Draws fresh chains from noise into ``samples/`` of the run folder: a picture and an .npz.
 
-        The .npz holds every variable of the final states and their energies; labels are dealt in turn.
+        The .npz holds every variable of the final states and their energies; labels are dealt in turn. Where
+        the sampler predicts from x instead of moving it, x is that of the first test examples.
 
         Args:
             model: the trained module.
-            datamodule: says the shape of a sample and how many classes there are.
+            datamodule: says the shape of a sample and how many classes there are, or holds what is predicted from.
             number: how many samples are drawn, at least 1.
             steps: transitions of each chain, at least 1.
             seed: of the chains' random numbers.
@@ -77,7 +78,7 @@ class Trainer(L.Trainer):
             raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
         model.to(self.strategy.root_device)
         with isolated(seed):
-            state = fresh_chains(model, blank(datamodule, number, model.device), steps, progress=True)
+            state = fresh_chains(model, asked(model, datamodule, number), steps, progress=True)
             return save_samples(
                 model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps-seed-{seed}"
             )

@@ -18,19 +18,33 @@ from ebm_lightning.models import (
     RBM,
     ConditionalDeepEnergy,
     DeepEnergy,
+    Denoiser,
     DoubleWell,
     Gaussian,
     GaussianMixture,
     HelmholtzMachine,
+    ImageEBT,
     Ising,
     JointJEM,
     Mixture,
     Negation,
+    NextToken,
     PerClass,
     Product,
+    StepAdaLN,
+    StepToken,
     StudentTPoE,
+    TextEBT,
 )
-from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet, WideResNet
+from ebm_lightning.models.backbones import (
+    MLP,
+    CausalTransformer,
+    ConvNet,
+    DiTDenoiser,
+    IGEBMMnistNet,
+    IGEBMNet,
+    WideResNet,
+)
 from ebm_lightning.units import Bernoulli, Softmax
 from ebm_lightning.units import Gaussian as GaussianUnits
 
@@ -200,6 +214,21 @@ def labelled(*shape: int, classes: int) -> Callable[[int], State]:
     return lambda n: {"x": torch.randn(n, *shape, dtype=torch.float64), "y": torch.randint(0, classes, (n,))}
 
 
+def text(positions: int, vocabulary: int) -> Callable[[int], State]:
+    """A factory of states of tokens x and target, float64 candidates y from N(0, 1) and a number of steps."""
+    return lambda n: {
+        "x": torch.randint(0, vocabulary, (n, positions)),
+        "target": torch.randint(0, vocabulary, (n, positions)),
+        "y": torch.randn(n, positions, vocabulary, dtype=torch.float64),
+        "step": torch.randint(0, 4, (n,)),
+    }
+
+
+def images(*shape: int) -> Callable[[int], State]:
+    """A factory of states of float64 images x, y and target from N(0, 1)."""
+    return lambda n: {name: torch.randn(n, *shape, dtype=torch.float64) for name in ("x", "y", "target")}
+
+
 def mixed_rbm(centring: float | None = None) -> RBM:
     """Four binary units, two normal ones, a label of three classes and two categories of two; 3 hidden units."""
     groups = {
@@ -278,6 +307,28 @@ ENERGIES: list[Case] = [
         "helmholtz",
         lambda: perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3, 2], weight_std=1.0)),
         binary(("x", 4), ("h1", 3), ("h2", 2)),
+    ),
+    Case("text_ebt", lambda: perturbed(TextEBT(5, layers=2, heads=2, dim=8)), text(3, 5)),
+    Case(
+        "text_ebt_token",
+        lambda: perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=StepToken(3))),
+        text(3, 5),
+    ),
+    Case(
+        "text_ebt_adaln",
+        lambda: perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=StepAdaLN(3))),
+        text(3, 5),
+    ),
+    Case("next_token", lambda: perturbed(NextToken(CausalTransformer(5, layers=2, heads=2, dim=8))), text(3, 5)),
+    Case(
+        "image_ebt",
+        lambda: perturbed(ImageEBT(4, patch=2, channels=2, layers=2, heads=2, dim=8)),
+        images(2, 4, 4),
+    ),
+    Case(
+        "denoiser",
+        lambda: perturbed(Denoiser(DiTDenoiser(4, patch=2, channels=1, layers=1, heads=1, dim=4))),
+        images(1, 4, 4),
     ),
     Case(
         "product",

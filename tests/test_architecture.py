@@ -16,7 +16,7 @@ ALLOWED = {
     "memory": set(),
     "ranks": set(),
     "enumeration": {"kernels"},
-    "schedules": {"core"},
+    "schedules": {"core", "randomness"},
     "distributions": {"core", "kernels"},
     "units": {"core", "distributions", "kernels"},
     "bipartite": {"core", "enumeration", "units"},

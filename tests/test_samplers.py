@@ -20,6 +20,7 @@ from ebm_lightning.samplers import (
     MALA,
     SGLD,
     Annealed,
+    Descent,
     FastWeights,
     Gibbs,
     Langevin,
@@ -113,6 +114,8 @@ KERNELS = {
     "SGLD like IGEBM": SGLD(0.2, noise=0.05, clip=0.6, bounds=(-1.0, 1.0), noise_first=True),
     "SGLD like JEM": SGLD(0.1, noise=0.05),
     "SGLD without noise": SGLD(0.1, noise=0.0, clip=1.0),
+    "Descent": Descent(0.1, free=("x",)),
+    "Descent like System 2": Descent(0.1, free=("x",), learned=True, noise=0.1, normalise=True, clip=0.05, spread=2.0),
     "MALA": MALA(0.05),
     "HMC": HMC(0.1, leapfrog=3),
     "Tempered": Tempered(MALA(0.05), temperature=2.0),
@@ -234,7 +237,10 @@ def test_sgld_at_its_temperature_is_langevin() -> None:
     assert torch.allclose(decoupled["x"], coupled["x"], rtol=1e-13)
 
 
-@pytest.mark.parametrize("sampler", [Langevin(0.5, temperature=0.0), SGLD(0.5, noise=0.0, noise_first=True)])
+@pytest.mark.parametrize(
+    "sampler",
+    [Langevin(0.5, temperature=0.0), SGLD(0.5, noise=0.0, noise_first=True), Descent(0.5, free=("x",), clip=10.0)],
+)
 def test_without_noise_a_step_descends_and_without_slope_it_moves_nothing(sampler: Sampler) -> None:
     x = torch.randn(5, 2, dtype=F64)
     still, _ = run(sampler, Flat(), {"x": x}, steps=3)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles import assert_counts
 from torch import nn
 
 from ebm_lightning import EBM, Trainer
@@ -10,7 +11,7 @@ from ebm_lightning.data import BarsAndStripes
 from ebm_lightning.models import RBM
 from ebm_lightning.module import spare_biases
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.schedules import Linear, Milestones, Reciprocal, Scheduled, Staircase, Switch, WarmUp
+from ebm_lightning.schedules import Linear, Milestones, RandomSteps, Reciprocal, Scheduled, Staircase, Switch, WarmUp
 from ebm_lightning.units import Bernoulli
 
 
@@ -25,11 +26,28 @@ def test_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Linear(1, 0, 0), lambda: WarmUp(0), lambda: Staircase(1, 3, 0), lambda: Staircase(3, 1, 5)]
+    "make",
+    [
+        lambda: Linear(1, 0, 0),
+        lambda: WarmUp(0),
+        lambda: Staircase(1, 3, 0),
+        lambda: Staircase(3, 1, 5),
+        lambda: RandomSteps(0, 3),
+        lambda: RandomSteps(3, 2),
+    ],
 )
 def test_bad_arguments(make) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_random_steps_are_uniform_and_the_same_for_everyone() -> None:
+    schedule = RandomSteps(2, 4)
+    numbers = torch.tensor([schedule(step) for step in range(6000)]).long()
+    assert_counts(numbers.bincount(minlength=5)[2:], torch.full((3,), 1 / 3))
+    torch.manual_seed(5)
+    assert [RandomSteps(2, 4)(step) for step in range(5990, 6000)] == numbers[-10:].tolist()
+    assert [RandomSteps(2, 4, seed=1)(step) for step in range(6000)] != numbers.tolist()
 
 
 def test_momentum_stands_outside_the_learning_rate() -> None:

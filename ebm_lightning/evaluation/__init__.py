@@ -25,6 +25,7 @@ from ebm_lightning.evaluation.outliers import (
     UniformPixels,
     UpsideDown,
 )
+from ebm_lightning.evaluation.prediction import Perplexity, PredictionError
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.evaluation.robustness import Robustness
@@ -69,6 +70,8 @@ __all__ = [
     "Outliers",
     "OwnClassifier",
     "PermutedPixels",
+    "Perplexity",
+    "PredictionError",
     "Protocol",
     "RandomPixels",
     "Refinement",

@@ -3,6 +3,8 @@
 from ebm_lightning.models.composition import Mixture, Negation, Product
 from ebm_lightning.models.dbm import DBM
 from ebm_lightning.models.deep import ConditionalDeepEnergy, DeepEnergy
+from ebm_lightning.models.ebt import ImageEBT, StepAdaLN, StepToken, TextEBT
+from ebm_lightning.models.feedforward import Denoiser, NextToken
 from ebm_lightning.models.helmholtz import HelmholtzMachine
 from ebm_lightning.models.jem import JEM, JointJEM
 from ebm_lightning.models.layerwise import Doubled, OnTop
@@ -18,18 +20,24 @@ __all__ = [
     "RBM",
     "ConditionalDeepEnergy",
     "DeepEnergy",
+    "Denoiser",
     "DoubleWell",
     "Doubled",
     "Gaussian",
     "GaussianMixture",
     "HelmholtzMachine",
+    "ImageEBT",
     "Ising",
     "JointJEM",
     "MeanFieldNet",
     "Mixture",
     "Negation",
+    "NextToken",
     "OnTop",
     "PerClass",
     "Product",
+    "StepAdaLN",
+    "StepToken",
     "StudentTPoE",
+    "TextEBT",
 ]

@@ -5,6 +5,7 @@ from ebm_lightning.objectives.combine import Sum
 from ebm_lightning.objectives.contrastive import ContrastiveDivergence
 from ebm_lightning.objectives.marginal import Marginal
 from ebm_lightning.objectives.noise import NoiseContrastive
+from ebm_lightning.objectives.prediction import ImagePrediction, TokenPrediction
 from ebm_lightning.objectives.score import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sharpness import SharpnessAware
 from ebm_lightning.objectives.sparsity import Sparsity
@@ -15,6 +16,7 @@ __all__ = [
     "Classification",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
+    "ImagePrediction",
     "Marginal",
     "NoiseContrastive",
     "OnStream",
@@ -23,5 +25,6 @@ __all__ = [
     "SlicedScoreMatching",
     "Sparsity",
     "Sum",
+    "TokenPrediction",
     "WakeSleep",
 ]

@@ -1,6 +1,7 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, dreams; tempering, replicas, masks and fast weights."""
+"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, descent, dreams; tempering, replicas, masks, fast weights."""
 
 from ebm_lightning.samplers.ancestral import Ancestral
+from ebm_lightning.samplers.descent import Descent
 from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
@@ -16,6 +17,7 @@ __all__ = [
     "SGLD",
     "Ancestral",
     "Annealed",
+    "Descent",
     "FastWeights",
     "Gibbs",
     "Langevin",

@@ -1,0 +1,55 @@
+"""Networks that predict in one pass, read as energies: the baselines of energy-based transformers."""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebm_lightning.core import EnergyModel, State
+
+
+class NextToken(EnergyModel):
+    """E(x, target) = -sum over positions of log p(target_t given x_1..t), in nats: a language model. Its log Z is 0.
+
+    ``complete`` adds the logits y of a pass, (B, S, vocabulary), with their graph, so that TokenPrediction compares
+    them with the targets as it compares what a sampler reached: EBM then needs no sampler.
+
+    Args:
+        net: tokens x (B, S), int64 -> logits (B, S, vocabulary), such as a CausalTransformer.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """E(x, target), shape (B,), for targets (B, S), int64."""
+        logits = cast(Tensor, self.net(x))
+        return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(1)
+
+    def complete(self, batch: State) -> State:
+        """The batch, with the logits y of every position."""
+        return {**batch, "y": self.net(batch["x"])}
+
+
+class Denoiser(EnergyModel):
+    """E(x, target) = |target - net(x)|^2 / 2: a network that denoises x (B, ...) in one pass, up to log Z a normal law.
+
+    ``complete`` adds its answer y, with its graph, so that ImagePrediction compares it with the target: EBM then needs
+    no sampler.
+
+    Args:
+        net: x -> y in the shape of x, such as a DiTDenoiser.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """E(x, target), shape (B,)."""
+        return (target - cast(Tensor, self.net(x))).square().flatten(1).sum(1) / 2
+
+    def complete(self, batch: State) -> State:
+        """The batch, with the denoised y."""
+        return {**batch, "y": self.net(batch["x"])}
