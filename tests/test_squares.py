@@ -35,7 +35,9 @@ def centres(x: Tensor) -> np.ndarray:
 
 
 def test_test_images_are_one_square_in_every_place_once() -> None:
-    where = centres(Squares().tensors("test")["x"])
+    data = Squares()
+    where = centres(data.tensors("test")["x"])
+    assert (data.size("train"), data.size("test")) == (3000, 144)
     assert sorted(map(tuple, where)) == [(row, column) for row in range(2, 14) for column in range(2, 14)]
 
 
@@ -153,17 +155,17 @@ def test_a_composition_builds_on_runs_of_other_parts_of_its_data_but_not_on_othe
         return {"data": {"class_path": "Squares", "init_args": arguments}}
 
     run = RunFolder(tmp_path)
-    run.config_file.write_text(yaml.safe_dump(config(side=5, only=["left"])))
-    check_data_below(config(side=5, only=["top"]), [run])
-    with pytest.raises(ValueError, match=r"was trained on other data \(data.init_args.side: 5, here 6\)"):
-        check_data_below(config(side=6, only=["left"]), [run])
+    run.config_file.write_text(yaml.safe_dump(config(side=16, only=["left"])))
+    check_data_below(config(side=16, only=["top"]), [run])
+    with pytest.raises(ValueError, match=r"was trained on other data \(data.init_args.side: 16, here 12\)"):
+        check_data_below(config(side=12, only=["left"]), [run])
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Squares(side=1), "expected 2 <= side < size"),
-        (lambda: Squares(size=5, side=5), "expected 2 <= side < size"),
+        (lambda: Squares(square=1), "expected 2 <= square < side"),
+        (lambda: Squares(side=5), "expected 2 <= square < side"),
         (lambda: Squares(samples=143), "a square has 144 places, expected at least as many samples"),
         (lambda: Squares(noise=-0.1), "and noise >= 0"),
         (

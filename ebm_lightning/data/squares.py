@@ -14,7 +14,7 @@ _FILLED = 0.8
 
 
 class Squares(DataModule):
-    """Images (1, size, size) of one filled square, 1 on -1, every place equally likely, with Gaussian noise.
+    """Images (1, side, side) of one filled square, 1 on -1, every place equally likely, with Gaussian noise.
 
     Its attributes are the halves in which its centre lies: "left" or else right, "top" or else bottom. ``only`` keeps
     those that have an attribute, with either value of the other, so that runs of different attributes can be composed
@@ -22,8 +22,8 @@ class Squares(DataModule):
     once; validation has the same places as training, with other noise.
 
     Args:
-        size: Pixels per side of an image.
-        side: Pixels per side of the square, at least 2.
+        side: Pixels per side of an image.
+        square: Pixels per side of the square, at least 2.
         only: The attributes that every square has; empty for all squares.
         batch_size: Examples per batch and rank.
         noise: Standard deviation of the noise of every pixel, in training and evaluation; it is not clipped.
@@ -43,8 +43,8 @@ class Squares(DataModule):
 
     def __init__(
         self,
-        size: int = 16,
-        side: int = 5,
+        side: int = 16,
+        square: int = 5,
         *,
         only: tuple[Literal["left", "top"], ...] = (),
         batch_size: int = 128,
@@ -59,19 +59,19 @@ class Squares(DataModule):
         super().__init__(
             batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb, max_train=max_train
         )
-        if not 2 <= side < size:
-            raise ValueError(f"Squares(size={size}, side={side}): expected 2 <= side < size")
-        places = (size - side + 1) ** 2
+        if not 2 <= square < side:
+            raise ValueError(f"Squares(side={side}, square={square}): expected 2 <= square < side")
+        places = (side - square + 1) ** 2
         if samples < places or noise < 0:
             raise ValueError(
                 f"Squares(samples={samples}, noise={noise}): a square has {places} places, expected at least as many "
                 "samples, and noise >= 0"
             )
-        self.size, self.side, self.only, self.noise, self.samples = size, side, only, noise, samples
+        self.side, self.square, self.only, self.noise, self.samples = side, square, only, noise, samples
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (1, self.size, self.size)
+        return (1, self.side, self.side)
 
     def load(self) -> tuple[Subset, Subset]:
         images = self._images()
@@ -94,8 +94,8 @@ class Squares(DataModule):
         on = x[:, 0] > 0
         rows, columns = on.any(2), on.any(1)
         height, width = _extent(rows), _extent(columns)
-        right_size = ((height - self.side).abs() <= 1) & ((width - self.side).abs() <= 1)
-        from_middle = torch.arange(self.size, device=x.device) - (self.size - 1) / 2
+        right_size = ((height - self.square).abs() <= 1) & ((width - self.square).abs() <= 1)
+        from_middle = torch.arange(self.side, device=x.device) - (self.side - 1) / 2
         return {
             "valid": right_size & (on.sum((1, 2)) >= _FILLED * height * width),
             "left": on.sum(1).float() @ from_middle < 0,
@@ -103,12 +103,12 @@ class Squares(DataModule):
         }
 
     def _images(self) -> Tensor:
-        """Every place once, float32 (places, 1, size, size), from the top left corner row by row."""
-        first = torch.arange(self.size - self.side + 1)[:, None]
-        pixel = torch.arange(self.size)
-        covered = (pixel >= first) & (pixel < first + self.side)
-        square = covered[:, None, :, None] & covered[None, :, None, :]
-        return 2 * square.flatten(0, 1)[:, None].float() - 1
+        """Every place once, float32 (places, 1, side, side), from the top left corner row by row."""
+        first = torch.arange(self.side - self.square + 1)[:, None]
+        pixel = torch.arange(self.side)
+        covered = (pixel >= first) & (pixel < first + self.square)
+        squares = covered[:, None, :, None] & covered[None, :, None, :]
+        return 2 * squares.flatten(0, 1)[:, None].float() - 1
 
 
 def _extent(on: Tensor) -> Tensor:

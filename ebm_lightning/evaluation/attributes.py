@@ -34,7 +34,7 @@ class Attributes(Protocol):
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
         samples = self.source.draw(module, data)["x"]
-        found = {}
+        found: dict[str, Measurement] = {}
         for behind, x in {"": samples, ", test images": data.tensors("test")["x"]}.items():
             found |= {f"{name}{behind}": share for name, share in shares(data.attributes(x)).items()}
         drawn = {"samples": pictures.picture(samples[:64], data.bounds)} if pictures.drawable(samples) else {}
