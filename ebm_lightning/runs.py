@@ -263,8 +263,11 @@ def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
 
 
 def _data_of(config: Config) -> dict[str, Any]:
-    """What makes data these data: the flattened ``data`` section without sizes of batches, splits and seeds."""
-    free = ("batch_size", "valid", "split_seed", "seed", "memory_gb", "max_train")
+    """What makes data these data: the flattened ``data`` section without sizes of batches, splits and seeds.
+
+    Nor does it matter which of them a run is trained on: models of different parts of the same data are composed.
+    """
+    free = ("batch_size", "valid", "split_seed", "seed", "memory_gb", "max_train", "only")
     return {
         key: str(value).rpartition(".")[2] if key.endswith("class_path") else value
         for key, value in flatten({"data": config.get("data") or {}}).items()

@@ -31,6 +31,7 @@ from ebm_lightning.data import (
     InMemory,
     PixelConvention,
     ReflectPadCrop,
+    Squares,
     Streaming,
     Subset,
     Threshold,
@@ -329,6 +330,7 @@ MODULES: list[Callable[[], DataModule]] = [
     Digits,
     BarsAndStripes,
     Bars,
+    Squares,
     *(
         lambda name=name: Toy2D(name, samples=1000, test=200)
         for name in ("moons", "circles", "swiss_roll", "eight_gaussians", "checkerboard", "pinwheel")

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from oracles import FALSE_ALARM, Examples, LinearClassifier
+from oracles import FALSE_ALARM, Examples, LinearClassifier, perturbed
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from ebm_lightning import EBM
+from ebm_lightning.core import EnergyModel
 from ebm_lightning.evaluation import (
     ConstantImages,
     GaussianPixels,
@@ -25,9 +26,10 @@ from ebm_lightning.evaluation import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.ood import aupr, fpr
-from ebm_lightning.models import DeepEnergy
-from ebm_lightning.models.backbones import MLP
+from ebm_lightning.models import JEM, RBM, ConditionalDeepEnergy, DeepEnergy, JointJEM, PerClass, StudentTPoE
+from ebm_lightning.models.backbones import MLP, IGEBMMnistNet
 from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.units import Gaussian, Softmax
 
 BOUNDS = (-1.0, 1.0)
 
@@ -69,6 +71,30 @@ def test_each_score_orders_images_by_what_it_names() -> None:
     assert findings.measurements.keys() >= {"AUPR UpsideDown()", "FPR@95 PermutedPixels(seed=0) by -|dE/dx|"}
     assert findings.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)),
+        RBM({"x": Gaussian([1, 8, 8]), "y": Softmax(3)}, 4, weight_std=1.0),
+    ],
+)
+def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_image_best(model: EnergyModel) -> None:
+    perturbed(model).float()
+    x = torch.randn(20, 1, 8, 8)
+    with torch.no_grad():
+        of_label = [[model.energy({"x": one[None], "y": torch.tensor([y])}) for y in range(3)] for one in x]
+    expected = torch.tensor([min(map(float, energies)) for energies in of_label])
+    best = torch.tensor([int(np.argmin(energies)) for energies in of_label])
+    assert len(best.unique()) > 1, "one label must not suit every image best"
+    assert torch.allclose(MinusEnergy()(_module(model), x, 3), expected, atol=1e-4)
+
+
+def test_a_model_that_sums_out_a_missing_label_keeps_its_own_energy() -> None:
+    jem = JEM(MLP(4, [6], outputs=3), 3)
+    x = torch.randn(20, 1, 2, 2)
+    assert torch.allclose(MinusEnergy()(_module(JointJEM(jem)), x, 3), jem(x).detach())
 
 
 def test_interpolations_are_means_of_two_different_images_and_every_image_is_in_two() -> None:
@@ -153,6 +179,16 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
                 _module(DeepEnergy(MLP(4, [2]))), DATA
             ),
             "a classifier .* is needed, and there is none here: DeepEnergy has no conditional for 'y'",
+        ),
+        (
+            lambda: OutOfDistribution([UniformPixels()]).measure(
+                _module(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=2))), DATA
+            ),
+            r"is an energy over \('x', 'y'\), but \['y'\] is not in the state",
+        ),
+        (
+            lambda: MinusEnergy()(_module(PerClass(StudentTPoE([4], 2), 3)), torch.zeros(2, 4), 3),
+            "PerClass needs the label 'y' of every example",
         ),
     ],
 )

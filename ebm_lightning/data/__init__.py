@@ -16,6 +16,7 @@ from ebm_lightning.data.pixels import (
     Threshold,
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
+from ebm_lightning.data.squares import Squares
 from ebm_lightning.data.toy2d import Toy2D
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ReflectPadCrop",
     "Source",
     "Split",
+    "Squares",
     "Stream",
     "Streaming",
     "Subset",

@@ -114,6 +114,16 @@ class DataModule(L.LightningDataModule, Bounded):
             "use data that are made up, such as Bars or BarsAndStripes"
         )
 
+    def attributes(self, x: Tensor) -> dict[str, Tensor]:
+        """What a rule says of any images x (N, ...), each attribute a bool (N,): a hook.
+
+        "valid" is whether an image shows what the data show; the others, at least one, mean something where it is.
+        Raises ValueError where the data know no such rule.
+        """
+        raise ValueError(
+            f"{type(self).__name__} knows no attributes of images: use data that are made up with some, such as Squares"
+        )
+
     def beside(self) -> dict[str, "DataModule"]:
         """What else is drawn for every training batch, by the name behind its variables: a hook; by default nothing.
 

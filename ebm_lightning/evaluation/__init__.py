@@ -1,5 +1,6 @@
 """Named protocols, run by `ebm test`."""
 
+from ebm_lightning.evaluation.attributes import Attributes
 from ebm_lightning.evaluation.balls import L2, Ball, Linf
 from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
@@ -36,6 +37,7 @@ from ebm_lightning.evaluation.two_sample import TwoSample
 __all__ = [
     "L2",
     "AddedNoise",
+    "Attributes",
     "Ball",
     "BottomHalf",
     "Calibration",

@@ -57,7 +57,7 @@ class OutOfDistribution(Protocol):
         sets = self._sets(x, data.bounds)
         found, shown = Findings({}), {"test": x, **sets}
         for score in self.scores or [MinusEnergy()]:
-            strangeness = {name: score(module, images) for name, images in shown.items()}
+            strangeness = {name: score(module, images, data.classes) for name, images in shown.items()}
             by = "" if isinstance(score, MinusEnergy) else f" by {score.name}"
             for name in sets:
                 inside, outside = -strangeness["test"], -strangeness[name]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import energy_grad, evaluating
+from ebm_lightning.evaluation.classification import scores
 from ebm_lightning.evaluation.posterior import log_posteriors
 from ebm_lightning.module import EBM
 from ebm_lightning.sampling import energies
@@ -23,19 +24,34 @@ class Score(abc.ABC):
     axis: ClassVar[str]
 
     @abc.abstractmethod
-    def __call__(self, module: EBM, x: Tensor) -> Tensor:
-        """The strangeness of every image of x (N, C, H, W): (N,), on the CPU, with the model in eval mode."""
+    def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
+        """The strangeness of every image of x (N, C, H, W): (N,), on the CPU, with the model in eval mode.
+
+        ``classes`` is how many labels the data have; None where they have none.
+        """
 
 
 @dataclass(frozen=True)
 class MinusEnergy(Score):
-    """E(x): log p(x) up to a constant, with its sign turned (Du & Mordatch 2019)."""
+    """E(x): log p(x) up to a constant, with its sign turned (Du & Mordatch 2019).
+
+    Of an energy over x and a label y, which a class-conditional model is, it is min_y E(x, y) over the labels of the
+    data, as they score such models: an image is as strange as under the label that suits it best. Energies of different
+    labels must then share one log Z. A model that sums out a label it is not given, such as JointJEM, has E(x).
+
+    Raises ValueError where the model needs a label and the data have none, or each label has a log Z of its own, as in
+    PerClass.
+    """
 
     name = "-E"
     axis = "energy"
 
-    def __call__(self, module: EBM, x: Tensor) -> Tensor:
-        return energies(module, module.model.complete({"x": x}))
+    def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
+        state = module.model.complete({"x": x})
+        if classes is None or "y" in state or "y" not in module.model.variables:
+            return energies(module, state)
+        labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return -scores(module, {**state, "y": labels}, "y", classes).amax(1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class MaxSoftmax(Score):
 
     block: str = "y"
 
-    def __call__(self, module: EBM, x: Tensor) -> Tensor:
+    def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
         return -log_posteriors(module, {"x": x}, self.block).amax(1)
 
 
@@ -65,7 +81,7 @@ class MinusGradientNorm(Score):
     name = "-|dE/dx|"
     axis = "norm of dE/dx"
 
-    def __call__(self, module: EBM, x: Tensor) -> Tensor:
+    def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
         parts = []
         with evaluating(module), torch.no_grad():
             for batch in torch.split(x, 500):
