@@ -3,6 +3,7 @@
 from ebm_lightning.data.augment import Augmentation, HorizontalFlip, ReflectPadCrop
 from ebm_lightning.data.bars import Bars, BarsAndStripes
 from ebm_lightning.data.base import DataModule, Split, Subset
+from ebm_lightning.data.corpora import Corpus, HubText, TextFile
 from ebm_lightning.data.digits import Digits
 from ebm_lightning.data.image_module import ImageModule
 from ebm_lightning.data.images import Images, available, load_images
@@ -16,12 +17,17 @@ from ebm_lightning.data.pixels import (
     Threshold,
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
+from ebm_lightning.data.text import Text, Windows
+from ebm_lightning.data.tokens import Bytes, Characters, Tokenizer, TokenizerFile
 from ebm_lightning.data.toy2d import Toy2D
 
 __all__ = [
     "Augmentation",
     "Bars",
     "BarsAndStripes",
+    "Bytes",
+    "Characters",
+    "Corpus",
     "DataModule",
     "Dequantised",
     "Digits",
@@ -30,6 +36,7 @@ __all__ = [
     "FixedBinarisation",
     "Grey",
     "HorizontalFlip",
+    "HubText",
     "ImageModule",
     "Images",
     "InMemory",
@@ -39,9 +46,14 @@ __all__ = [
     "Split",
     "Streaming",
     "Subset",
+    "Text",
+    "TextFile",
     "Threshold",
+    "Tokenizer",
+    "TokenizerFile",
     "Toy2D",
     "TrainStream",
+    "Windows",
     "available",
     "load_images",
 ]

@@ -3,7 +3,7 @@
 import abc
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -21,10 +21,14 @@ Split = Literal["train", "valid", "test"]
 
 @dataclass(frozen=True)
 class Subset:
-    """Some rows of a source, by number (n,), int64, on the CPU."""
+    """Some rows of a source, by number (n,), int64, on the CPU.
+
+    In training, where ``shift`` is above 1, all rows of a pass are moved by one number drawn from 0..shift - 1.
+    """
 
     source: Source
     rows: Tensor
+    shift: int = 1
 
 
 class DataModule(L.LightningDataModule, Bounded):
@@ -36,8 +40,8 @@ class DataModule(L.LightningDataModule, Bounded):
 
     Subclasses define ``shape`` and ``load``, and ``prepare`` where stored rows are not what the model sees. They set
     ``classes`` and ``bounds`` where there are any, ``convention``, which names how stored values became the numbers a
-    model sees and stands beside every log-probability, and ``binary``, which says whether these are all 0 or 1 (None:
-    not known).
+    model sees and stands beside every log-probability, ``binary``, which says whether these are all 0 or 1 (None:
+    not known), and ``dtype``, that of x.
 
     Args:
         batch_size: Examples per batch and rank.
@@ -54,6 +58,7 @@ class DataModule(L.LightningDataModule, Bounded):
     classes: int | None = None
     convention: str | None = None
     binary: bool | None = None
+    dtype: torch.dtype = torch.float32
 
     def __init__(
         self,
@@ -87,6 +92,19 @@ class DataModule(L.LightningDataModule, Bounded):
     @abc.abstractmethod
     def load(self) -> tuple[Subset, Subset]:
         """Reads the data: the rows for training and validation together, and those for test. Called once."""
+
+    def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
+        """The rows for training, and those held out: a hook; by default by a permutation of the seed ``split_seed``."""
+        total = len(train.rows)
+        held_out = math.floor(self.valid * total) if isinstance(self.valid, float) else self.valid
+        if held_out >= total:
+            raise ValueError(
+                f"{type(self).__name__}(valid={self.valid}) holds out {held_out} of {total} training examples: "
+                "expected fewer, so that some are left to train on"
+            )
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.split_seed)))
+        rows = train.rows[order]
+        return replace(train, rows=rows[held_out:]), replace(train, rows=rows[:held_out])
 
     def shown(self, train: Subset) -> Subset:
         """The training examples as a learner may see them, of those chosen for training: a hook; by default all."""
@@ -131,6 +149,7 @@ class DataModule(L.LightningDataModule, Bounded):
             length,
             self._run_seed() if seed is None else seed,
             partial(self.prepare, train=True),
+            shift=split.shift,
             rank=rank,
             world=world,
             device=device,
@@ -189,23 +208,10 @@ class DataModule(L.LightningDataModule, Bounded):
 
     @cached_property
     def _splits(self) -> dict[Split, Subset]:
-        """Read once, held out by a permutation of the seed ``split_seed``."""
-        train, test = self.load()
-        total = len(train.rows)
-        held_out = math.floor(self.valid * total) if isinstance(self.valid, float) else self.valid
-        if held_out >= total:
-            raise ValueError(
-                f"{type(self).__name__}(valid={self.valid}) holds out {held_out} of {total} training examples: "
-                "expected fewer, so that some are left to train on"
-            )
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.split_seed)))
-        rows = train.rows[order]
-        end = None if self.max_train is None else held_out + self.max_train
-        return {
-            "train": self.shown(Subset(train.source, rows[held_out:end])),
-            "valid": Subset(train.source, rows[:held_out]),
-            "test": test,
-        }
+        """Read once."""
+        whole, test = self.load()
+        train, valid = self.hold_out(whole)
+        return {"train": self.shown(replace(train, rows=train.rows[: self.max_train])), "valid": valid, "test": test}
 
     def _eval_dataloader(self, split: Split) -> EvalLoader:
         trainer = self._attached()

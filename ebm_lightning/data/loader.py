@@ -26,7 +26,8 @@ class TrainStream:
     size x world, the global batch that begins at sample s is perm[s : s + G], of which rank r takes the contiguous
     slice perm[s + r B : s + (r + 1) B]. A remainder smaller than G is dropped, and is different in every pass. The
     batch's randomness (augmentation, dequantisation, noise) comes from a generator on its device, seeded with
-    mix(seed, epoch, s, r).
+    mix(seed, epoch, s, r). Rows that may be moved, as windows of a text may, are moved in pass ``epoch`` by one number
+    in 0..shift - 1, drawn with its order.
 
     It is stateful in Lightning's sense: the state is the position after the batch last yielded, already advanced
     when the batch is handed out. Because the position counts samples, a run that goes on with another number of
@@ -44,6 +45,7 @@ class TrainStream:
         length: Batches of the whole run.
         seed: Of order and randomness.
         prepare: Applied to every batch.
+        shift: By how much rows may be moved, and one more; every row up to row + shift - 1 must exist.
         rank: Of this process.
         world: Number of processes.
         device: Where batches are made.
@@ -61,6 +63,7 @@ class TrainStream:
         seed: int,
         prepare: Prepare,
         *,
+        shift: int = 1,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
@@ -74,7 +77,7 @@ class TrainStream:
                 f"but there are {len(rows)}: lower batch_size, or hold out less for validation"
             )
         self.source, self.rows, self.batch_size, self.length = source, rows, batch_size, length
-        self.seed, self.prepare, self.rank, self.world = seed, prepare, rank, world
+        self.seed, self.prepare, self.shift, self.rank, self.world = seed, prepare, shift, rank, world
         self.device = torch.device(device)
         self._epoch = self._samples = 0
 
@@ -116,6 +119,7 @@ class TrainStream:
             if epoch != shuffled:
                 generator = torch.Generator().manual_seed(mix(self.seed, _ORDER, epoch))
                 shuffled, order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
+                order = order + torch.randint(self.shift, (), generator=generator)
             first = start + self.rank * self.batch_size
             yield order[first : first + self.batch_size]
 
