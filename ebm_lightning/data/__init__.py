@@ -8,6 +8,7 @@ from ebm_lightning.data.digits import Digits
 from ebm_lightning.data.image_module import ImageModule
 from ebm_lightning.data.images import Images, available, load_images
 from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.noised import Noised
 from ebm_lightning.data.pixels import (
     Dequantised,
     DynamicBinarisation,
@@ -40,6 +41,7 @@ __all__ = [
     "ImageModule",
     "Images",
     "InMemory",
+    "Noised",
     "PixelConvention",
     "ReflectPadCrop",
     "Source",
