@@ -7,7 +7,7 @@ from ebm_lightning.data.corpora import Corpus, HubText, TextFile
 from ebm_lightning.data.digits import Digits
 from ebm_lightning.data.image_module import ImageModule
 from ebm_lightning.data.images import Images, available, load_images
-from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.loader import Batches, BlockStream, EvalLoader, TrainStream
 from ebm_lightning.data.noised import Noised
 from ebm_lightning.data.pixels import (
     Dequantised,
@@ -19,6 +19,7 @@ from ebm_lightning.data.pixels import (
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
 from ebm_lightning.data.text import Text, Windows
+from ebm_lightning.data.text_stream import TextStream
 from ebm_lightning.data.tokens import Bytes, Characters, Tokenizer, TokenizerFile
 from ebm_lightning.data.toy2d import Toy2D
 
@@ -26,6 +27,8 @@ __all__ = [
     "Augmentation",
     "Bars",
     "BarsAndStripes",
+    "Batches",
+    "BlockStream",
     "Bytes",
     "Characters",
     "Corpus",
@@ -50,6 +53,7 @@ __all__ = [
     "Subset",
     "Text",
     "TextFile",
+    "TextStream",
     "Threshold",
     "Tokenizer",
     "TokenizerFile",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import Bounded, State
-from ebm_lightning.data.loader import EvalLoader, TrainStream
+from ebm_lightning.data.loader import Batches, EvalLoader, TrainStream
 from ebm_lightning.data.sources import Source
 from ebm_lightning.randomness import mix
 
@@ -136,10 +136,10 @@ class DataModule(L.LightningDataModule, Bounded):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
-    ) -> TrainStream:
+    ) -> Batches:
         """The ``length`` training batches of a whole run, for one rank of ``world``; no trainer is needed.
 
-        ``seed`` None takes this module's.
+        ``seed`` None takes this module's. A hook for data that are never there as a whole; by default a TrainStream.
         """
         split, device = self._splits["train"], torch.device(device)
         return TrainStream(
@@ -184,7 +184,7 @@ class DataModule(L.LightningDataModule, Bounded):
         batches = list(self.eval_loader(split, device=device))
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    def train_dataloader(self) -> TrainStream:
+    def train_dataloader(self) -> Batches:
         """The training batches of the trainer's run. Raises ValueError where ``max_steps`` is not set."""
         trainer = self._attached()
         if trainer.max_steps == -1:

@@ -63,7 +63,7 @@ class Text(DataModule):
         length: Tokens of a context, S; a window has one more.
         batch_size: Windows per batch and rank.
         random_offset: Whether the windows of each training pass begin at another place, so that a token is seen at
-            every position: by one number in 0..length - 1 for all windows of a pass, which then has up to one window less.
+            every position: by one number in 0..length - 1 for all windows of a pass, at the cost of up to one window.
         valid: Share of the text to hold out for validation, before the share for test.
         test: Share of the text for test, at its end.
         seed: Of the training order; None takes the run's (``seed_everything``), or 0.

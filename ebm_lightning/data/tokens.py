@@ -111,7 +111,7 @@ class Characters(Tokenizer):
 
     def encode(self, text: str) -> Tensor:
         codes = _codes(text)
-        tokens = np.searchsorted(self._known, codes).clip(max=self.size - 1)
+        tokens = np.searchsorted(self._known, codes).clip(max=len(self._known) - 1)
         unknown = codes[self._known[tokens] != codes]
         if len(unknown):
             raise ValueError(
