@@ -31,7 +31,7 @@ def birth_noise(module: EBM) -> Noise:
 
 def blank(data: DataModule, number: int, device: torch.device) -> State:
     """A batch that says the shape of the data and nothing else: zeros, and labels dealt in turn where there are any."""
-    batch = {"x": torch.zeros(number, *data.shape, device=device)}
+    batch = {"x": torch.zeros(number, *data.shape, dtype=data.dtype, device=device)}
     if data.classes:
         batch["y"] = torch.arange(number, device=device) % data.classes
     return batch

@@ -19,9 +19,9 @@ ARGUMENTS = {
     "an abbreviated option": (["--trainer.max_step", "3"], "did you mean 'max_steps'?"),
     "an unknown class": (
         ["--model.sampler", "Langevn"],
-        "model.sampler: there is no class 'Langevn': expected one of Ancestral, Annealed, Descent, FastWeights, Gibbs, HMC, "
-        "Langevin, MALA, Masked, MeanField, ParallelTempering, ProximalSGLD, SGLD, Tempered, TrajectoryTempering; did you "
-        "mean 'Langevin'?",
+        "model.sampler: there is no class 'Langevn': expected one of Ancestral, Annealed, Descent, FastWeights, Gibbs, "
+        "HMC, Langevin, MALA, Masked, MeanField, ParallelTempering, ProximalSGLD, SGLD, Tempered, TrajectoryTempering; "
+        "did you mean 'Langevin'?",
     ),
     "a class of no module": (["--model.sampler.class_path", "no.such.Thing"], "there is no class 'no.such.Thing'"),
     "a word for a number": (["--model.steps", "many"], "model.steps: expected int, got many"),

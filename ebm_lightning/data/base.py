@@ -3,7 +3,7 @@
 import abc
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import Bounded, State
-from ebm_lightning.data.loader import EvalLoader, JointStream, TrainStream
+from ebm_lightning.data.loader import Batches, EvalLoader, JointStream, TrainStream
 from ebm_lightning.data.sources import Source
 from ebm_lightning.randomness import mix
 
@@ -21,10 +21,14 @@ Split = Literal["train", "valid", "test"]
 
 @dataclass(frozen=True)
 class Subset:
-    """Some rows of a source, by number (n,), int64, on the CPU."""
+    """Some rows of a source, by number (n,), int64, on the CPU.
+
+    In training, where ``shift`` is above 1, all rows of a pass are moved by one number drawn from 0..shift - 1.
+    """
 
     source: Source
     rows: Tensor
+    shift: int = 1
 
 
 class DataModule(L.LightningDataModule, Bounded):
@@ -36,8 +40,8 @@ class DataModule(L.LightningDataModule, Bounded):
 
     Subclasses define ``shape`` and ``load``, and ``prepare`` where stored rows are not what the model sees. They set
     ``classes`` and ``bounds`` where there are any, ``convention``, which names how stored values became the numbers a
-    model sees and stands beside every log-probability, and ``binary``, which says whether these are all 0 or 1 (None:
-    not known).
+    model sees and stands beside every log-probability, ``binary``, which says whether these are all 0 or 1 (None:
+    not known), and ``dtype``, that of x.
 
     Args:
         batch_size: Examples per batch and rank.
@@ -54,6 +58,7 @@ class DataModule(L.LightningDataModule, Bounded):
     classes: int | None = None
     convention: str | None = None
     binary: bool | None = None
+    dtype: torch.dtype = torch.float32
 
     def __init__(
         self,
@@ -87,6 +92,19 @@ class DataModule(L.LightningDataModule, Bounded):
     @abc.abstractmethod
     def load(self) -> tuple[Subset, Subset]:
         """Reads the data: the rows for training and validation together, and those for test. Called once."""
+
+    def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
+        """The rows for training, and those held out: a hook; by default by a permutation of the seed ``split_seed``."""
+        total = len(train.rows)
+        held_out = math.floor(self.valid * total) if isinstance(self.valid, float) else self.valid
+        if held_out >= total:
+            raise ValueError(
+                f"{type(self).__name__}(valid={self.valid}) holds out {held_out} of {total} training examples: "
+                "expected fewer, so that some are left to train on"
+            )
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.split_seed)))
+        rows = train.rows[order]
+        return replace(train, rows=rows[held_out:]), replace(train, rows=rows[:held_out])
 
     def shown(self, train: Subset) -> Subset:
         """The training examples as a learner may see them, of those chosen for training: a hook; by default all."""
@@ -139,10 +157,11 @@ class DataModule(L.LightningDataModule, Bounded):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
-    ) -> TrainStream | JointStream:
+    ) -> Batches:
         """The ``length`` training batches of a whole run, for one rank of ``world``; no trainer is needed.
 
-        ``seed`` None takes this module's. Streams that are drawn beside it have seeds made from it and their number.
+        ``seed`` None takes this module's. Streams that are drawn beside it have seeds made from it and their number. A
+        hook for data that are never there as a whole; by default a TrainStream.
         """
         split, device, seed = self._splits["train"], torch.device(device), self._run_seed() if seed is None else seed
         main = TrainStream(
@@ -152,6 +171,7 @@ class DataModule(L.LightningDataModule, Bounded):
             length,
             seed,
             partial(self.prepare, train=True),
+            shift=split.shift,
             rank=rank,
             world=world,
             device=device,
@@ -191,7 +211,7 @@ class DataModule(L.LightningDataModule, Bounded):
         batches = list(self.eval_loader(split, device=device))
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    def train_dataloader(self) -> TrainStream | JointStream:
+    def train_dataloader(self) -> Batches:
         """The training batches of the trainer's run. Raises ValueError where ``max_steps`` is not set."""
         trainer = self._attached()
         if trainer.max_steps == -1:
@@ -215,23 +235,10 @@ class DataModule(L.LightningDataModule, Bounded):
 
     @cached_property
     def _splits(self) -> dict[Split, Subset]:
-        """Read once, held out by a permutation of the seed ``split_seed``."""
-        train, test = self.load()
-        total = len(train.rows)
-        held_out = math.floor(self.valid * total) if isinstance(self.valid, float) else self.valid
-        if held_out >= total:
-            raise ValueError(
-                f"{type(self).__name__}(valid={self.valid}) holds out {held_out} of {total} training examples: "
-                "expected fewer, so that some are left to train on"
-            )
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.split_seed)))
-        rows = train.rows[order]
-        end = None if self.max_train is None else held_out + self.max_train
-        return {
-            "train": self.shown(Subset(train.source, rows[held_out:end])),
-            "valid": Subset(train.source, rows[:held_out]),
-            "test": test,
-        }
+        """Read once."""
+        whole, test = self.load()
+        train, valid = self.hold_out(whole)
+        return {"train": self.shown(replace(train, rows=train.rows[: self.max_train])), "valid": valid, "test": test}
 
     def _eval_dataloader(self, split: Split) -> EvalLoader:
         trainer = self._attached()

@@ -3,7 +3,9 @@
 torch's global generator is neither read nor written, so that sampling noise and data are independent of each other.
 """
 
+import abc
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -20,14 +22,35 @@ Prepare = Callable[[State, torch.Generator], State]
 _ORDER, _BATCH, _EVAL = range(3)
 
 
-class TrainStream:
+class Batches(abc.ABC):
+    """The training batches of a run, stateful in Lightning's sense: the state says where the next ``iter`` begins."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Batches of the whole run."""
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[State]:
+        """As many batches, from the position on."""
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the batch last handed out, as plain values."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes to a position given by ``state_dict``."""
+
+
+class TrainStream(Batches):
     """Shuffled training batches as one long epoch of ``length`` batches, through as many passes as that takes.
 
     Pass ``epoch`` shows the rows in the order perm = randperm(n), a function of (seed, epoch) alone. With G = batch
     size x world, the global batch that begins at sample s is perm[s : s + G], of which rank r takes the contiguous
     slice perm[s + r B : s + (r + 1) B]. A remainder smaller than G is dropped, and is different in every pass. The
     batch's randomness (augmentation, dequantisation, noise) comes from a generator on its device, seeded with
-    mix(seed, epoch, s, r).
+    mix(seed, epoch, s, r). Rows that may be moved, as windows of a text may, are moved in pass ``epoch`` by one number
+    in 0..shift - 1, drawn with its order.
 
     It is stateful in Lightning's sense: the state is the position after the batch last yielded, already advanced
     when the batch is handed out. Because the position counts samples, a run that goes on with another number of
@@ -45,6 +68,7 @@ class TrainStream:
         length: Batches of the whole run.
         seed: Of order and randomness.
         prepare: Applied to every batch.
+        shift: By how much rows may be moved, and one more; every row up to row + shift - 1 must exist.
         rank: Of this process.
         world: Number of processes.
         device: Where batches are made.
@@ -62,6 +86,7 @@ class TrainStream:
         seed: int,
         prepare: Prepare,
         *,
+        shift: int = 1,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
@@ -75,7 +100,7 @@ class TrainStream:
                 f"but there are {len(rows)}: lower batch_size, or hold out less for validation"
             )
         self.source, self.rows, self.batch_size, self.length = source, rows, batch_size, length
-        self.seed, self.prepare, self.rank, self.world = seed, prepare, rank, world
+        self.seed, self.prepare, self.shift, self.rank, self.world = seed, prepare, shift, rank, world
         self.device = torch.device(device)
         self._epoch = self._samples = 0
 
@@ -117,11 +142,12 @@ class TrainStream:
             if epoch != shuffled:
                 generator = torch.Generator().manual_seed(mix(self.seed, _ORDER, epoch))
                 shuffled, order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
+                order = order + torch.randint(self.shift, (), generator=generator)
             first = start + self.rank * self.batch_size
             yield order[first : first + self.batch_size]
 
 
-class JointStream:
+class JointStream(Batches):
     """Several training streams side by side: one batch of each at a time, in one state.
 
     The variables of a further stream have its name behind theirs: ``x_labelled`` is x of the stream ``labelled``. Each
@@ -132,7 +158,7 @@ class JointStream:
         others: The further streams, by name, each as long as the main one.
     """
 
-    def __init__(self, main: TrainStream, others: "dict[str, TrainStream | JointStream]") -> None:
+    def __init__(self, main: Batches, others: dict[str, Batches]) -> None:
         self.main, self.others = main, others
 
     def __len__(self) -> int:
@@ -150,10 +176,113 @@ class JointStream:
         return {"main": self.main.state_dict(), "others": {k: other.state_dict() for k, other in self.others.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes to the positions given by ``state_dict``."""
         self.main.load_state_dict(state_dict["main"])
         for name, other in self.others.items():
             other.load_state_dict(state_dict["others"][name])
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a source (n,), int64, on the CPU, and the place of what comes after; None where that is the end."""
+
+    source: Source
+    rows: Tensor
+    after: Any
+
+
+class Blocks(abc.ABC):
+    """Data that are read in one order, block by block. A place, in plain values, says where a block begins."""
+
+    @abc.abstractmethod
+    def read(self, place: Any) -> Block:
+        """The block at a place that a block before it has named; None is the beginning."""
+
+
+class BlockStream(Batches):
+    """Training batches of data too many to shuffle: blocks in their order, each shuffled and dealt out whole.
+
+    Block number k of a run, counted on through all passes, is a :class:`TrainStream` of one pass with the seed
+    mix(seed, k); its remainder, smaller than a global batch, is dropped. So order and randomness follow from (seed,
+    block, position, rank), and the position in the block, with the place where it begins, is all the state there is:
+    unlike a shuffle buffer, whose content would be lost, a block is read again. Every rank reads all blocks.
+
+    Args:
+        blocks: What is read.
+        batch_size: Examples per batch and rank.
+        length: Batches of the whole run.
+        seed: Of order and randomness.
+        prepare: Applied to every batch.
+        memory: Bytes up to which a block is kept on the device.
+        rank: Of this process.
+        world: Number of processes.
+        device: Where batches are made.
+
+    Raises:
+        ValueError: Where a number is out of range; when iterating, where a global batch is larger than the first block.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        batch_size: int,
+        length: int,
+        seed: int,
+        prepare: Prepare,
+        *,
+        memory: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_shard(batch_size, rank, world)
+        if length < 0:
+            raise ValueError(f"BlockStream(length={length}): expected the number of batches of the run, 0 or more")
+        self.blocks, self.batch_size, self.length, self.seed, self.prepare = blocks, batch_size, length, seed, prepare
+        self.memory, self.rank, self.world, self.device = memory, rank, world, torch.device(device)
+        self._number = self._samples = 0
+        self._place: Any = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[State]:
+        return islice(self._endlessly(), self.length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The block, its place, and how many of its samples all ranks together have consumed."""
+        return {"block": self._number, "samples": self._samples, "place": self._place}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._number, self._samples, self._place = (state_dict[name] for name in ("block", "samples", "place"))
+
+    def _endlessly(self) -> Iterator[State]:
+        size = self.batch_size * self.world
+        while True:
+            block = self.blocks.read(self._place)
+            left = (len(block.rows) - self._samples) // size
+            # A later block may be small, as the last of a pass is; the first decides, or a pass could be empty.
+            if left > 0 or self._place is None:
+                shuffled = self._shuffled(block, left)
+                for batch in shuffled:
+                    self._samples = shuffled.state_dict()["samples"]
+                    yield batch
+            self._number, self._samples, self._place = self._number + 1, 0, block.after
+
+    def _shuffled(self, block: Block, length: int) -> TrainStream:
+        """The rest of a block, from the position on."""
+        stream = TrainStream(
+            block.source.to(self.device, self.memory),
+            block.rows,
+            self.batch_size,
+            length,
+            mix(self.seed, self._number),
+            self.prepare,
+            rank=self.rank,
+            world=self.world,
+            device=self.device,
+        )
+        stream.load_state_dict({"epoch": 0, "samples": self._samples})
+        return stream
 
 
 class EvalLoader:
