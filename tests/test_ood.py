@@ -9,7 +9,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from ebm_lightning import EBM
-from ebm_lightning.core import EnergyModel
 from ebm_lightning.evaluation import (
     ConstantImages,
     GaussianPixels,
@@ -74,14 +73,14 @@ def test_each_score_orders_images_by_what_it_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
+    "make",
     [
-        ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)),
-        RBM({"x": Gaussian([1, 8, 8]), "y": Softmax(3)}, 4, weight_std=1.0),
+        lambda: ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)),
+        lambda: RBM({"x": Gaussian([1, 8, 8]), "y": Softmax(3)}, 4, weight_std=1.0),
     ],
 )
-def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_image_best(model: EnergyModel) -> None:
-    perturbed(model).float()
+def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_image_best(make) -> None:
+    model = perturbed(make()).float()
     x = torch.randn(20, 1, 8, 8)
     with torch.no_grad():
         of_label = [[model.energy({"x": one[None], "y": torch.tensor([y])}) for y in range(3)] for one in x]
