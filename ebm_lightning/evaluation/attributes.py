@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ebm_lightning import pictures
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true
 from ebm_lightning.evaluation.sources import SampleSource
 from ebm_lightning.module import EBM
 
@@ -52,6 +52,4 @@ def shares(attributes: dict[str, Tensor]) -> dict[str, Measurement]:
 
 
 def _percent(which: Tensor) -> Measurement:
-    """How many of (N,) are true, in percent."""
-    n = len(which)
-    return percent(float(which.double().mean()), n) if n else Measurement(math.nan, warning="no sample is valid")
+    return percent_true(which) if len(which) else Measurement(math.nan, warning="no sample is valid")

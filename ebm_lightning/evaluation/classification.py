@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import State, evaluating
+from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.posterior import log_posteriors
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
 from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.module import EBM
 from ebm_lightning.sampling import energies
@@ -86,8 +86,7 @@ class ScoreClassifier(Protocol):
         from sklearn.preprocessing import StandardScaler
 
         train, test = (labelled(self.id, data, split, self.block) for split in (self.split, "test"))
-        chosen = torch.randperm(len(train[self.block]))[: self.number].to(train[self.block].device)
-        train = {name: value[chosen] for name, value in train.items()}
+        train = some(train, self.number)
         assert data.classes is not None
         fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
@@ -111,19 +110,12 @@ def labelled(protocol: str, data: DataModule, split: Split, block: str) -> State
     return {name: value[known] for name, value in state.items()}
 
 
-@torch.no_grad()
 def predicted(
     module: EBM, rest: State, block: str, refinement: Refinement | None = None, batch_size: int = 500
 ) -> Tensor:
     """The most probable label under p(block | rest) of every example, (N,), on the CPU; the model in eval mode."""
-    if refinement is None:
-        return log_posteriors(module, rest, block, batch_size).argmax(1)
-    parts = []
-    with evaluating(module):
-        for i in range(0, len(next(iter(rest.values()))), batch_size):
-            batch = {name: value[i : i + batch_size].to(module.device) for name, value in rest.items()}
-            parts.append(refinement.log_posterior(module, batch, block).argmax(-1))
-    return torch.cat(parts).cpu()
+    by = None if refinement is None else refinement.log_posterior
+    return log_posteriors(module, rest, block, batch_size, by).argmax(1)
 
 
 def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
@@ -134,4 +126,4 @@ def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
 
 def percent_wrong(labels: Tensor, truth: Tensor) -> Measurement:
     """100 times the share of labels that differ from the truth, with its binomial standard error."""
-    return percent(float((labels != truth.cpu()).double().mean()), len(truth))
+    return percent_true(labels != truth.cpu())

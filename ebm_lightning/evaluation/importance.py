@@ -9,7 +9,7 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.classification import labelled, percent_wrong
-from ebm_lightning.evaluation.protocol import Findings, Protocol, mean
+from ebm_lightning.evaluation.protocol import Findings, Protocol, mean, some
 from ebm_lightning.metrics.importance import log_weights
 from ebm_lightning.module import EBM
 
@@ -128,5 +128,4 @@ def chosen(protocol: str, state: State, number: int | None) -> State:
         return state
     if number > total:
         raise ValueError(f"{protocol}: there are {total} test examples, ask for no more, or null for all")
-    rows = torch.randperm(total)[:number]
-    return {name: value[rows.to(value.device)] for name, value in state.items()}
+    return some(state, number)

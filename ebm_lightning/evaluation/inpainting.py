@@ -12,7 +12,7 @@ from ebm_lightning import pictures
 from ebm_lightning.core import Bounds, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.corruption import Corruption, Mask
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean, some
 from ebm_lightning.module import EBM
 from ebm_lightning.samplers import Masked
 from ebm_lightning.sampling import birth_noise
@@ -144,9 +144,7 @@ def _sampler_of_images(protocol: Protocol, module: EBM, data: DataModule) -> Sam
 
 def _some(data: DataModule, split: Split, number: int, device: torch.device) -> State:
     """A random choice of the examples of a split."""
-    everything = data.tensors(split)
-    rows = torch.randperm(len(everything["x"]))[:number]
-    return {name: value[rows.to(value.device)].to(device) for name, value in everything.items()}
+    return {name: value.to(device) for name, value in some(data.tensors(split), number).items()}
 
 
 def _drawn(name: str, rows: list[Tensor], bounds: Bounds | None) -> dict[str, Image]:

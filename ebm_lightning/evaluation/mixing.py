@@ -13,7 +13,7 @@ from ebm_lightning.chains import DataChains, NoiseChains
 from ebm_lightning.core import Chains, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.features import FeatureExtractor, Reader, read_all
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
 from ebm_lightning.metrics.chains import chain_ess, split_r_hat
 from ebm_lightning.module import EBM
 from ebm_lightning.sampling import birth_noise, energies
@@ -63,8 +63,7 @@ class Mixing(Protocol):
             raise ValueError(f"{self.id} runs long chains of x, but this run has no sampler that moves x")
         reader = self.classifier.load(module, data) if self.classifier else None
         test = data.tensors("test")
-        rows = torch.randperm(len(test["x"]))[: self.number].to(test["x"].device)
-        pos = {name: value[rows].to(module.device) for name, value in test.items()}
+        pos = {name: value.to(module.device) for name, value in some(test, self.number).items()}
         starts = {"data": DataChains(), "noise": NoiseChains(birth_noise(module))}
         walks = {name: self._walk(module, pos, chains) for name, chains in starts.items()}
         known = energies(module, module.model.complete(test))
@@ -85,7 +84,7 @@ class Mixing(Protocol):
                 found[f"classes found from {name}"] = Measurement(len(set(of_chains.tolist())))
                 found[f"entropy of the classes from {name}, nats"] = entropy(of_chains)
             changed = ends["data"] != classes(reader, pos["x"], module.device)
-            found["chains from data that changed class, percent"] = share(changed)
+            found["chains from data that changed class, percent"] = percent_true(changed)
         return Findings(found, self._drawn(walks, known, data))
 
     @torch.no_grad()
@@ -159,9 +158,3 @@ def entropy(labels: Tensor) -> Measurement:
     found = -float((p[p > 0] * log_p).sum())
     spread = float((p[p > 0] * log_p.square()).sum()) - found**2
     return Measurement(found, (max(spread, 0.0) / len(labels)) ** 0.5)
-
-
-def share(which: Tensor) -> Measurement:
-    """How many of (N,) are true, in percent, with a binomial standard error."""
-    part = float(which.double().mean())
-    return percent(part, len(which))

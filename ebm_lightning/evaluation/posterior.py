@@ -1,5 +1,7 @@
 """p(label | the rest) of a model, as the protocols that judge a classifier read it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -36,13 +38,19 @@ def log_posterior(model: EnergyModel, state: State, block: str) -> Tensor:
 
 
 @torch.no_grad()
-def log_posteriors(module: EBM, state: State, block: str, batch_size: int = 500) -> Tensor:
-    """The same of every example of a state, in batches, in eval mode: float64 (N, classes), on the CPU."""
+def log_posteriors(
+    module: EBM, state: State, block: str, batch_size: int = 500, by: Callable[[EBM, State, str], Tensor] | None = None
+) -> Tensor:
+    """The same of every example of a state, in batches, in eval mode: float64 (N, classes), on the CPU.
+
+    ``by`` gives it of a batch in another way, such as after a refinement; None takes the model as it is.
+    """
     parts = []
     with evaluating(module):
         for i in range(0, len(next(iter(state.values()))), batch_size):
             batch = {name: value[i : i + batch_size].to(module.device) for name, value in state.items()}
-            parts.append(log_posterior(module.model, batch, block).cpu())
+            found = log_posterior(module.model, batch, block) if by is None else by(module, batch, block)
+            parts.append(found.cpu())
     return torch.cat(parts)
 
 

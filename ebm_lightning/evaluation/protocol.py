@@ -8,10 +8,11 @@ import math
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from PIL import Image
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel
+from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import isolated
@@ -50,6 +51,17 @@ def mean(values: Tensor) -> Measurement:
 def percent(share: float, n: int, warning: str = "") -> Measurement:
     """100 times a share of n examples, with its binomial standard error."""
     return Measurement(100 * share, 100 * math.sqrt(share * (1 - share) / n), warning=warning)
+
+
+def percent_true(which: Tensor) -> Measurement:
+    """How many of (N,) are true, in percent; N is at least 1."""
+    return percent(float(which.double().mean()), len(which))
+
+
+def some(state: State, number: int | None) -> State:
+    """A random choice of the examples, at most so many; all of them, in random order, where ``number`` is None."""
+    rows = torch.randperm(len(next(iter(state.values()))))[:number]
+    return {name: value[rows.to(value.device)] for name, value in state.items()}
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.balls import Ball
 from ebm_lightning.evaluation.classification import labelled
 from ebm_lightning.evaluation.posterior import check_labels, log_posterior
-from ebm_lightning.evaluation.protocol import Findings, Protocol, percent
+from ebm_lightning.evaluation.protocol import Findings, Protocol, percent, some
 from ebm_lightning.evaluation.refinement import Refinement
 from ebm_lightning.module import EBM
 
@@ -71,8 +71,7 @@ class Robustness(Protocol):
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
         state = labelled(self.id, data, "test", self.block)
-        rows = torch.randperm(len(state[self.block]))[: self.number].to(state[self.block].device)
-        state = {name: value[rows] for name, value in state.items()}
+        state = some(state, self.number)
         findings = Findings({})
         with evaluating(module):
             for ball in self.balls:
