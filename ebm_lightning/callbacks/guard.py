@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-
 GAPS = ("gap", "energy_gap")
 """The terms of objectives that are differences of energies."""
 
