@@ -126,6 +126,14 @@ class EBM(L.LightningModule):
         self._log_terms("sampler", info)
         return neg
 
+    def answer(self, pos: State, backprop: int = 0) -> State | None:
+        """A negative phase from where chains are born, or None: as in training, but no chain that is kept is moved."""
+        if self.sampler is None:
+            return None
+        chains = DataChains() if self.chains.noise is None else NoiseChains(self.chains.noise)
+        start = chains.start(self.sampler.extend(pos), self.sampler.free)
+        return self.imagine(start, self._steps_now, backprop)[0]
+
     def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, State]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
         assert self.sampler is not None
@@ -166,16 +174,9 @@ class EBM(L.LightningModule):
             self.model.check(pos)
         n = len(next(iter(pos.values())))
         if self.sampler is None or self.objective.predicts:
-            terms = self.objective(self.model, pos, self._answer(pos))
+            terms = self.objective(self.model, pos, self.answer(pos))
             self.log_dict({f"{stage}/{name}": term.detach() for name, term in terms.items()}, batch_size=n)
         self.log(f"{stage}/energy_data", self.model.energy(pos).detach().mean(), batch_size=n, sync_dist=True)
-
-    def _answer(self, pos: State) -> State | None:
-        """What the sampler makes of held-out data, from where its chains are born: no chain that is kept is moved."""
-        if self.sampler is None:
-            return None
-        chains = DataChains() if self.chains.noise is None else NoiseChains(self.chains.noise)
-        return self.imagine(chains.start(self.sampler.extend(pos), self.sampler.free), self._steps_now)[0]
 
     @property
     def _steps_now(self) -> int:

@@ -41,7 +41,7 @@ def test_images_are_cropped_to_their_middle_and_resized(folder: str) -> None:
         assert (batch["x"][:, 1:] == 0).all()  # the blue of both sides is cut away
         assert (batch["y"] == -1).all()
         assert sum(len(one["x"]) for one in images.eval_loader("valid")) == 2
-        assert images.size == size
+        assert images.size("test") == 2
 
 
 def test_they_can_be_noised(folder: str) -> None:

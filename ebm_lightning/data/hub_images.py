@@ -128,11 +128,11 @@ class HubImages(ImageModule):
         )
         if size < 1:
             raise ValueError(f"HubImages(size={size}): expected a height and width of at least 1")
-        self.train, self.test, self.size = train, test, size
+        self.train, self.test, self._size = train, test, size
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (3, self.size, self.size)
+        return (3, self._size, self._size)
 
     def prepare_data(self) -> None:
         """Fills the hub's cache from one process of each node; nothing to do for a local folder."""
@@ -140,7 +140,7 @@ class HubImages(ImageModule):
             split.rows()
 
     def load(self) -> tuple[Subset, Subset]:
-        train, test = (one.squares(self.size) for one in (self.train, self.test))
+        train, test = (one.squares(self._size) for one in (self.train, self.test))
         sources = _unlabelled(train), _unlabelled(test, first_index=len(train))
         return Subset(sources[0], torch.arange(len(train))), Subset(sources[1], torch.arange(len(test)))
 
