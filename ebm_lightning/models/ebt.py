@@ -111,7 +111,7 @@ class TextEBT(EnergyModel):
         energies = self._energies(x, y, step)
         return energies.sum(1, dtype=torch.promote_types(energies.dtype, torch.float32))
 
-    def per_position(self, state: State) -> Tensor:
+    def local_energies(self, state: State) -> Tensor:
         """e of every position, shape (B, S)."""
         return self._energies(*(self.value(state, name) for name in self.variables))
 
