@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ebm_lightning import pictures
-from ebm_lightning.core import State
+from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.data.noised import Noised
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
 from ebm_lightning.evaluation.thinking import PASS, Thinking, Thought
 from ebm_lightning.module import EBM
+from ebm_lightning.pictures import drawable
 
 
 @dataclass(eq=False)
@@ -69,7 +71,7 @@ class Perplexity(Protocol):
             first, tokens = reached[Thought(how.steps)].T
             gains[how] = ratio(first - reached[how][:, 0], tokens)
         measured = _named("perplexity", found) | _named("gain by choosing, nats a token,", gains)
-        return Findings(measured, _drawn("perplexity", found))
+        return Findings(measured, _drawn("perplexity", {"perplexity": found}))
 
     def errors(self, state: State) -> Tensor:
         """Of every token the cross-entropy in nats, and how many tokens it is: 1, or both 0 if ignored; (B, S, 2)."""
@@ -86,7 +88,11 @@ class PredictionError(Protocol):
     PSNR is 10 log10(range^2 / MSE) of each image, and the mean over images; Gladstone et al. (2025) take the MSE of a
     batch instead, which gives less. Values are clamped to the data's bounds first. Otherwise as :class:`Perplexity`:
     after 0 steps it is the noised image that is measured, and of several candidates one is kept for each image, by its
-    energy. Standard errors are over images.
+    energy. Standard errors are over images. Data of several noise levels, as of :class:`~ebm_lightning.data.Noised`,
+    are measured at each level, under its name.
+
+    A picture shows examples, one in a column: noised, after each number of steps above 0, and clean. Where they differ
+    from draw to draw these are fresh ones, and none is chosen.
 
     Args:
         steps: of the sampler, each at least 0; of no effect without one.
@@ -117,11 +123,33 @@ class PredictionError(Protocol):
         if data.bounds is None:
             raise ValueError(f"{self.id} needs the range of the values, but {type(data).__name__} has no bounds")
         low, high = data.bounds
-        reached = self._thinking.errors(module, data, lambda state: self.errors(state, low, high))
-        reached = {how: rows for how, rows in reached.items() if how.candidates in self.candidates}
-        ratios = {how: mean(rows[:, 0]) for how, rows in reached.items()}
-        squares = {how: mean(rows[:, 1]) for how, rows in reached.items()}
-        return Findings(_named("PSNR, dB", ratios) | _named("MSE", squares), _drawn("PSNR, dB", ratios))
+        ratios: dict[str, dict[Thought, Measurement]] = {}
+        squares: dict[str, dict[Thought, Measurement]] = {}
+        examples: dict[str, Image] = {}
+        for level, noised in _levels(data).items():
+            reached = self._thinking.errors(module, noised, lambda state: self.errors(state, low, high))
+            asked = {how: rows for how, rows in reached.items() if how.candidates in self.candidates}
+            ratios[f"PSNR, dB{level}"] = {how: mean(rows[:, 0]) for how, rows in asked.items()}
+            squares[f"MSE{level}"] = {how: mean(rows[:, 1]) for how, rows in asked.items()}
+            examples |= self._examples(module, noised, level)
+        found: dict[str, Measurement] = {}
+        for name, reached_by in (ratios | squares).items():
+            found |= _named(name, reached_by)
+        return Findings(found, _drawn("PSNR, dB", ratios) | examples)
+
+    @torch.no_grad()
+    def _examples(self, module: EBM, data: DataModule, level: str, number: int = 8) -> dict[str, Image]:
+        """The first test images in columns, where they are images."""
+        batch = next(iter(data.eval_loader("test", device=module.device)))
+        x, thinking = batch["x"][:number], self._thinking
+        with evaluating(module):
+            pos = thinking.completed(module, {name: value[:number] for name, value in batch.items()})
+            reached = [state[self.block] for k, state in thinking.predictions(module, pos) if k or not module.sampler]
+        clean = pos[self.target]
+        if not drawable(clean) or clean.ndim < 3 or x.shape != clean.shape:
+            return {}
+        rows = torch.cat([x, *reached, clean])
+        return {f"examples{level.replace(' ', '-')}": pictures.picture(rows, data.bounds, len(x))}
 
     def errors(self, state: State, low: float, high: float) -> Tensor:
         """PSNR and mean square of every image, (B, 1, 2), where values range from ``low`` to ``high``."""
@@ -152,14 +180,23 @@ def _named(name: str, found: dict[Thought, Measurement]) -> dict[str, Measuremen
     return {name if list(found) == [PASS] else f"{name} {how}": value for how, value in found.items()}
 
 
-def _drawn(name: str, found: dict[Thought, Measurement]) -> dict[str, Image]:
-    """The curve over the numbers of steps, one for each number of candidates; none of one pass."""
-    if list(found) == [PASS]:
-        return {}
+def _levels(data: DataModule) -> dict[str, DataModule]:
+    """The data at each of their noise levels, by what a name says of it: nothing where there is but one."""
+    if not isinstance(data, Noised) or not data.levels:
+        return {"": data}
+    return {f" {level}": data.at(level) for level in data.levels}
+
+
+def _drawn(label: str, found: dict[str, dict[Thought, Measurement]]) -> dict[str, Image]:
+    """The curves over the numbers of steps, one for each name and number of candidates; none of one pass."""
     lines: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-    for n in dict.fromkeys(how.candidates for how in found):
-        points = {how.steps: value for how, value in found.items() if how.candidates == n}
-        values = torch.tensor([value.value for value in points.values()])
-        errors = torch.tensor([value.standard_error or 0.0 for value in points.values()])
-        lines[name if n == 1 else f"best of {n}"] = torch.tensor(list(points)).float(), values, errors
-    return {"steps": pictures.curves(lines, "steps", name)}
+    for name, reached in found.items():
+        if list(reached) == [PASS]:
+            continue
+        for n in dict.fromkeys(how.candidates for how in reached):
+            points = {how.steps: value for how, value in reached.items() if how.candidates == n}
+            values = torch.tensor([value.value for value in points.values()])
+            errors = torch.tensor([value.standard_error or 0.0 for value in points.values()])
+            line = name if n == 1 else f"{name}, best of {n}"
+            lines[line] = torch.tensor(list(points)).float(), values, errors
+    return {"steps": pictures.curves(lines, "steps", label)} if lines else {}
