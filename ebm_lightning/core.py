@@ -74,6 +74,14 @@ class EnergyModel(nn.Module):
         """E of several states, one tensor (B,) for each: a hook, for models that are faster in one pass over all."""
         return tuple(self.energy(state) for state in states)
 
+    def local_energies(self, state: State) -> Tensor:
+        """Energies (B, ...) by which one of several candidates is chosen: one for each part that is chosen alone.
+
+        A hook, for models whose energy is a sum over positions of which none sees the candidate of another; by default
+        the energy (B,), one choice for each example. Raises ValueError where a variable is missing from the state.
+        """
+        return self.energy(state)
+
     def value(self, state: State, name: str) -> Tensor:
         """The value of one of this model's variables. Raises ValueError where model or state has no such name."""
         if name not in self.variables or name not in state:
@@ -278,6 +286,13 @@ class Sampler(Bounded):
         """Adds the auxiliary variables that this kernel moves beside the model's, such as replicas: a hook.
 
         They are free variables like any other: chains start them and, where chains persist, keep them.
+        """
+        return state
+
+    def as_seen(self, state: State) -> State:
+        """The state at which a step from here would take the energy, without the step's noise: a hook.
+
+        By default the state itself; a sampler that moves logits shows the energy their probabilities.
         """
         return state
 

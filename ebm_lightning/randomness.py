@@ -88,6 +88,13 @@ def restore(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
 
 
+def drawn_since(state: dict[str, Any]) -> bool:
+    """Whether torch has drawn a random number, on the CPU or the current device, since :func:`capture`."""
+    now = capture()
+    pairs = [(now["torch"], state["torch"]), *zip(now["cuda"], state["cuda"], strict=True)]
+    return not all(torch.equal(*pair) for pair in pairs)
+
+
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """Draws inside come from streams seeded by ``seed``; the streams outside are as if nothing had been drawn."""

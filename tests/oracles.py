@@ -28,6 +28,7 @@ from ebm_lightning.models import (
     JointJEM,
     Mixture,
     Negation,
+    NextCandidate,
     NextToken,
     PerClass,
     Product,
@@ -318,6 +319,11 @@ ENERGIES: list[Case] = [
         "text_ebt_adaln",
         lambda: perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=StepAdaLN(3))),
         text(3, 5),
+    ),
+    Case(
+        "next_candidate",
+        lambda: perturbed(NextCandidate(TextEBT(5, layers=2, heads=2, dim=8), torch.tensor([3, 0, 3]))),
+        normal("y", 5),
     ),
     Case("next_token", lambda: perturbed(NextToken(CausalTransformer(5, layers=2, heads=2, dim=8))), text(3, 5)),
     Case(

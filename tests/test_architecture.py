@@ -133,7 +133,7 @@ def test_every_part_has_its_line_in_the_table() -> None:
     assert {_part(file) for file in FILES} - {"__init__", "__main__"} == set(ALLOWED)
 
 
-BUILT_ON = {"layerwise.py": "rbm", "dbm.py": "layerwise", "mean_field_net.py": "dbm"}
+BUILT_ON = {"layerwise.py": "rbm", "dbm.py": "layerwise", "mean_field_net.py": "dbm", "next_candidate.py": "ebt"}
 """Models that are made of another one, and which."""
 
 

@@ -55,7 +55,7 @@ def test_one_pass_over_all_positions_is_one_pass_for_every_prefix(condition) -> 
         (slope,) = torch.autograd.grad(energies.sum(), y, create_graph=True)
         return energies, of_parameters, slope, torch.autograd.grad((slope * direction).sum(), parameters)
 
-    ours = derivatives(model.per_position(state))
+    ours = derivatives(model.local_energies(state))
     with sdpa_kernel(SDPBackend.MATH):
         torch.testing.assert_close(ours, derivatives(prefix_by_prefix(model, state)), rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(model.energy(state), ours[0].sum(1))
@@ -65,16 +65,16 @@ def test_one_pass_over_all_positions_is_one_pass_for_every_prefix(condition) -> 
 @every_condition
 def test_a_position_sees_the_past_and_its_own_candidate_alone(condition) -> None:
     model, state = _model(condition), text(6, 5)(2)
-    before = model.per_position(state)
+    before = model.local_energies(state)
     later = {**state, "x": state["x"].clone(), "y": state["y"].clone()}
     later["x"][:, 3:] = (later["x"][:, 3:] + 1) % 5
     later["y"][:, 3:] += 1
-    after = model.per_position(later)
+    after = model.local_energies(later)
     torch.testing.assert_close(before[:, :3], after[:, :3], rtol=0, atol=1e-12)
     assert (before[:, 3:] - after[:, 3:]).abs().min() > 1e-6
     other = {**state, "y": state["y"].clone()}
     other["y"][:, 2] += 1
-    assert ((model.per_position(other) - before).abs() > 1e-12).any(0).tolist() == [i == 2 for i in range(6)]
+    assert ((model.local_energies(other) - before).abs() > 1e-12).any(0).tolist() == [i == 2 for i in range(6)]
 
 
 @pytest.mark.parametrize("condition", [StepToken(2), StepAdaLN(2)])

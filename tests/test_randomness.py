@@ -16,7 +16,7 @@ from scipy import stats
 
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.randomness import TrainingRandomness
-from ebm_lightning.randomness import capture, isolated, mix, restore, seed_all
+from ebm_lightning.randomness import capture, drawn_since, isolated, mix, restore, seed_all
 from ebm_lightning.runs import RunFolder
 
 FAMILIES = {
@@ -212,3 +212,11 @@ def test_another_seed_ends_with_other_weights(ebm, tiny: Path, tmp_path: Path) -
     moving = [name for name in ends[0] if name.endswith("weight") or name == "store.x"]
     assert len(moving) == 5
     assert not any(torch.equal(ends[0][name], ends[1][name]) for name in moving)
+
+
+def test_it_is_known_whether_a_number_was_drawn() -> None:
+    before = capture()
+    torch.zeros(3).sum()
+    assert not drawn_since(before)
+    torch.rand(1)
+    assert drawn_since(before)

@@ -1,21 +1,23 @@
 """How good is a prediction, and does it get better the longer it is thought about?"""
 
-from collections.abc import Callable, Iterator
-from copy import copy
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ebm_lightning import pictures
-from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import State, evaluating, trajectory
+from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.data.noised import Noised
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.evaluation.thinking import PASS, Thinking, Thought
 from ebm_lightning.module import EBM
-from ebm_lightning.sampling import birth_noise
+from ebm_lightning.pictures import drawable
 
 
 @dataclass(eq=False)
@@ -28,15 +30,24 @@ class Perplexity(Protocol):
     The mean is taken over tokens, and then exp of it: exps of batches, as some code averages them, lie higher. Standard
     errors are over sequences, by the delta method.
 
+    With N candidates a prediction is made N times, and at every position the one whose end has the lowest energy is
+    kept, as in the released code. That energy is the one that a further step would find there, without its noise: of
+    softmax of the logits where the sampler normalises them, on the landscape of that step. A random candidate is as
+    good as a single one, so "gain by choosing", the mean cross-entropy of the first candidate minus that of the one
+    chosen among N, says whether energies choose better than chance: > 0 where they do, in nats, with the standard error
+    of pairs over sequences.
+
     Args:
         steps: of the sampler, each at least 0; of no effect without one.
         number: sequences, at most: the first of the test split.
         block: the logits, (B, S, vocabulary).
         target: the tokens, int64 (B, S).
         ignore: a token that is not to be predicted, such as padding; None predicts all.
+        candidates: of which the best is taken, each at least 1.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where block or target is missing.
+        ValueError: where a number is out of range; when measuring, where block or target is missing, or there are
+            several candidates and nothing to choose by.
     """
 
     steps: list[int] = field(default_factory=lambda: [1, 2, 3, 6, 15, 30])
@@ -44,20 +55,32 @@ class Perplexity(Protocol):
     block: str = "y"
     target: str = "target"
     ignore: int | None = None
+    candidates: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
-        _check(self, self.steps, self.number)
+        _ = self._thinking
+
+    @property
+    def _thinking(self) -> Thinking:
+        return Thinking(self.id, self.steps, self.candidates, self.number, self.block, self.target)
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        reached = _measured(self, module, data, self.errors)
-        return _findings("perplexity", {k: perplexity(*rows.T) for k, rows in reached.items()})
+        reached = self._thinking.errors(module, data, self.errors)
+        found = {how: perplexity(*rows.T) for how, rows in reached.items() if how.candidates in self.candidates}
+        gains = {}
+        for how in [how for how in found if how.candidates > 1]:
+            first, tokens = reached[Thought(how.steps)].T
+            gains[how] = ratio(first - reached[how][:, 0], tokens)
+        measured = _named("perplexity", found) | _named("gain by choosing, nats a token,", gains)
+        measured |= _best("steps of the lowest perplexity", found, min)
+        return Findings(measured, _drawn("perplexity", {"perplexity": found}))
 
     def errors(self, state: State) -> Tensor:
-        """For every sequence the cross-entropy in nats, summed over its tokens, and how many these are: (B, 2)."""
+        """Of every token the cross-entropy in nats, and how many tokens it is: 1, or both 0 if ignored; (B, S, 2)."""
         logits, tokens = state[self.block], state[self.target]
         kept = torch.ones_like(tokens, dtype=torch.bool) if self.ignore is None else tokens != self.ignore
         error = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none").view_as(tokens)
-        return torch.stack([(error.double() * kept).sum(1), kept.sum(1).double()], 1)
+        return torch.stack([error.double() * kept, kept.double()], -1)
 
 
 @dataclass(eq=False)
@@ -66,107 +89,129 @@ class PredictionError(Protocol):
 
     PSNR is 10 log10(range^2 / MSE) of each image, and the mean over images; Gladstone et al. (2025) take the MSE of a
     batch instead, which gives less. Values are clamped to the data's bounds first. Otherwise as :class:`Perplexity`:
-    after 0 steps it is the noised image that is measured. Standard errors are over images.
+    after 0 steps it is the noised image that is measured, and of several candidates one is kept for each image, by its
+    energy. Standard errors are over images. Data of several noise levels, as of :class:`~ebm_lightning.data.Noised`,
+    are measured at each level, under its name.
+
+    A picture shows examples, one in a column: noised, after each number of steps above 0, and clean. Where they differ
+    from draw to draw these are fresh ones, and none is chosen.
 
     Args:
         steps: of the sampler, each at least 0; of no effect without one.
         number: images, at most: the first of the test split.
         block: the prediction, in the shape of the images.
         target: the clean images.
+        candidates: of which the best is taken, each at least 1.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where the data have no bounds, or block or target
-            is missing.
+        ValueError: where a number is out of range; when measuring, where the data have no bounds, block or target is
+            missing, or there are several candidates and nothing to choose by.
     """
 
     steps: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 6, 15, 30])
     number: int = 1000
     block: str = "y"
     target: str = "target"
+    candidates: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
-        _check(self, self.steps, self.number)
+        _ = self._thinking
+
+    @property
+    def _thinking(self) -> Thinking:
+        return Thinking(self.id, self.steps, self.candidates, self.number, self.block, self.target)
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
         if data.bounds is None:
             raise ValueError(f"{self.id} needs the range of the values, but {type(data).__name__} has no bounds")
         low, high = data.bounds
+        ratios: dict[str, dict[Thought, Measurement]] = {}
+        squares: dict[str, dict[Thought, Measurement]] = {}
+        examples: dict[str, Image] = {}
+        for level, noised in _levels(data).items():
+            reached = self._thinking.errors(module, noised, lambda state: self.errors(state, low, high))
+            asked = {how: rows for how, rows in reached.items() if how.candidates in self.candidates}
+            ratios[f"PSNR, dB{level}"] = {how: mean(rows[:, 0]) for how, rows in asked.items()}
+            squares[f"MSE{level}"] = {how: mean(rows[:, 1]) for how, rows in asked.items()}
+            examples |= self._examples(module, noised, level)
+        found: dict[str, Measurement] = {}
+        for name, reached_by in (ratios | squares).items():
+            found |= _named(name, reached_by)
+        for name, reached_by in ratios.items():
+            found |= _best(f"steps of the highest {name.replace(', dB', '')}", reached_by, max)
+        return Findings(found, _drawn("PSNR, dB", ratios) | examples)
 
-        def errors(state: State) -> Tensor:
-            predicted, clean = state[self.block].clamp(low, high).double(), state[self.target].double()
-            axes = tuple(range(1, clean.ndim))
-            ratio = peak_signal_noise_ratio(predicted, clean, high - low, reduction="none", dim=axes)
-            return torch.stack([ratio, (predicted - clean).square().mean(axes)], 1)
+    @torch.no_grad()
+    def _examples(self, module: EBM, data: DataModule, level: str, number: int = 8) -> dict[str, Image]:
+        """The first test images in columns, where they are images."""
+        batch = next(iter(data.eval_loader("test", device=module.device)))
+        x, thinking = batch["x"][:number], self._thinking
+        with evaluating(module):
+            pos = thinking.completed(module, {name: value[:number] for name, value in batch.items()})
+            reached = [state[self.block] for k, state in thinking.predictions(module, pos) if k or not module.sampler]
+        clean = pos[self.target]
+        if not drawable(clean) or clean.ndim < 3 or x.shape != clean.shape:
+            return {}
+        rows = torch.cat([x, *reached, clean])
+        return {f"examples{level.replace(' ', '-')}": pictures.picture(rows, data.bounds, len(x))}
 
-        reached = _measured(self, module, data, errors)
-        found = _findings("PSNR, dB", {k: mean(rows[:, 0]) for k, rows in reached.items()})
-        squares = _findings("MSE", {k: mean(rows[:, 1]) for k, rows in reached.items()})
-        return Findings(found.measurements | squares.measurements, found.pictures)
+    def errors(self, state: State, low: float, high: float) -> Tensor:
+        """PSNR and mean square of every image, (B, 1, 2), where values range from ``low`` to ``high``."""
+        predicted, clean = state[self.block].clamp(low, high).double(), state[self.target].double()
+        axes = tuple(range(1, clean.ndim))
+        psnr = peak_signal_noise_ratio(predicted, clean, high - low, reduction="none", dim=axes)
+        return torch.stack([psnr, (predicted - clean).square().mean(axes)], 1)[:, None]
 
 
 def perplexity(error: Tensor, tokens: Tensor) -> Measurement:
     """exp(sum of errors / sum of tokens) over sequences (N,), errors in nats, with the standard error of the ratio."""
+    found = ratio(error, tokens)
+    value = math.exp(found.value)
+    return Measurement(value, None if found.standard_error is None else value * found.standard_error)
+
+
+def ratio(error: Tensor, tokens: Tensor) -> Measurement:
+    """sum of errors / sum of tokens over sequences (N,), with its standard error by the delta method."""
     n, total = len(error), tokens.sum()
-    value = (error.sum() / total).exp()
+    value = error.sum() / total
     if n == 1:
         return Measurement(float(value))
-    residual = error - tokens * error.sum() / total
-    return Measurement(float(value), float(value * residual.std() * n**0.5 / total))
+    return Measurement(float(value), float((error - tokens * value).std() * n**0.5 / total))
 
 
-Predicting = Perplexity | PredictionError
+def _named(name: str, found: dict[Thought, Measurement]) -> dict[str, Measurement]:
+    """Each under the name and how it was reached; of one pass the name is enough."""
+    return {name if list(found) == [PASS] else f"{name} {how}": value for how, value in found.items()}
 
 
-@torch.no_grad()
-def _measured(
-    protocol: Predicting, module: EBM, data: DataModule, errors: Callable[[State], Tensor]
-) -> dict[int, Tensor]:
-    """The errors (N, ...) of test examples by the number of steps, or of the one pass of a run without a sampler: 0."""
-    rows: dict[int, list[Tensor]] = {}
-    left = protocol.number
-    with evaluating(module):
-        for batch in data.eval_loader("test", device=module.device):
-            pos = module.model.complete({name: value[:left] for name, value in batch.items()})
-            missing = [name for name in (protocol.block, protocol.target) if name not in pos]
-            if missing:
-                raise ValueError(
-                    f"{protocol.id} compares a prediction with its target, but {missing} is not in the state "
-                    f"{sorted(pos)}: measure a run that predicts, on data with targets"
-                )
-            for k, state in _predictions(module, pos, protocol.steps):
-                rows.setdefault(k, []).append(errors(state).cpu())
-            left -= len(pos[protocol.target])
-            if left <= 0:
-                break
-    return {k: torch.cat(parts) for k, parts in rows.items()}
+def _best(
+    name: str, found: dict[Thought, Measurement], best: Callable[..., tuple[Thought, Measurement]]
+) -> dict[str, Measurement]:
+    """The number of steps at which one candidate fares best; nothing of one pass."""
+    single = {how: value for how, value in found.items() if how.candidates == 1 and how != PASS}
+    if not single:
+        return {}
+    how, _ = best(single.items(), key=lambda item: item[1].value)
+    return {name: Measurement(float(how.steps))}
 
 
-def _predictions(module: EBM, pos: State, steps: list[int]) -> Iterator[tuple[int, State]]:
-    """Where the sampler is after each number of steps."""
-    if module.sampler is None:
-        yield 0, pos
-        return
-    sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
-    start = NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
-    if 0 in steps:
-        yield 0, start
-    for k, (state, _) in zip(range(1, max(steps) + 1), trajectory(sampler, module.model, start), strict=False):
-        if k in steps:
-            yield k, state
+def _levels(data: DataModule) -> dict[str, DataModule]:
+    """The data at each of their noise levels, by what a name says of it: nothing where there is but one."""
+    if not isinstance(data, Noised) or not data.levels:
+        return {"": data}
+    return {f" {level}": data.at(level) for level in data.levels}
 
 
-def _findings(name: str, found: dict[int, Measurement]) -> Findings:
-    """One measurement for each number of steps, and their curve where there are several."""
-    if len(found) == 1 and 0 in found:
-        return Findings({name: found[0]})
-    measurements = {f"{name} after {k} step{'' if k == 1 else 's'}": value for k, value in found.items()}
-    values = torch.tensor([value.value for value in found.values()])
-    errors = torch.tensor([value.standard_error or 0.0 for value in found.values()])
-    line: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {name: (torch.tensor(list(found)).float(), values, errors)}
-    return Findings(measurements, {"steps": pictures.curves(line, "steps", name)})
-
-
-def _check(protocol: Predicting, steps: list[int], number: int) -> None:
-    """Raises ValueError where there are no steps, negative ones, or no examples."""
-    if not steps or min(steps) < 0 or number < 1:
-        raise ValueError(f"{protocol.id}: expected one or more numbers of steps, each at least 0, and number >= 1")
+def _drawn(label: str, found: dict[str, dict[Thought, Measurement]]) -> dict[str, Image]:
+    """The curves over the numbers of steps, one for each name and number of candidates; none of one pass."""
+    lines: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+    for name, reached in found.items():
+        if list(reached) == [PASS]:
+            continue
+        for n in dict.fromkeys(how.candidates for how in reached):
+            points = {how.steps: value for how, value in reached.items() if how.candidates == n}
+            values = torch.tensor([value.value for value in points.values()])
+            errors = torch.tensor([value.standard_error or 0.0 for value in points.values()])
+            line = name if n == 1 else f"{name}, best of {n}"
+            lines[line] = torch.tensor(list(points)).float(), values, errors
+    return {"steps": pictures.curves(lines, "steps", label)} if lines else {}

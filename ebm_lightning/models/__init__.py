@@ -9,6 +9,7 @@ from ebm_lightning.models.helmholtz import HelmholtzMachine
 from ebm_lightning.models.jem import JEM, JointJEM
 from ebm_lightning.models.layerwise import Doubled, OnTop
 from ebm_lightning.models.mean_field_net import MeanFieldNet
+from ebm_lightning.models.next_candidate import NextCandidate
 from ebm_lightning.models.per_class import PerClass
 from ebm_lightning.models.poe import StudentTPoE
 from ebm_lightning.models.rbm import RBM
@@ -32,6 +33,7 @@ __all__ = [
     "MeanFieldNet",
     "Mixture",
     "Negation",
+    "NextCandidate",
     "NextToken",
     "OnTop",
     "PerClass",

@@ -30,6 +30,10 @@ class StepCondition(abc.ABC):
         if self.landscapes < 1:
             raise ValueError(f"{type(self).__name__}(landscapes={self.landscapes}): expected a number of at least 1")
 
+    def landscape(self, step: Tensor) -> Tensor:
+        """The landscape that each step is taken on, in the shape of ``step``."""
+        return step.clamp(max=self.landscapes - 1)
+
     @property
     @abc.abstractmethod
     def modulates(self) -> bool:
@@ -111,7 +115,7 @@ class TextEBT(EnergyModel):
         energies = self._energies(x, y, step)
         return energies.sum(1, dtype=torch.promote_types(energies.dtype, torch.float32))
 
-    def per_position(self, state: State) -> Tensor:
+    def local_energies(self, state: State) -> Tensor:
         """e of every position, shape (B, S)."""
         return self._energies(*(self.value(state, name) for name in self.variables))
 
@@ -134,12 +138,16 @@ class TextEBT(EnergyModel):
             )
 
     def _energies(self, x: Tensor, y: Tensor, step: Tensor | None = None) -> Tensor:
-        observed, predicted, embedded = self.embedding(x), self.candidate(y), None
-        if self.condition is not None and self.landscape is not None and step is not None:
-            embedded = self.landscape(step.clamp(max=self.condition.landscapes - 1))
-            observed = self.condition.precede(observed, embedded)
-        out: Tensor = self.head(self.trunk.parallel(observed, predicted, embedded)).squeeze(-1)
+        observed, embedded = self.observed(x, step)
+        out: Tensor = self.head(self.trunk.parallel(observed, self.candidate(y), embedded)).squeeze(-1)
         return out
+
+    def observed(self, x: Tensor, step: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The observed stream of tokens x (B, S), and the embedding of the step (B, dim) where the energy has one."""
+        if self.condition is None or self.landscape is None or step is None:
+            return self.embedding(x), None
+        embedded = self.landscape(self.condition.landscape(step))
+        return self.condition.precede(self.embedding(x), embedded), embedded
 
 
 class ImageEBT(EnergyModel):

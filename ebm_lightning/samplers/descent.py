@@ -96,15 +96,19 @@ class Descent(Sampler, nn.Module):
         path, energies = y.new_empty(len(y), 0, *y.shape[1:]), y.new_empty(len(y), 0)
         return {**state, f"{self.block}_path": path, f"{self.block}_energies": energies}
 
+    def as_seen(self, state: State) -> State:
+        """The state with p = softmax(y) in place of y, where ``normalise`` does that."""
+        return {**state, self.block: state[self.block].softmax(-1)} if self.normalise else state
+
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         block, y = self.block, model.value(state, self.block)
         if self.detach:
             y = y.detach()
         if self.noise > 0:
             y = y + self.noise * torch.randn_like(y)
-        if self.normalise:
-            y = y.softmax(-1)
-        grad, energy = energy_grad(model, {**state, block: y}, block)
+        seen = self.as_seen({**state, block: y})
+        y = seen[block]
+        grad, energy = energy_grad(model, seen, block)
         alpha = self.alpha.clamp(min=SMALLEST)
         norms = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1)
         info = {"energy": energy.mean(), "grad_norm": norms.mean(), "alpha": alpha.detach()}

@@ -45,6 +45,9 @@ class Tempered(Sampler):
     def extend(self, state: State) -> State:
         return self.sampler.extend(state)
 
+    def as_seen(self, state: State) -> State:
+        return self.sampler.as_seen(state)
+
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         return self.sampler.step(model.tempered(1 / self.temperature), state)
 
@@ -81,6 +84,9 @@ class Annealed(Sampler):
 
     def extend(self, state: State) -> State:
         return self.sampler.extend(state)
+
+    def as_seen(self, state: State) -> State:
+        return self.sampler.as_seen(state)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         info: Info = {}

@@ -5,12 +5,13 @@ from ebm_lightning.models.backbones.dit import DiT, DiTDenoiser
 from ebm_lightning.models.backbones.igebm import IGEBMMnistNet, IGEBMNet
 from ebm_lightning.models.backbones.mlp import MLP
 from ebm_lightning.models.backbones.spectral import SpectralBound, SpectralNorm
-from ebm_lightning.models.backbones.transformer import SIZES, CausalTransformer, Size, Trunk
+from ebm_lightning.models.backbones.transformer import SIZES, Cache, CausalTransformer, Size, Trunk
 from ebm_lightning.models.backbones.wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
     "SIZES",
+    "Cache",
     "CausalTransformer",
     "ConvNet",
     "DiT",

@@ -32,6 +32,24 @@ SIZES = {
 0.0006, 0.0003, 0.00025, 0.0002."""
 
 
+class Cache(NamedTuple):
+    """What a trunk has read: of every block the keys and the values, each (B, heads, T, head_dim), keys rotated."""
+
+    blocks: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    @property
+    def length(self) -> int:
+        """How many elements have been read, T."""
+        return self.blocks[0][0].shape[2] if self.blocks else 0
+
+    def grown(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values of a block with those of further elements (B, heads, n, head_dim) after them."""
+        if not self.blocks:
+            return keys, values
+        known_keys, known_values = self.blocks[layer]
+        return torch.cat([known_keys, keys], 2), torch.cat([known_values, values], 2)
+
+
 class CausalTransformer(nn.Module):
     """Tokens (B, S), int64 -> logits of the next token at every position (B, S, vocabulary): Transformer++.
 
@@ -61,6 +79,11 @@ class CausalTransformer(nn.Module):
         """(B, S) -> (B, S, vocabulary)."""
         out: Tensor = self.head(self.trunk(self.embedding(x)))
         return out
+
+    def read(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """The logits after each of the tokens x (B, n) that follow what the cache holds, and the cache with them."""
+        out, cache = self.trunk.read(self.embedding(x), cache)
+        return self.head(out), cache
 
 
 class Trunk(nn.Module):
@@ -120,6 +143,34 @@ class Trunk(nn.Module):
         positions = torch.arange(first, first + number, dtype=dtype, device=x.device)
         steps = torch.arange(0, self.head_dim, 2, dtype=dtype, device=x.device)
         return positions[:, None] * 10_000.0 ** (-steps / self.head_dim)
+
+    def read(self, x: Tensor, cache: Cache, condition: Tensor | None = None) -> tuple[Tensor, Cache]:
+        """What :meth:`forward` gives for x (B, n, dim) after the elements that the cache holds, and the grown cache."""
+        known, n = cache.length, x.shape[1]
+        positions, blocks = self._angles(x, known, n), []
+        seen = torch.ones(n, known + n, dtype=torch.bool, device=x.device).tril(known)
+        for layer, block in enumerate(self.blocks):
+            modulations = block.modulations(condition)
+            q, k, v = block.project(x, positions, modulations)
+            blocks.append(cache.grown(layer, k, v))
+            attended = F.scaled_dot_product_attention(q, *blocks[-1], attn_mask=seen)
+            x = block.join(x, attended, modulations)
+        return self.norm(x), Cache(tuple(blocks))
+
+    def answer(self, predicted: Tensor, cache: Cache, condition: Tensor | None = None) -> Tensor:
+        """What :meth:`parallel` gives for each of N alternatives (B, N, dim) to one element after those of the cache.
+
+        Each sees what has been read and itself, and none sees another. Derivatives in ``predicted`` can be
+        differentiated again.
+        """
+        there = self._angles(predicted, cache.length, 1)
+        unseen = torch.zeros(predicted.shape[1], cache.length, dtype=torch.bool, device=predicted.device)
+        for block, (keys, values) in zip(self.blocks, cache.blocks, strict=True):
+            modulations = block.modulations(condition)
+            own = block.project(predicted, there, modulations)
+            predicted = block.join(predicted, attend_with_self(*own, keys, values, unseen), modulations)
+        out: Tensor = self.norm(predicted)
+        return out
 
 
 class _Block(nn.Module):
