@@ -30,6 +30,7 @@ import ebm_lightning.units  # noqa: F401
 from ebm_lightning import checkpoints, trainer
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
 from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
+from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
 from ebm_lightning.evaluation import Protocol
@@ -47,6 +48,9 @@ from ebm_lightning.runs import (
     name_runs_below,
     runs_below,
 )
+
+TRY_AGAIN = 75
+"""The exit status of a run that made room: EX_TEMPFAIL of sysexits.h."""
 
 Kind = TypeVar("Kind", bound=L.Callback)
 
@@ -140,6 +144,8 @@ class ExperimentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         logger = self._loggers() if self.subcommand == "fit" else False
         made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
+        if self.subcommand == "fit":
+            made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
         if self.subcommand == "test":
             every = self._get(self.config_init, "evaluation")
             made.callbacks.extend(named(every, self._get(self.config_init, "protocols")))  # type: ignore[attr-defined]
@@ -157,8 +163,12 @@ class ExperimentCLI(LightningCLI):
                     break
                 except Diverged as fault:
                     self._go_back(fault)
-            if _is_first_rank():
+            signal = self._callback(Preemption).came
+            if _is_first_rank() and signal is None:
                 self._conclude()
+        if signal is not None:
+            print(f"stopped by {signal} at step {self.trainer.global_step}: the same command goes on", file=sys.stderr)
+            raise SystemExit(TRY_AGAIN)
 
     def validate(self, model: EBM, datamodule: L.LightningDataModule) -> None:
         """Energies of the validation data."""

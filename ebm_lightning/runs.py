@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def requeue_file(self) -> Path:
+        """Where a run that was asked to make room says that it is to be started again."""
+        return self.path / ".requeue"
+
+    @property
     def experiment(self) -> str:
         """The name of the experiment: the folder that holds its runs."""
         return self.path.absolute().parent.name

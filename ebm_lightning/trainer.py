@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
 from ebm_lightning import checkpoints
@@ -41,6 +42,10 @@ class Trainer(L.Trainer):
             given = given if isinstance(given, list) else [given]
             if not any(isinstance(callback, ProgressBar) for callback in given):
                 settings["callbacks"] = [*given, TimedProgressBar()]
+        plugins = settings.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            settings["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]  # Preemption does it
         super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
         self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws

@@ -1,5 +1,6 @@
 """Two processes on one machine: each rank has chains and noise of its own, and continues as if never stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ LIMIT_S = 120
 def _fit(tiny: Path, run: Path, *arguments: object) -> tuple[int, str]:
     """`ebm fit` on two ranks in processes of their own: (exit status, what they said). They end together."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "EBM_RUNS": str(run.parent)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--run", str(run), *TWO]
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
@@ -44,13 +46,14 @@ def _fit(tiny: Path, run: Path, *arguments: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """12 steps on two ranks, in one go and as 6 + 6."""
+    """12 steps on two ranks, in one go and as 6 + 6: rank 1 alone is asked to make room in step 6."""
     root = tmp_path_factory.mktemp("ddp")
     tiny = Path(__file__).parent / "tiny.yaml"
     straight, parts = root / "straight", root / "parts"
-    for run, steps in ((straight, 12), (parts, 6), (parts, 12)):
-        status, said = _fit(tiny, run, "--trainer.max_steps", steps)
-        assert status == 0, said
+    asking = {"class_path": "oracles.AsksItself", "init_args": {"rank": 1, "step": 6}}
+    for run, expected, more in ((straight, 0, []), (parts, 75, [asking]), (parts, 0, [asking])):
+        status, said = _fit(tiny, run, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more))
+        assert status == expected, said
     return {"straight": straight, "parts": parts}
 
 

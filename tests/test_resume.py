@@ -11,9 +11,10 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from oracles import identical
 
-from ebm_lightning import EBM, SampleBuffer, checkpoints
+from ebm_lightning import EBM, SampleBuffer, Trainer, checkpoints
 from ebm_lightning.callbacks.checkpoint import RunCheckpoint
 from ebm_lightning.data import Toy2D
 from ebm_lightning.models import DeepEnergy
@@ -140,3 +141,51 @@ def _wait_for_checkpoint(root: Path) -> None:
                 return
         time.sleep(0.05)
     raise AssertionError("no checkpoint within 30 s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
+    number: int, ebm, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The signal comes within the sampler of step 6, between checkpoints and validations, and of step 10, where both
+    are not far and validation is due: the weights and the validation rows are those of a run that was left alone."""
+    straight, asked = RunFolder(tmp_path / "x" / "straight"), RunFolder(tmp_path / "x" / "asked")
+    quiet = ("--samples.every_n_steps", "0")
+    assert ebm("fit", "-c", tiny, "--run", straight.path, *quiet)[0] == 0
+    imagine, handler = EBM.imagine, signal.getsignal(number)
+
+    def interrupted(module, *arguments):
+        if module.training and module.global_step + 1 in (6, 10):
+            os.kill(os.getpid(), number)
+        return imagine(module, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EBM, "imagine", interrupted)
+        for step in (6, 10):
+            status, said = ebm("fit", "-c", tiny, "--run", asked.path, *quiet)
+            assert status == 75, said
+            assert f"stopped by {signal.Signals(number).name} at step {step}: the same command goes on" in said
+            assert asked.requeue_file.exists()
+            assert checkpoints.step_of(asked.checkpoints()[-1]) == step
+            assert signal.getsignal(number) == handler
+    assert ebm("fit", "-c", tiny, "--run", asked.path, *quiet)[0] == 0
+    assert not asked.requeue_file.exists()
+    for key in KEPT:
+        assert identical(_final(asked.path)[key], _final(straight.path)[key]), key
+    rows = [run.metrics() for run in (asked, straight)]
+    assert rows[0].keys() == rows[1].keys()
+    assert rows[0]["valid/energy_data"] == rows[1]["valid/energy_data"]
+    assert rows[0]["train/loss"] == rows[1]["train/loss"]
+
+
+def test_in_a_job_of_slurm_lightning_requeues_nothing_itself(monkeypatch, tmp_path: Path) -> None:
+    """Its handler saves inside of a step, where ranks wait for one another; its own plugin can still be given."""
+    job = {"NTASKS": "1", "JOB_NAME": "job", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in {**job, "NODELIST": "n1", "NTASKS_PER_NODE": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    settings = {"max_steps": 1, "accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, "logger": False}
+    for plugins, requeues in ((None, False), ([SLURMEnvironment()], True)):
+        trainer = Trainer(**settings, plugins=plugins)
+        environment = trainer._accelerator_connector.cluster_environment
+        assert isinstance(environment, SLURMEnvironment)
+        assert environment.auto_requeue == requeues
