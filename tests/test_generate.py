@@ -26,7 +26,7 @@ from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.randomness import isolated
 from ebm_lightning.samplers import Descent
 from ebm_lightning.schedules import RandomSteps
-from ebm_lightning.writing import shown, generate
+from ebm_lightning.writing import generate, shown
 
 F64 = torch.float64
 LETTERS = Characters("abcdefg")
@@ -134,10 +134,10 @@ def test_a_character_is_printed_when_it_is_whole(capsys) -> None:
 
     def walk() -> Iterator[Written]:
         capsys.readouterr()
-        for part, shown in parts:
+        for part, printed in parts:
             for byte in part:
                 yield Written(byte, torch.empty(0, 1), 0)
-            assert capsys.readouterr().out == shown
+            assert capsys.readouterr().out == printed
 
     written = shown(walk(), Bytes(), torch.tensor([122]), 8, energies=False)
     assert bytes(one.token for one in written) == b"".join(part for part, _ in parts)
