@@ -107,7 +107,7 @@ class Reading(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Thought(Reading):
+class InSteps(Reading):
     """A prediction that the run's sampler reaches on the energy of an energy-based transformer.
 
     Args:
@@ -125,7 +125,7 @@ class Thought(Reading):
     steps: int
     candidates: int
 
-    def append(self, x: Tensor) -> "Thought":
+    def append(self, x: Tensor) -> "InSteps":
         return replace(self, text=self.text.append(x))
 
     def predict(self) -> Prediction:
@@ -151,7 +151,7 @@ class Thought(Reading):
 
 
 @dataclass(frozen=True)
-class OnePass(Reading):
+class InOnePass(Reading):
     """The prediction of a language model.
 
     Args:
@@ -164,9 +164,9 @@ class OnePass(Reading):
     logits: Tensor
     cache: Cache
 
-    def append(self, x: Tensor) -> "OnePass":
+    def append(self, x: Tensor) -> "InOnePass":
         logits, cache = self.net.read(x[None], self.cache)
-        return OnePass(self.net, logits[0, -1], cache)
+        return InOnePass(self.net, logits[0, -1], cache)
 
     def predict(self) -> Prediction:
         return Prediction(self.logits, torch.empty(0, 1, dtype=torch.float64))
@@ -207,7 +207,7 @@ def read(module: EBM, x: Tensor, steps: int | None, candidates: int) -> Reading:
     """
     model = module.model
     if isinstance(model, TextEBT) and steps is not None:
-        return Thought(module, NextCandidate(model, x), steps, candidates)
+        return InSteps(module, NextCandidate(model, x), steps, candidates)
     assert isinstance(model, NextToken)
     assert isinstance(model.net, CausalTransformer)
     known = model.net.embedding.num_embeddings
@@ -215,7 +215,7 @@ def read(module: EBM, x: Tensor, steps: int | None, candidates: int) -> Reading:
         raise ValueError(
             f"the text holds the token {int(x.max())}, but the model knows 0..{known - 1}: give another one"
         )
-    return OnePass(model.net, torch.empty(0), Cache()).append(x)
+    return InOnePass(model.net, torch.empty(0), Cache()).append(x)
 
 
 def write(
