@@ -141,9 +141,12 @@ class SampleBuffer(Chains):
         keep: clamped variables (labels, say) stored with their chain and restored with it; a reborn chain takes
             those of the current data.
         device: where the chains are kept, for example "cpu"; None keeps them where the data is.
+        max_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is large.
+            None sets no bound.
 
     Raises:
-        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], or a batch exceeds ``size``.
+        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], a batch exceeds ``size``, or the chains would
+            take more than ``max_gb``.
     """
 
     def __init__(
@@ -155,13 +158,14 @@ class SampleBuffer(Chains):
         storage: Storage | None = None,
         keep: tuple[str, ...] = (),
         device: str | None = None,
+        max_gb: float | None = None,
     ) -> None:
         if size < 1 or not 0 <= rebirth <= 1:
             raise ValueError(f"SampleBuffer(size={size}, rebirth={rebirth}): expected size >= 1 and rebirth in [0, 1]")
         self.noise: Noise = noise or UniformNoise()
         self.size, self.rebirth, self.keep = size, rebirth, tuple(keep)
         self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
-        self.device = torch.device(device) if device else None
+        self.device, self.max_gb = torch.device(device) if device else None, max_gb
         self.seen = 0
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
@@ -240,8 +244,14 @@ class SampleBuffer(Chains):
 
     def _allocate(self, fresh: State) -> None:
         home = self.device or next(iter(fresh.values())).device
-        for name, value in fresh.items():
-            kept = self._encode(value)
+        encoded = {name: self._encode(value) for name, value in fresh.items()}
+        of_one = sum(kept[0].numel() * kept.element_size() for kept in encoded.values()) / 1e9
+        if self.max_gb is not None and self.size * of_one > self.max_gb:
+            raise ValueError(
+                f"SampleBuffer(size={self.size}) would keep {self.size * of_one:.3g} GB of {', '.join(encoded)}, more "
+                f"than max_gb={self.max_gb:g}: expected a size of at most {int(self.max_gb / of_one)}"
+            )
+        for name, kept in encoded.items():
             self.store[name] = torch.zeros((self.size, *kept.shape[1:]), dtype=kept.dtype, device=home)
         self.age, self.alive = self.age.to(home), self.alive.to(home)
 

@@ -337,6 +337,9 @@ class Chains(abc.ABC):
 class Objective(abc.ABC):
     """How the positive and the negative phase are compared. It owns no sampler; ``neg`` is None without one."""
 
+    predicts: bool = False
+    """Whether its terms judge a prediction, so that validation samples for them too: those of a contrast say little."""
+
     @abc.abstractmethod
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         """The scalars to log; ``["loss"]`` is descended. Each phase is reduced over its batch before the two meet."""

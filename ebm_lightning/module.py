@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.buffer import BufferCallback
 from ebm_lightning.callbacks.sampler_memory import SamplerMemory
-from ebm_lightning.chains import DataChains, SampleBuffer
+from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
 from ebm_lightning.core import (
     AdaptiveSampler,
     Bounded,
@@ -121,11 +121,18 @@ class EBM(L.LightningModule):
         if self.sampler is None:
             return None
         start = self.chains.start(self.sampler.extend(pos), self.sampler.free)
-        steps = self.steps if isinstance(self.steps, int) else round(self.steps(self.global_step))
-        neg, info = self.imagine(start, steps, self.backprop)
+        neg, info = self.imagine(start, self._steps_now, self.backprop)
         self.chains.finish(neg)
         self._log_terms("sampler", info)
         return neg
+
+    def answer(self, pos: State, backprop: int = 0) -> State | None:
+        """A negative phase from where chains are born, or None: as in training, but no chain that is kept is moved."""
+        if self.sampler is None:
+            return None
+        chains = DataChains() if self.chains.noise is None else NoiseChains(self.chains.noise)
+        start = chains.start(self.sampler.extend(pos), self.sampler.free)
+        return self.imagine(start, self._steps_now, backprop)[0]
 
     def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, State]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
@@ -161,15 +168,20 @@ class EBM(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
     def _evaluate(self, stage: str, batch: State, batch_idx: int) -> None:
-        """Energies of held-out data; for an objective without samples, its terms as well."""
+        """Energies of held-out data; for an objective that predicts or needs no samples, its terms as well."""
         pos = self.model.complete(batch)
         if batch_idx == 0:
             self.model.check(pos)
         n = len(next(iter(pos.values())))
-        if self.sampler is None:
-            terms = self.objective(self.model, pos, None)
+        if self.sampler is None or self.objective.predicts:
+            terms = self.objective(self.model, pos, self.answer(pos))
             self.log_dict({f"{stage}/{name}": term.detach() for name, term in terms.items()}, batch_size=n)
         self.log(f"{stage}/energy_data", self.model.energy(pos).detach().mean(), batch_size=n, sync_dist=True)
+
+    @property
+    def _steps_now(self) -> int:
+        """Transitions of a negative phase at this training step."""
+        return self.steps if isinstance(self.steps, int) else round(self.steps(self.global_step))
 
     @property
     def _logs_now(self) -> bool:

@@ -111,18 +111,23 @@ def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
     return _render(figure)
 
 
-def curves(lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str, y_label: str) -> Image.Image:
+def curves(
+    lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str, y_label: str, logarithmic: bool = False
+) -> Image.Image:
     """Lines over one axis, each with a band around it where it has one.
 
     Args:
         lines: by name the positions (n,), the values (n,) and half the width of the band (n,), or None.
         x_label: what the positions are.
         y_label: what the values are.
+        logarithmic: whether both axes are.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
+    if logarithmic:
+        axes.set(xscale="log", yscale="log")
     for name, (x, y, width) in lines.items():
         (line,) = axes.plot(x.tolist(), y.tolist(), marker="o" if len(x) < 30 else None, markersize=3, label=name)
         if width is not None:

@@ -1,5 +1,6 @@
 """A run is a folder: one configuration, one id, its checkpoints, numbers and pictures. Imports no torch."""
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -162,6 +163,20 @@ class RunFolder:
     def seed(self) -> Any:
         """The seed of its configuration."""
         return self.config().get("seed_everything")
+
+    def metrics(self) -> dict[str, dict[int, float]]:
+        """What was logged, by name and step; where a step occurs twice, as after a kill, the later row counts.
+
+        Raises ValueError where nothing was logged.
+        """
+        file = self.path / "metrics.csv"
+        if not file.is_file():
+            raise ValueError(f"there is no {file}: the run has logged nothing")
+        columns: dict[str, dict[int, float]] = {}
+        with file.open(newline="") as rows:
+            for row in csv.DictReader(rows):
+                columns.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
+        return columns
 
     def event(self, kind: str, **details: Any) -> None:
         """Appends what happened to events.jsonl, with the time in seconds since the epoch."""

@@ -1,5 +1,6 @@
 """Numbers that change over a run, counted in training steps, and the scheduler that lets an optimizer follow them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,28 @@ class Linear(Schedule):
 
     def __call__(self, step: int) -> float:
         return self.first + (self.last - self.first) * min(step / self.steps, 1.0)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From 1 at step 0 to ``last`` at step ``steps`` along half a cosine, and ``last`` from there on.
+
+    last + (1 - last) (1 + cos(pi step / steps)) / 2. Loshchilov & Hutter (2017), without restarts.
+
+    Args:
+        steps: training steps from one to the other, at least 1.
+        last: the number at the end.
+    """
+
+    steps: int
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"Cosine(steps={self.steps}): expected at least 1 training step")
+
+    def __call__(self, step: int) -> float:
+        return self.last + (1 - self.last) * (1 + math.cos(math.pi * min(step / self.steps, 1.0))) / 2
 
 
 @dataclass(frozen=True)

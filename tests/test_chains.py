@@ -173,3 +173,13 @@ def test_without_data_such_chains_are_born_from_noise() -> None:
     assert birth_noise(module) == UniformNoise()
     with pytest.raises(ValueError, match="no density"):
         AtData().log_prob(torch.zeros(1, 2))
+
+
+def test_chains_that_would_take_too_much_memory_are_refused_before_they_are_made() -> None:
+    """6 chains of 1000 float32 and one int64 take 24,048 bytes."""
+    pos = {"x": torch.rand(2, 1000), "y": torch.zeros(2, dtype=torch.int64)}
+    SampleBuffer(6, keep=("y",), max_gb=24.048e-6 * (1 + 1e-9)).start(pos, ("x",))
+    buffer = SampleBuffer(6, keep=("y",), max_gb=24e-6)
+    with pytest.raises(ValueError, match=r"would keep 2.4e-05 GB of x, y, more than .*: expected a size of at most 5"):
+        buffer.start(pos, ("x",))
+    assert buffer.state_dict() == {}

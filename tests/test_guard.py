@@ -264,3 +264,30 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
     assert ours["global_step"] == theirs["global_step"] == 12
     for key in ("state_dict", "current_model_state"):
         assert _same(ours[key], theirs[key])
+
+
+def test_a_descent_that_explodes_is_told_to_take_smaller_steps(fit, run: Path, monkeypatch) -> None:
+    """The energy lost in a descent counts as the gap of a contrast does."""
+    step = EBM.training_step
+    monkeypatch.setattr(EBM, "training_step", lambda *a: {**step(*a), "energy_gap": torch.tensor(2e4)})
+    status, said = fit(run)
+    assert status == 1
+    sentence = _assert_one_sentence(said)
+    assert "|energy_gap| reached 2e+04" in sentence
+    assert "lower the sampler's step_size (and rate_factor) first" in sentence
+
+
+@pytest.mark.parametrize("step_size", [0.0, 1e-2])
+def test_a_sampler_that_does_not_move_is_named(fit, run: Path, monkeypatch, step_size: float, recwarn) -> None:
+    imagine = EBM.imagine
+
+    def slowed(module, start, *arguments):
+        end, info = imagine(module, start, *arguments)
+        return end, {**info, "drift_x": step_size * info["drift_x"]}
+
+    monkeypatch.setattr(EBM, "imagine", slowed)
+    status, said = fit(run, "--trainer.max_steps", 12, "--trainer.log_every_n_steps", 1)
+    assert status == 0, said
+    told = [str(one.message) for one in recwarn if "is flat for its sampler" in str(one.message)]
+    assert len(told) == (step_size == 0)
+    assert all("x by 0 in each of the last 10 logged steps; raise the sampler's step_size first" in one for one in told)

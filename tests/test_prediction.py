@@ -42,7 +42,7 @@ def test_the_loss_of_tokens_is_the_mean_over_the_steps_kept() -> None:
     torch.testing.assert_close(terms["loss"], by_hand.mean())
     torch.testing.assert_close(terms["initial_loss"], by_hand[0])
     torch.testing.assert_close(terms["final_loss"], by_hand[1])
-    torch.testing.assert_close(terms["perplexity"], by_hand[1].exp())
+    torch.testing.assert_close(terms["batch_perplexity"], by_hand[1].exp())
     torch.testing.assert_close(terms["energy_gap"], (energies[:, 0] - energies[:, 1]).mean())
 
 
@@ -52,7 +52,7 @@ def test_without_a_path_the_end_counts_and_padding_does_not() -> None:
     kept = target != 2
     by_hand = -y.log_softmax(-1)[kept].gather(1, target[kept][:, None]).mean()
     torch.testing.assert_close(terms["loss"], by_hand)
-    assert set(terms) == {"loss", "final_loss", "perplexity"}
+    assert set(terms) == {"loss", "final_loss", "batch_perplexity"}
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3, None])
@@ -217,3 +217,26 @@ def test_a_language_model_learns_by_the_same_module() -> None:
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
     )
     assert _learned(module, _cycle(), 60) < math.log(4)
+
+
+def test_validation_measures_a_prediction_and_moves_no_chain() -> None:
+    """Terms of what eval-mode descent reaches from where chains are born, with no graph and no path."""
+    torch.manual_seed(0)
+    module = _text(Descent(0.5, normalise=True, keep_path=True), steps=2, backprop=2)
+    module.chains = buffer = SampleBuffer(8, noise=GaussianNoise(), keep=("x", "target"))
+    module.eval()
+    logged: dict[str, Tensor] = {}
+    module.log_dict = lambda terms, **_: logged.update(terms)
+    module.log = lambda name, value, **_: logged.update({name: value})
+    batch = _batch()
+    with torch.no_grad():
+        state = torch.get_rng_state()
+        module.validation_step(batch, 0)
+        torch.set_rng_state(state)
+        born = NoiseChains(GaussianNoise()).start(module.model.complete(batch), ("y",))
+        end, _ = module.imagine(born, 2)
+    expected = F.cross_entropy(end["y"].flatten(0, 1), batch["target"].flatten())
+    torch.testing.assert_close(logged["valid/loss"], expected)
+    assert set(logged) == {"valid/loss", "valid/final_loss", "valid/batch_perplexity", "valid/energy_data"}
+    assert buffer.state_dict() == {}
+    assert not logged["valid/loss"].requires_grad

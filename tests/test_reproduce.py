@@ -19,7 +19,7 @@ from PIL import Image
 from ebm_lightning import experiment
 from ebm_lightning.experiment import Claim, curves, reproduce, slurm
 from ebm_lightning.experiment.results import locked
-from ebm_lightning.runs import write_atomically
+from ebm_lightning.runs import RunFolder, write_atomically
 
 HERE = {"commit": "0123456789abcdef", "dirty": False}
 HARDWARE = {"versions": {"torch": "2"}, "processor": "abacus", "cores": 2}
@@ -509,15 +509,15 @@ def test_all_experiments_are_checked_in_one_table(tmp_path: Path, monkeypatch: p
 
 
 def test_points_are_joined_by_step_and_the_later_row_counts(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
+    file, run = tmp_path / "metrics.csv", RunFolder(tmp_path)
     rows = ["0,1,x,10", "0,1,y,0.1", "0,2,x,20", "0,3,y,0.3", "0,4,x,40", "0,4,y,9", "1,4,y,0.4", "1,0,y,0", "1,0,x,5"]
     file.write_text("\n".join(["time,step,name,value", *rows]) + "\n")
-    assert curves.points(file, "x", "y") == ([5, 10, 40], [0, 0.1, 0.4])
-    assert curves.points(file, "step", "y") == ([0, 1, 3, 4], [0, 0.1, 0.3, 0.4])
+    assert curves.points(run, "x", "y") == ([5, 10, 40], [0, 0.1, 0.4])
+    assert curves.points(run, "step", "y") == ([0, 1, 3, 4], [0, 0.1, 0.3, 0.4])
     with pytest.raises(ValueError, match=r"no step with both 'x' and 'z': .* of step, x, y"):
-        curves.points(file, "x", "z")
+        curves.points(run, "x", "z")
     with pytest.raises(ValueError, match="has logged nothing"):
-        curves.points(tmp_path / "absent.csv", "x", "y")
+        curves.points(RunFolder(tmp_path / "absent"), "x", "y")
 
 
 def test_the_mean_of_curves_is_taken_on_their_common_range() -> None:

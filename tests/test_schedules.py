@@ -11,7 +11,17 @@ from ebm_lightning.data import BarsAndStripes
 from ebm_lightning.models import RBM
 from ebm_lightning.module import spare_biases
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.schedules import Linear, Milestones, RandomSteps, Reciprocal, Scheduled, Staircase, Switch, WarmUp
+from ebm_lightning.schedules import (
+    Cosine,
+    Linear,
+    Milestones,
+    RandomSteps,
+    Reciprocal,
+    Scheduled,
+    Staircase,
+    Switch,
+    WarmUp,
+)
 from ebm_lightning.units import Bernoulli
 
 
@@ -21,6 +31,7 @@ def test_the_numbers() -> None:
     assert [Reciprocal(Staircase(1, 2, 2))(step) for step in range(4)] == [1, 1, 0.5, 0.5]
     assert [Switch(0.5, 0.9, 2)(step) for step in range(4)] == [0.5, 0.5, 0.9, 0.9]
     assert [Milestones((2, 3), 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.25, 0.25]
+    assert [Cosine(2, 0.1)(step) for step in range(4)] == pytest.approx([1, 0.55, 0.1, 0.1])
     assert [WarmUp(2)(step) for step in range(4)] == [0, 0.5, 1, 1]
     assert [WarmUp(4, Milestones((3,), 0.5))(step) for step in range(6)] == [0, 0.25, 0.5, 0.375, 0.5, 0.5]
 
@@ -30,6 +41,7 @@ def test_the_numbers() -> None:
     [
         lambda: Linear(1, 0, 0),
         lambda: WarmUp(0),
+        lambda: Cosine(0),
         lambda: Staircase(1, 3, 0),
         lambda: Staircase(3, 1, 5),
         lambda: RandomSteps(0, 3),

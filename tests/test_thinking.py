@@ -237,3 +237,17 @@ def test_a_run_learns_continues_predicts_and_is_judged(system: str, ebm, tmp_pat
     drawn = np.load(archive)
     assert drawn["x"].tolist() == [[(row + t) % 4 for t in range(6)] for row in range(3)]
     assert drawn["y"].shape == (3, 6, 4)
+
+
+def test_the_number_of_steps_that_serves_best_is_named() -> None:
+    """By the values beside it; of the noised image nothing is said, and one pass has no steps."""
+    model, data = Table(5), _text()
+    found = _values(Perplexity(steps=[0, 1, 4, 9]).measure(EBM(model, TokenPrediction(), Descent(0.3)), data))
+    by_steps = {k: found[f"perplexity after {k} step{'s' * (k > 1)}"] for k in (1, 4, 9)}
+    assert found["steps of the lowest perplexity"] == min(by_steps, key=by_steps.get)
+    x = torch.rand(9, 1, 4, 4)
+    pairs = Pairs(x, x / 4, (0.0, 1.0))
+    found = _values(
+        PredictionError(steps=[0, 1, 2, 3]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
+    )
+    assert found["steps of the highest PSNR"] == 2  # each step halves: two of them reach a quarter

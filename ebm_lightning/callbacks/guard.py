@@ -4,7 +4,14 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+
+GAPS = ("gap", "energy_gap")
+"""The terms of objectives that are differences of energies."""
+
+MIN_DRIFT, FLAT_AFTER = 1e-6, 10
+"""A chain whose end is no further than this from its start has not moved; after so many logged steps this is said."""
 
 
 class Diverged(RuntimeError):
@@ -12,15 +19,19 @@ class Diverged(RuntimeError):
 
 
 class DivergenceGuard(L.Callback):
-    """Stops on a loss or a weight that is not finite, or on an energy gap beyond ``max_gap``.
+    """Stops on a loss or a weight that is not finite, or on an energy gap beyond ``max_gap``; warns of a flat energy.
 
     Loss and gap are kept on the device at every step, and read every ``check_every`` steps and before every
     checkpoint, so that a checkpoint never holds a diverged model. With ``rollbacks`` > 0 the run goes back to its
     last good checkpoint with a new random stream instead of stopping, at most so often; what JEM's authors did by
     hand (Grathwohl et al. 2020, appendix). Each further rollback goes one checkpoint further back.
 
+    The gap of a contrast is that of its two phases, the ``energy_gap`` of a prediction what its descent gained. A
+    sampler that has not moved in ten logged steps in a row is named once, in a warning, with the usual remedy.
+
     Args:
-        max_gap: largest allowed |mean E(data) - mean E(chains)|, in nats, at any step; None allows any finite gap.
+        max_gap: largest allowed |mean E(data) - mean E(chains)|, or energy lost in a descent, in nats, at any step;
+            None allows any finite gap.
         check_every: training steps between looks.
         rollbacks: how many times a run may go back; 0 stops at the first fault.
     """
@@ -32,18 +43,20 @@ class DivergenceGuard(L.Callback):
                 "max_gap > 0 or null, check_every >= 1 and rollbacks >= 0"
             )
         self.max_gap, self.check_every, self.rollbacks = max_gap, check_every, rollbacks
-        self.rolled_back = 0
+        self.rolled_back = self._flat = 0
         self._seen: dict[str, list[Tensor]] = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name in [name for name in outputs if name.split("/")[-1] in ("loss", "gap")]:
+        for name in [name for name in outputs if name.split("/")[-1] in ("loss", *GAPS)]:
             self._seen.setdefault(name, []).append(outputs[name].detach())
         if trainer.global_step % self.check_every == 0:
             self.check(trainer)
             if self.rolled_back and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
                 pl_module.log("guard/rollbacks", float(self.rolled_back))
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._look_at_drift(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # A gradient that is not finite spoils the weights after the terms were seen.
@@ -67,11 +80,30 @@ class DivergenceGuard(L.Callback):
             faults += [
                 f"|{name}| reached {size:.3g}, more than guard.max_gap={self.max_gap:g}"
                 for name, size in worst.items()
-                if name.split("/")[-1] == "gap" and self.max_gap < size < float("inf")
+                if name.split("/")[-1] in GAPS and self.max_gap < size < float("inf")
             ]
         if trainer.strategy.reduce_boolean_decision(bool(faults), all=False):
             seen = "; ".join(faults) or "a fault on another rank"
             raise Diverged(
-                f"training diverged by step {trainer.global_step}: {seen}; lower the learning rate, take more sampler "
-                "steps or add energy l2, or let the run go back by itself with --guard.rollbacks 3"
+                f"training diverged by step {trainer.global_step}: {seen}; {_remedy(seen)}, or let the run go back by "
+                "itself with --guard.rollbacks 3"
             )
+
+    def _look_at_drift(self, trainer: L.Trainer) -> None:
+        """Counts the logged steps in a row in which no chain moved, and warns when they are enough."""
+        metrics = trainer.callback_metrics
+        drift = {name: float(value) for name, value in metrics.items() if name.startswith("sampler/drift_")}
+        self._flat = self._flat + 1 if drift and max(drift.values()) <= MIN_DRIFT else 0
+        if self._flat == FLAT_AFTER:
+            moved = ", ".join(f"{name.removeprefix('sampler/drift_')} by {value:.2g}" for name, value in drift.items())
+            rank_zero_warn(
+                f"the energy is flat for its sampler: {moved} in each of the last {FLAT_AFTER} logged steps; "
+                "raise the sampler's step_size first (and its rate_factor, where it is learned), then the learning rate"
+            )
+
+
+def _remedy(seen: str) -> str:
+    """What usually helps: a descent that explodes has too large a step size."""
+    if "energy_gap" in seen:
+        return "its descent explodes: lower the sampler's step_size (and rate_factor) first, then the learning rate"
+    return "lower the learning rate, take more sampler steps or add energy l2"

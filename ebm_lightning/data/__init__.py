@@ -5,6 +5,7 @@ from ebm_lightning.data.bars import Bars, BarsAndStripes
 from ebm_lightning.data.base import DataModule, Split, Subset
 from ebm_lightning.data.corpora import Corpus, HubText, TextFile
 from ebm_lightning.data.digits import Digits
+from ebm_lightning.data.hub_images import HubImages, HubSplit
 from ebm_lightning.data.image_module import ImageModule, Stream
 from ebm_lightning.data.images import Images, available, load_images
 from ebm_lightning.data.loader import Batches, BlockStream, EvalLoader, JointStream, TrainStream
@@ -41,6 +42,8 @@ __all__ = [
     "FixedBinarisation",
     "Grey",
     "HorizontalFlip",
+    "HubImages",
+    "HubSplit",
     "HubText",
     "ImageModule",
     "Images",

@@ -5,12 +5,14 @@ from ebm_lightning.evaluation.balls import L2, Ball, Linf
 from ebm_lightning.evaluation.calibration import Calibration
 from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.corruption import AddedNoise, BottomHalf, Corruption, Mask, RandomPixels, SaltAndPepper
+from ebm_lightning.evaluation.cost import TrainingCost
 from ebm_lightning.evaluation.divergence import ExactDivergence
 from ebm_lightning.evaluation.features import FeatureExtractor, Inception, OwnClassifier, TrainedClassifier
 from ebm_lightning.evaluation.filters import Filters
 from ebm_lightning.evaluation.generation import Generation
 from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
 from ebm_lightning.evaluation.inpainting import Denoising, Inpainting
+from ebm_lightning.evaluation.learning_curve import LearningCurve
 from ebm_lightning.evaluation.likelihood import Likelihood
 from ebm_lightning.evaluation.mixing import Mixing
 from ebm_lightning.evaluation.ood import OutOfDistribution
@@ -59,6 +61,7 @@ __all__ = [
     "Inception",
     "Inpainting",
     "Interpolations",
+    "LearningCurve",
     "Likelihood",
     "Linf",
     "Mask",
@@ -85,6 +88,7 @@ __all__ = [
     "ScoreClassifier",
     "ShortestDescription",
     "TrainedClassifier",
+    "TrainingCost",
     "TwoSample",
     "UniformPixels",
     "UpsideDown",

@@ -1,6 +1,7 @@
 """How good is a prediction, and does it get better the longer it is thought about?"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -71,6 +72,7 @@ class Perplexity(Protocol):
             first, tokens = reached[Thought(how.steps)].T
             gains[how] = ratio(first - reached[how][:, 0], tokens)
         measured = _named("perplexity", found) | _named("gain by choosing, nats a token,", gains)
+        measured |= _best("steps of the lowest perplexity", found, min)
         return Findings(measured, _drawn("perplexity", {"perplexity": found}))
 
     def errors(self, state: State) -> Tensor:
@@ -135,6 +137,8 @@ class PredictionError(Protocol):
         found: dict[str, Measurement] = {}
         for name, reached_by in (ratios | squares).items():
             found |= _named(name, reached_by)
+        for name, reached_by in ratios.items():
+            found |= _best(f"steps of the highest {name.replace(', dB', '')}", reached_by, max)
         return Findings(found, _drawn("PSNR, dB", ratios) | examples)
 
     @torch.no_grad()
@@ -178,6 +182,17 @@ def ratio(error: Tensor, tokens: Tensor) -> Measurement:
 def _named(name: str, found: dict[Thought, Measurement]) -> dict[str, Measurement]:
     """Each under the name and how it was reached; of one pass the name is enough."""
     return {name if list(found) == [PASS] else f"{name} {how}": value for how, value in found.items()}
+
+
+def _best(
+    name: str, found: dict[Thought, Measurement], best: Callable[..., tuple[Thought, Measurement]]
+) -> dict[str, Measurement]:
+    """The number of steps at which one candidate fares best; nothing of one pass."""
+    single = {how: value for how, value in found.items() if how.candidates == 1 and how != PASS}
+    if not single:
+        return {}
+    how, _ = best(single.items(), key=lambda item: item[1].value)
+    return {name: Measurement(float(how.steps))}
 
 
 def _levels(data: DataModule) -> dict[str, DataModule]:

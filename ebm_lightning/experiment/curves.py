@@ -1,6 +1,5 @@
 """Curves of training: read from the metrics of runs, kept in results/, drawn from results/ alone."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ebm_lightning.runs import RunFolder
 
 def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
     """The points of a curve in one run, by step, and where they come from."""
-    x, y = points(run.path / "metrics.csv", curve.against, curve.metric)
+    x, y = points(run, curve.against, curve.metric)
     return {
         "curve": curve.id,
         "run": name,
@@ -25,32 +24,21 @@ def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
     }
 
 
-def points(file: Path, against: str, metric: str) -> tuple[list[float], list[float]]:
+def points(run: RunFolder, against: str, metric: str) -> tuple[list[float], list[float]]:
     """The values of two names at the steps that have both, in order of step; "step" is the step itself.
 
-    Where a step occurs twice the later row counts. Raises ValueError where no step has both.
+    Raises ValueError where no step has both.
     """
-    columns = _columns(file)
+    columns = run.metrics()
     columns["step"] = {step: float(step) for column in columns.values() for step in column}
     x, y = columns.get(against, {}), columns.get(metric, {})
     steps = sorted(x.keys() & y.keys())
     if not steps:
         raise ValueError(
-            f"{file} has no step with both {against!r} and {metric!r}: name two that are logged together, of "
-            f"{', '.join(sorted(columns))}"
+            f"{run.path} has logged no step with both {against!r} and {metric!r}: name two that are logged together, "
+            f"of {', '.join(sorted(columns))}"
         )
     return [x[step] for step in steps], [y[step] for step in steps]
-
-
-def _columns(file: Path) -> dict[str, dict[int, float]]:
-    """Values by name and step."""
-    if not file.is_file():
-        raise ValueError(f"there is no {file}: the run has logged nothing")
-    columns: dict[str, dict[int, float]] = {}
-    with file.open(newline="") as rows:
-        for row in csv.DictReader(rows):
-            columns.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
-    return columns
 
 
 def draw(folder: Path, curve: Curve) -> None:

@@ -19,9 +19,10 @@ class TokenPrediction(Objective):
     ended (System 2). Which steps it is differentiated through is up to the sampler and to EBM's ``backprop``. Context
     and target are those that the chains carry, so that chains of a SampleBuffer must keep both; without a sampler the
     logits are those of the completed batch, as of :class:`~ebm_lightning.models.NextToken`.
-    Terms: ``loss``; ``final_loss``, at the end, and ``perplexity``, exp of that, both of this batch; with a path
-    ``initial_loss``, after the first step, and ``energy_gap``, the mean energy where the first step began minus that
-    where the last one did. Gladstone et al. (2025).
+    Terms: ``loss``; ``final_loss``, at the end, and ``batch_perplexity``, exp of that, whose mean over batches is the
+    published perplexity of validation, higher than exp of the mean loss; with a path ``initial_loss``, after the first
+    step, and ``energy_gap``, the mean energy where the first step began minus that where the last one did. Gladstone et
+    al. (2025).
 
     Args:
         block: the logits, (B, S, vocabulary).
@@ -32,6 +33,7 @@ class TokenPrediction(Objective):
         ValueError: at a call, where the state has no logits or no targets.
     """
 
+    predicts = True
     block: str = "y"
     target: str = "target"
     ignore: int | None = None
@@ -39,7 +41,7 @@ class TokenPrediction(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         state = pos if neg is None else neg
         terms = compared(state, self.block, self.target, self.error)
-        return {**terms, "perplexity": terms["final_loss"].exp()}
+        return {**terms, "batch_perplexity": terms["final_loss"].exp()}
 
     def error(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """The cross-entropy of tokens (B, S), a scalar."""
@@ -65,6 +67,7 @@ class ImagePrediction(Objective):
         ValueError: where ``beta`` <= 0; at a call, where the state has not both.
     """
 
+    predicts = True
     block: str = "y"
     target: str = "target"
     beta: float | None = 1.0

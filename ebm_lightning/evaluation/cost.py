@@ -1,0 +1,93 @@
+"""What does a training step cost? Operations counted, seconds measured."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ebm_lightning.core import State
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.module import EBM
+
+
+@dataclass(eq=False)
+class TrainingCost(Protocol):
+    """Both phases, the comparison and its gradient for one training batch: their operations, and their time.
+
+    Operations are those of matrix products, convolutions and attention as torch's flop_registry has them, two for a
+    multiplication with an addition, with derivatives of any order; fused attention is counted as the products it is
+    made of. The time is the median of ``repeats`` steps, without data loading, optimizer and logging; it depends on the
+    machine and on what else that does. Chains start where they are born.
+
+    Args:
+        repeats: timed steps, at least 1.
+
+    Raises:
+        ValueError: where ``repeats`` < 1.
+    """
+
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"TrainingCost(repeats={self.repeats}): expected at least 1")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        batch = next(iter(data.eval_loader("train", device=module.device)))
+        was_training = module.training
+        module.train()
+        with _Operations() as counted, sdpa_kernel(SDPBackend.MATH):
+            gradient(module, batch)
+        seconds = [_timed(module, batch) for _ in range(self.repeats)]
+        module.train(was_training)
+        size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        return Findings(
+            {
+                "parameters": Measurement(float(size)),
+                "examples a step": Measurement(float(len(next(iter(batch.values()))))),
+                "GFLOP a step": Measurement(counted.total / 1e9),
+                "ms a step": Measurement(1e3 * statistics.median(seconds)),
+            }
+        )
+
+
+def gradient(module: EBM, batch: State) -> list[torch.Tensor | None]:
+    """The gradient of the training loss in every parameter that has one, from chains that are born at the call."""
+    with torch.enable_grad():
+        pos = module.model.complete(batch)
+        terms = module.objective(module.model, pos, module.answer(pos, module.backprop))
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the operations of what is run under it. (FlopCounterMode refuses a gradient inside of a gradient.)"""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _timed(module: EBM, batch: State) -> float:
+    _wait(module)
+    begun = time.perf_counter()
+    gradient(module, batch)
+    _wait(module)
+    return time.perf_counter() - begun
+
+
+def _wait(module: EBM) -> None:
+    if module.device.type == "cuda":
+        torch.cuda.synchronize(module.device)

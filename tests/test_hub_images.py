@@ -1,0 +1,61 @@
+"""Images of a folder as `datasets` reads it: cropped, resized, split, and noised."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ebm_lightning.data import HubImages, HubSplit, Noised
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> str:
+    """6 images for training and 2 for validation: a red square in the middle of a wide blue image, side 8."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for split, number in (("train", 6), ("validation", 2)):
+        place = tmp_path / "images" / split
+        place.mkdir(parents=True)
+        for k in range(number):
+            pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+            pixels[..., 2] = 200
+            pixels[:, 4:12] = (10 * k, 0, 0)
+            Image.fromarray(pixels).save(place / f"{k}.png")
+    return str(tmp_path / "images")
+
+
+def _images(folder: str, size: int, **settings: float) -> HubImages:
+    made = HubImages(HubSplit(folder, "train"), HubSplit(folder, "validation"), size=size, batch_size=2, **settings)
+    made.setup("fit")
+    return made
+
+
+def test_images_are_cropped_to_their_middle_and_resized(folder: str) -> None:
+    for size in (8, 4):
+        images = _images(folder, size, valid=2)
+        (batch,) = images.eval_loader("test")
+        assert batch["x"].shape == (2, 3, size, size)
+        reds = batch["x"][:, 0] * 255
+        torch.testing.assert_close(reds, torch.tensor([0.0, 10.0])[:, None, None].expand_as(reds))
+        assert (batch["x"][:, 1:] == 0).all()  # the blue of both sides is cut away
+        assert (batch["y"] == -1).all()
+        assert sum(len(one["x"]) for one in images.eval_loader("valid")) == 2
+        assert images.size("test") == 2
+
+
+def test_they_can_be_noised(folder: str) -> None:
+    data = Noised(_images(folder, 4, valid=2, bounds=(-1.0, 1.0)))
+    data.setup("fit")
+    (batch,) = data.eval_loader("test")
+    assert batch["x"].shape == batch["target"].shape == (2, 3, 4, 4)
+    assert (batch["target"][:, 1:] == -1).all()
+
+
+def test_what_cannot_be_read_is_named(folder: str) -> None:
+    with pytest.raises(ValueError, match=r"HubSplit\(path=.*nothing.*cannot be read"):
+        HubSplit(folder + "/nothing", "train").rows()
+    with pytest.raises(ValueError, match="name the one that holds images"):
+        HubSplit(folder, "train", column="picture").rows()
+    with pytest.raises(ValueError, match="size=0"):
+        HubImages(HubSplit(folder, "train"), HubSplit(folder, "validation"), size=0)
