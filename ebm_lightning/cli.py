@@ -14,6 +14,8 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
                                     the run's evaluation protocols on the test data, or some of them
   ebm sample RUN --number 64 --steps 500
                                     draw fresh samples: a PNG grid and an .npz
+  ebm generate RUN --prompt TEXT --tokens 200 --think 8 --candidates 4
+                                    write text, thinking as long and choosing as often as asked
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
   ebm reproduce --all --check       compare what all experiments promise with their results
 
@@ -24,7 +26,7 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-COMMANDS = ("fit", "validate", "test", "sample", "reproduce")
+COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -33,6 +33,7 @@ from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
+from ebm_lightning.data import Text, TextStream
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.kernels import matmul_error
@@ -90,7 +91,8 @@ class ExperimentCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         loaders = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
         skipped = loaders | {"ckpt_path", "weights_only", "verbose"}
-        every = {"fit": skipped, "validate": skipped, "test": skipped, "sample": loaders}
+        told = {"tokenizer", "length", "energies"}  # by the data of the run, and by a flag of its own
+        every = {"fit": skipped, "validate": skipped, "test": skipped, "sample": loaders, "generate": loaders | told}
         return {sys.argv[1]: every[sys.argv[1]]}  # a parser takes a second to build: only the one that is needed
 
     def add_arguments_to_parser(self, parser: Any) -> None:
@@ -118,6 +120,10 @@ class ExperimentCLI(LightningCLI):
                 type=str | None,
                 default=None,
                 help="Only these protocols of the run, by class or file and separated by commas: ood,calibration.",
+            )
+        if sys.argv[1] == "generate":
+            parser.add_argument(
+                "--energies", action="store_true", help="Print, for each token, its energies by step and the gap."
             )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(DivergenceGuard, "guard")
@@ -183,6 +189,41 @@ class ExperimentCLI(LightningCLI):
         self._load_weights(self._trained())
         print("\n".join(str(file) for file in self._draw(number, steps, seed)))
 
+    def generate(
+        self,
+        model: EBM,
+        datamodule: L.LightningDataModule,
+        prompt: str,
+        tokens: int,
+        think: int | None,
+        candidates: int,
+        temperature: float,
+        seed: int,
+    ) -> None:
+        """Text of the trained run; of its data only the tokenizer is needed, whose vocabulary is in the checkpoint."""
+        if not isinstance(datamodule, Text | TextStream):
+            raise ValueError(
+                f"`ebm generate` writes text, but the data of this run are {type(datamodule).__name__}: give a run "
+                "that was trained on Text or TextStream"
+            )
+        known = self._load_weights(self._trained()).get(type(datamodule).__qualname__)
+        if known is None:
+            raise ValueError(f"the checkpoint of {self.folder.path} remembers no vocabulary: train the run on text")
+        assert isinstance(self.trainer, trainer.Trainer)
+        files = self.trainer.generate(
+            model,
+            datamodule.recalled(known),
+            datamodule.length,
+            prompt,
+            tokens,
+            think,
+            candidates,
+            temperature,
+            seed,
+            self._get(self.config_init, "energies"),
+        )
+        print("\n".join(str(file) for file in files), file=sys.stderr)
+
     def _draw(self, number: int, steps: int, seed: int) -> list[Path]:
         assert isinstance(self.trainer, trainer.Trainer)
         return self.trainer.sample(self.model, self.datamodule, number, steps, seed)
@@ -221,10 +262,12 @@ class ExperimentCLI(LightningCLI):
         self._load_weights(start)
         return True
 
-    def _load_weights(self, path: Path) -> None:
-        state = checkpoints.load(path)["state_dict"]
-        checkpoints.check_weights(self.model, state)
-        self.model.load_state_dict(state)
+    def _load_weights(self, path: Path) -> dict[str, Any]:
+        """Fills the model from a checkpoint, and gives back what else is in it."""
+        checkpoint = checkpoints.load(path, "cpu")
+        checkpoints.check_weights(self.model, checkpoint["state_dict"])
+        self.model.load_state_dict(checkpoint["state_dict"])
+        return checkpoint
 
     def _trained(self) -> Path:
         path = self._checkpoint()

@@ -13,9 +13,12 @@ from ebm_lightning.callbacks.progress import TimedProgressBar
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.rank_state import RankState
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.data.tokens import Tokenizer
+from ebm_lightning.generation import Manner
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import isolated
 from ebm_lightning.sampling import asked, fresh_chains, save_samples
+from ebm_lightning.writing import generate
 
 DEFAULTS: dict[str, Any] = {
     "inference_mode": False,  # sampling needs gradients in validation and test too
@@ -87,3 +90,40 @@ class Trainer(L.Trainer):
             return save_samples(
                 model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps-seed-{seed}"
             )
+
+    def generate(
+        self,
+        model: EBM,
+        tokenizer: Tokenizer,
+        length: int,
+        prompt: str = "",
+        tokens: int = 200,
+        think: int | None = None,
+        candidates: int = 1,
+        temperature: float = 1.0,
+        seed: int = 0,
+        energies: bool = False,
+    ) -> list[Path]:
+        """Writes text into ``generated/`` of the run folder and, as it comes, to standard output.
+
+        Beside the text there is a .json of the energies of every token by step, and a picture of them.
+
+        Args:
+            model: the trained module.
+            tokenizer: makes tokens of the prompt, and text of tokens.
+            length: tokens that the model sees at most: those of a training example.
+            prompt: what the text begins with; empty begins a document, where the tokenizer has an end token.
+            tokens: how many are written, at least 1.
+            think: steps of the sampler for each token, at least 1; null takes those of training.
+            candidates: predictions of each token, at least 1, of which that of the lowest final energy counts.
+            temperature: of the draw from softmax(logits / temperature), >= 0; at 0 the most likely token is taken.
+            seed: of the random numbers.
+            energies: whether to print a line for each token instead of the running text, and the text at the end.
+
+        Returns:
+            The files written, the text first.
+        """
+        model.to(self.strategy.root_device)
+        manner = Manner(prompt, tokens, think, candidates, temperature, seed)
+        with isolated(seed):
+            return generate(model, tokenizer, length, manner, Path(self.default_root_dir) / "generated", energies)

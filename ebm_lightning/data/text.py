@@ -134,6 +134,13 @@ class Text(DataModule):
         """Raises ValueError where a checkpoint speaks of other tokens than these data."""
         check_tokens(self.tokenizer, state_dict)
 
+    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
+        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
+
+        Raises ValueError where it speaks of other tokens than these data.
+        """
+        return recalled(self._tokenizer, state_dict)
+
     @cached_property
     def _content(self) -> tuple[Tokenizer, dict[Split, Subset]]:
         """The tokenizer, and the windows of each span; read once."""
@@ -171,6 +178,13 @@ def compact(tokens: Tensor, tokenizer: Tokenizer) -> Tensor:
 def remembered(tokenizer: Tokenizer) -> dict[str, Any]:
     """What a checkpoint holds of a tokenizer: ``size`` and ``vocabulary``, enough to decode what a model writes."""
     return {"size": tokenizer.size, "vocabulary": tokenizer.vocabulary}
+
+
+def recalled(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:
+    """The tokenizer with a checkpoint's vocabulary (``remembered``). Raises ValueError where it has another one."""
+    found = tokenizer.recalled(state["vocabulary"])
+    check_tokens(found, state)
+    return found
 
 
 def check_tokens(tokenizer: Tokenizer, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.corpora import HubText
 from ebm_lightning.data.loader import Block, Blocks, BlockStream
-from ebm_lightning.data.text import Windows, check_tokens, compact, remembered, window_starts
+from ebm_lightning.data.text import Windows, check_tokens, compact, recalled, remembered, window_starts
 from ebm_lightning.data.tokens import Tokenizer
 
 
@@ -107,6 +107,13 @@ class TextStream(DataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError where a checkpoint speaks of other tokens than these data."""
         check_tokens(self.tokenizer, state_dict)
+
+    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
+        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
+
+        Raises ValueError where it speaks of other tokens than these data.
+        """
+        return recalled(self.tokenizer, state_dict)
 
     @cached_property
     def _blocks(self) -> "TextBlocks":

@@ -35,6 +35,10 @@ class Tokenizer(abc.ABC):
         """This tokenizer, made for the training documents: a hook; by default as it is."""
         return self
 
+    def recalled(self, vocabulary: str) -> "Tokenizer":
+        """This tokenizer, made for a vocabulary that a checkpoint remembers: a hook; by default as it is."""
+        return self
+
     @abc.abstractmethod
     def encode(self, text: str) -> Tensor:
         """The tokens of a text, int64 (N,), on the CPU."""
@@ -108,6 +112,9 @@ class Characters(Tokenizer):
         if self.characters is not None:
             return self
         return Characters("".join(sorted(set().union(*documents))))
+
+    def recalled(self, vocabulary: str) -> "Characters":
+        return self if self.characters is not None else Characters(vocabulary)
 
     def encode(self, text: str) -> Tensor:
         codes = _codes(text)
