@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import Sampler, State, trajectory
 from ebm_lightning.data.tokens import digest
 from ebm_lightning.models.backbones import Cache, CausalTransformer
@@ -19,7 +17,7 @@ from ebm_lightning.models.feedforward import NextToken
 from ebm_lightning.models.next_candidate import NextCandidate
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import capture, drawn_since
-from ebm_lightning.sampling import birth_noise
+from ebm_lightning.sampling import begun
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,8 @@ class InSteps(Reading):
         return replace(self, text=self.text.append(x))
 
     def predict(self) -> Prediction:
-        assert self.module.sampler is not None
-        sampler, before = copy(self.module.sampler), capture()
-        start = NoiseChains(birth_noise(self.module)).start(
-            sampler.extend(self.text.blank(self.candidates)), sampler.free
-        )
+        before = capture()
+        sampler, start = begun(self.module, self.text.blank(self.candidates))
         state, found = start, [self._energies(sampler, start)]
         for state, _ in islice(trajectory(sampler, self.text, start), self.steps):
             found.append(self._energies(sampler, state))

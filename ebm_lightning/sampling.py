@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import Noise, State, evaluating, trajectory
+from ebm_lightning.core import Noise, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import AtData, UniformNoise
 from ebm_lightning.module import EBM
@@ -49,18 +49,26 @@ def asked(module: EBM, data: DataModule, number: int) -> State:
     return {name: torch.cat([batch[name] for batch in batches])[:number] for name in batches[0]}
 
 
+def begun(module: EBM, pos: State) -> tuple[Sampler, State]:
+    """The module's sampler, and where its chains are born for a completed ``pos``.
+
+    It is a copy: what an adaptive sampler learns from these chains is not the run's. Raises ValueError where the module
+    has no sampler.
+    """
+    if module.sampler is None:
+        raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
+    sampler = copy(module.sampler)
+    return sampler, NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
+
+
 @torch.no_grad()
 def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
     """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, with its clamped variables.
 
     The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
     """
-    if module.sampler is None:
-        raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
     with evaluating(module):
-        sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
-        pos = sampler.extend(module.model.complete(pos))
-        state = NoiseChains(birth_noise(module)).start(pos, sampler.free)
+        sampler, state = begun(module, module.model.complete(pos))
         walk = trajectory(sampler, module.model, state)
         for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
             state, _ = next(walk)

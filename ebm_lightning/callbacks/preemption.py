@@ -51,8 +51,9 @@ class Preemption(L.Callback):
         if noted and trainer.global_step < trainer.max_steps:
             self.came = signal.Signals(noted).name
             trainer.should_stop = True
-            if trainer.global_step % trainer.val_check_batch:  # type: ignore[attr-defined]
-                trainer.limit_val_batches = 0  # type: ignore[attr-defined]
+            every = trainer.val_check_batch
+            if every is None or trainer.global_step % every:
+                trainer.limit_val_batches = 0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.came and trainer.is_global_zero:

@@ -1,18 +1,16 @@
 """Predictions of test examples, after each number of steps and with the best of each number of candidates."""
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import capture, drawn_since
-from ebm_lightning.sampling import birth_noise
+from ebm_lightning.sampling import begun
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,7 @@ class Thinking:
         if module.sampler is None:
             yield 0, pos
             return
-        sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
-        start = NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
+        sampler, start = begun(module, pos)
         if 0 in self.steps:
             yield 0, start
         walk = trajectory(sampler, module.model, start)
