@@ -146,8 +146,34 @@ def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
 @functools.cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function, or the function itself where there is nothing to compile it with."""
-    if any(map(shutil.which, ("g++", "clang++", "c++"))):
-        compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
-        return compiled
+    if has_compiler():
+        made: Callable[..., Any] = torch.compile(function, dynamic=True)
+        return made
     print("no C++ compiler was found: Boltzmann machines will run slower than they could", file=sys.stderr)
     return function
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled form of a function of modules, states and settings, which may differentiate by ``energy_grad``.
+
+    It is compiled when it is first called, and again for other settings, other shapes, and modules in another mode: 5
+    to 60 seconds each on one CPU core, kept on disk by torch for the next process. From the ninth variant on, torch
+    runs the function as it is. Random numbers are torch's, drawn in the same order as without compilation. What the
+    compiler does not understand, such as the hashed draws of Gibbs sampling, runs as it is between compiled pieces.
+    """
+    made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
+    return made
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    return any(map(shutil.which, ("g++", "clang++", "c++")))
+
+
+def require_compiler() -> None:
+    """Raises ValueError where there is no C++ compiler."""
+    if not has_compiler():
+        raise ValueError(
+            "compiled=True needs a C++ compiler on a CPU, but none of g++, clang++ and c++ was found: install one, or "
+            "leave compiled out"
+        )
