@@ -37,6 +37,11 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBacken
     torch._dynamo.reset()
 
 
+def _number(graphs: CompileCounterWithBackend) -> int:
+    """Of graphs in which anything is done."""
+    return sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs)
+
+
 def _text() -> TextEBT:
     return TextEBT(5, layers=2, heads=2, dim=8, condition=StepToken(2))
 
@@ -77,7 +82,7 @@ def test_a_compiled_step_has_the_gradients_of_one_that_is_not(
         assert all(p.grad is None for p in module.parameters())
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
     assert sum(bool(slope.abs().max() > 0) for slope in found[1][1]) > len(found[1][1]) / 2
-    assert graphs.frame_count == 1
+    assert _number(graphs) == 1
 
 
 def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_form(graphs) -> None:
@@ -92,9 +97,9 @@ def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_f
         (slope,) = torch.autograd.grad(end["y"].sum(), model.a)
         torch.testing.assert_close(slope, -0.3 * r ** (steps - 1) * (y - x).sum(), rtol=1e-6, atol=1e-8)
         assert set(info) == {"energy", "grad_norm", "alpha", "drift_y"}
-    assert graphs.frame_count == 2
+    assert _number(graphs) == 2
     assert module.eval().imagine({"x": x, "y": y}, 4)[0]["y"].requires_grad is False
-    assert graphs.frame_count == 2, "only training is compiled"
+    assert _number(graphs) == 2, "only training is compiled"
 
 
 def test_langevin_compiled_by_default_continues_bit_for_bit_and_draws_what_torch_draws(
