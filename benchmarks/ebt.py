@@ -261,11 +261,9 @@ def serve(name: str, setting: Setting) -> None:
         if (found := loss()).requires_grad and not name.startswith("validation"):
             found.backward()
 
-    begun = time.process_time()
     step()
-    first = time.process_time() - begun
     step()
-    print(json.dumps({"first_s": first, "MiB": peak(step)}), flush=True)
+    print(json.dumps({"MiB": peak(step)}), flush=True)
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -332,7 +330,7 @@ def main() -> None:
     for name, default in zip(Setting._fields, ("4xs", 64, 16, 1), strict=True):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--compare", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--compare", help=argparse.SUPPRESS)
     options = parser.parse_args()
     one = Setting(options.size, options.positions, options.batch, options.system)
     if options.serve:
@@ -341,27 +339,13 @@ def main() -> None:
     if options.compare:
         torch.set_num_threads(1)
         dtypes = {"float32": torch.float32, "float64": torch.float64}
-        print(json.dumps({n: {k: difference(n, one, d) for k, d in dtypes.items()} for n in options.compare}))
+        print(json.dumps({name: difference(options.compare, one, dtype) for name, dtype in dtypes.items()}))
         return
     settings = [Setting("4xs", 64, 16, 1), Setting("4xs", 64, 16, 2)]
     settings += [Setting("xxs", 128, 4, 1)] if options.large else []
-    results = {}
-    for setting in settings:
-        found = measure(setting, list(CONTENDERS), options.rounds, options.steps)
-        compared = [
-            name for name in CONTENDERS if name not in ("transformer", "ours", "validation", "validation_published")
-        ]
-        command = [sys.executable, "-m", "benchmarks.ebt", *_options(setting), "--compare", *compared]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
-        for name, off in json.loads(done.stdout.strip().splitlines()[-1]).items():
-            found[name] |= off
-        layers, _, dim = SIZES[setting.size]
-        size = f"{setting.size} ({layers} layers of {dim}), {setting.positions} positions, batch {setting.batch}"
-        results[f"{size}, System {setting.system}"] = found
-        print(json.dumps(found, indent=1), flush=True)
     facts = environment()
-    record = {
-        "settings": results,
+    record: dict[str, Any] = {
+        "settings": {},
         "rounds": options.rounds,
         "steps": options.steps,
         "processor": facts["processor"],
@@ -370,12 +354,26 @@ def main() -> None:
         "commit": facts["commit"],
         "dirty": facts["dirty"],
     }
+    for setting in settings:
+        found = measure(setting, list(CONTENDERS), options.rounds, options.steps)
+        for name in ("published", "ours_checkpointed", "ours_compiled"):
+            command = [sys.executable, "-m", "benchmarks.ebt", *_options(setting), "--compare", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
+            found[name] |= json.loads(done.stdout.strip().splitlines()[-1])
+        layers, _, dim = SIZES[setting.size]
+        size = f"{setting.size} ({layers} layers of {dim}), {setting.positions} positions, batch {setting.batch}"
+        record["settings"][f"{size}, System {setting.system}"] = found
+        _write(record)
+    print("\n".join(table(record)))
+
+
+def _write(record: dict[str, Any]) -> None:
+    """results/ebt.json, and the table of README.md."""
     (HERE / "results").mkdir(exist_ok=True)
     write_atomically(HERE / "results" / "ebt.json", json.dumps(record, indent=1) + "\n")
     readme = HERE / "README.md"
     head, tail = readme.read_text().split(BEGIN)[0], readme.read_text().split(END)[1]
     write_atomically(readme, "\n".join([head + BEGIN, *table(record), END]) + tail)
-    print("\n".join(table(record)))
 
 
 def _options(setting: Setting) -> list[str]:
