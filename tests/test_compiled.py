@@ -42,8 +42,8 @@ def _number(graphs: CompileCounterWithBackend) -> int:
     return sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs)
 
 
-def _text() -> TextEBT:
-    return TextEBT(5, layers=2, heads=2, dim=8, condition=StepToken(2))
+def _text(layers: int = 1) -> TextEBT:
+    return TextEBT(5, layers=layers, heads=2, dim=8, condition=StepToken(2))
 
 
 def _image() -> ImageEBT:
@@ -57,7 +57,7 @@ SYSTEM_2 = Descent(0.3, normalise=True, noise=0.3, spread=2.0, spread_axes=2)
 @pytest.mark.parametrize(
     ("make", "objective", "sampler", "steps", "backprop", "state"),
     [
-        pytest.param(_text, TokenPrediction(), SYSTEM_1, 2, 2, text(3, 5), id="text-system-1"),
+        pytest.param(lambda: _text(2), TokenPrediction(), SYSTEM_1, 2, 2, text(3, 5), id="text-system-1"),
         pytest.param(_text, TokenPrediction(), SYSTEM_2, 2, 1, text(3, 5), id="text-system-2"),
         pytest.param(_image, ImagePrediction(), Descent(2.0, learned=True), 1, 1, images(2, 4, 4), id="image"),
     ],
@@ -102,7 +102,7 @@ def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_f
     assert _number(graphs) == 2, "only training is compiled"
 
 
-def test_langevin_compiled_by_default_continues_bit_for_bit_and_draws_what_torch_draws(
+def test_langevin_compiled_to_code_continues_bit_for_bit_and_draws_what_torch_draws(
     ebm, tiny: Path, tmp_path: Path, monkeypatch
 ) -> None:
     def fit(run: str, *arguments: object) -> Path:
