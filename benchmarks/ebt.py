@@ -339,8 +339,6 @@ def main() -> None:
     if options.compare:
         torch.set_num_threads(1)
         dtypes = {"float32": torch.float32, "float64": torch.float64}
-        if options.compare == "ours_compiled":  # in float64 it is compiled anew; tests/test_compiled.py does so
-            del dtypes["float64"]
         print(json.dumps({name: difference(options.compare, one, dtype) for name, dtype in dtypes.items()}))
         return
     settings = [Setting("4xs", 64, 16, 1), Setting("4xs", 64, 16, 2)]

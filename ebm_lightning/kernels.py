@@ -1,4 +1,4 @@
-"""Element-wise parts of Boltzmann machines, fused by torch.compile where they are large and a C++ compiler is at hand.
+"""What torch.compile makes: element-wise parts of Boltzmann machines where they are large, and whole negative phases.
 
 On a CPU these parts and their random numbers cost as much as the matrix products unless they are fused: a draw from
 torch.rand takes 3 to 5 ns an element, the hashed draw of :func:`bernoulli` below 0.5.
@@ -156,10 +156,11 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function of modules, states and settings, which may differentiate by ``energy_grad``.
 
-    It is compiled when it is first called, and again for other settings, other shapes, and modules in another mode: 5
-    to 60 seconds each on one CPU core, kept on disk by torch for the next process. From the ninth variant on, torch
-    runs the function as it is. Random numbers are torch's, drawn in the same order as without compilation. What the
-    compiler does not understand, such as the hashed draws of Gibbs sampling, runs as it is between compiled pieces.
+    It is compiled when it is first called, and again for other settings, other shapes, and modules in another mode. Two
+    steps of a transformer of two layers take a minute of processor time or two, and less in the next process, since
+    torch keeps its files. From the ninth variant on, torch runs the function as it is. Random numbers are torch's,
+    drawn in the same order as without compilation. What the compiler does not understand runs as it is between compiled
+    pieces; descent and Langevin dynamics are one piece each, Gibbs sampling has not been tried.
     """
     made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
     return made

@@ -50,7 +50,7 @@ class EBM(L.LightningModule):
         eval_sampling: whether the model is in eval mode during the negative phase (no dropout, no moving statistics).
         compiled: whether the transitions of the negative phase are compiled in training
             (:func:`~ebm_lightning.kernels.compiled`): the same numbers up to rounding, from the same random numbers,
-            in less time and memory, after seconds to a minute of compilation for each number of steps. It pays where
+            in less time and memory, after a minute or two of compilation for each number of steps. It pays where
             transitions are differentiated, as in energy-based transformers. The objective, validation and protocols
             stay as they are. None is no.
 
