@@ -361,8 +361,11 @@ def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, T
     """(dE/dblock, E): the gradient in one variable, in its shape, and the detached energies (B,).
 
     Differentiable exactly when grad mode is on at the call. It works under ``no_grad`` and under ``inference_mode``
-    as well, and never fills the ``.grad`` of a parameter.
+    as well, and never fills the ``.grad`` of a parameter. While torch.compile traces a function that calls it, the
+    gradient is torch.func's: the compiler cannot differentiate what autograd.grad gives once more.
     """
+    if torch.compiler.is_compiling():
+        return _energy_grad_by_func(model, state, block)
     differentiable = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         state = {name: value.clone() if value.is_inference() else value for name, value in state.items()}
@@ -371,6 +374,17 @@ def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, T
             x = x.detach().requires_grad_()
         energy = model.energy({**state, block: x})
         (grad,) = torch.autograd.grad(energy.sum(), x, create_graph=differentiable)
+    return grad, energy.detach()
+
+
+def _energy_grad_by_func(model: EnergyModel, state: State, block: str) -> tuple[Tensor, Tensor]:
+    """:func:`energy_grad` as a compiler can trace it; a gradient flows through it where grad mode is on."""
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
+        energy = model.energy({**state, block: x})
+        return energy.sum(), energy
+
+    grad, (_, energy) = torch.func.grad_and_value(total, has_aux=True)(model.value(state, block))
     return grad, energy.detach()
 
 

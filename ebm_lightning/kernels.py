@@ -1,4 +1,4 @@
-"""Element-wise parts of Boltzmann machines, fused by torch.compile where they are large and a C++ compiler is at hand.
+"""What torch.compile makes: element-wise parts of Boltzmann machines where they are large, and whole negative phases.
 
 On a CPU these parts and their random numbers cost as much as the matrix products unless they are fused: a draw from
 torch.rand takes 3 to 5 ns an element, the hashed draw of :func:`bernoulli` below 0.5.
@@ -146,8 +146,35 @@ def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
 @functools.cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function, or the function itself where there is nothing to compile it with."""
-    if any(map(shutil.which, ("g++", "clang++", "c++"))):
-        compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
-        return compiled
+    if has_compiler():
+        made: Callable[..., Any] = torch.compile(function, dynamic=True)
+        return made
     print("no C++ compiler was found: Boltzmann machines will run slower than they could", file=sys.stderr)
     return function
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled form of a function of modules, states and settings, which may differentiate by ``energy_grad``.
+
+    It is compiled when it is first called, and again for other settings, other shapes, and modules in another mode. Two
+    steps of a transformer of two layers take a minute of processor time or two, and less in the next process, since
+    torch keeps its files. From the ninth variant on, torch runs the function as it is. Random numbers are torch's,
+    drawn in the same order as without compilation. What the compiler does not understand runs as it is between compiled
+    pieces; descent and Langevin dynamics are one piece each, Gibbs sampling has not been tried.
+    """
+    made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
+    return made
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    return any(map(shutil.which, ("g++", "clang++", "c++")))
+
+
+def require_compiler() -> None:
+    """Raises ValueError where there is no C++ compiler."""
+    if not has_compiler():
+        raise ValueError(
+            "compiled=True needs a C++ compiler on a CPU, but none of g++, clang++ and c++ was found: install one, or "
+            "leave compiled out"
+        )

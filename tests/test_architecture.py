@@ -32,7 +32,7 @@ ALLOWED = {
     "loggers": set(),
     "checkpoints": set(),
     "data": {"core", "kernels", "randomness"},
-    "module": {"core", "chains", "checkpoints", "callbacks.buffer", "callbacks.sampler_memory", "data.base"},
+    "module": {"core", "chains", "checkpoints", "kernels", "callbacks.buffer", "callbacks.sampler_memory", "data.base"},
     "trained": {"core", "checkpoints", "runs"},
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {

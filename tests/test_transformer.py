@@ -102,7 +102,8 @@ def test_rotations_leave_differences_of_positions_alone() -> None:
     steps = torch.tensor([1.0, 0.3, 0.01], dtype=F64)
 
     def product(m: float, n: float) -> Tensor:
-        return (rotated(q, (m * steps)[None]) * rotated(k, (n * steps)[None])).sum()
+        turns = [torch.stack([angles.cos(), angles.sin()], -1)[None] for angles in (m * steps, n * steps)]
+        return (rotated(q, turns[0]) * rotated(k, turns[1])).sum()
 
     torch.testing.assert_close(product(5, 2), product(13, 10))
     torch.testing.assert_close(product(0, 0), (q * k).sum())

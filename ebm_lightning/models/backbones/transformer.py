@@ -138,11 +138,13 @@ class Trunk(nn.Module):
         return out
 
     def _angles(self, x: Tensor, first: int, number: int) -> Tensor:
-        """The rotary angles of ``number`` positions from ``first`` on, (number, head_dim / 2), at least float32."""
+        """Cosines and sines of the angles of ``number`` positions from ``first`` on, (number, head_dim / 2, 2)."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         positions = torch.arange(first, first + number, dtype=dtype, device=x.device)
         steps = torch.arange(0, self.head_dim, 2, dtype=dtype, device=x.device)
-        return positions[:, None] * 10_000.0 ** (-steps / self.head_dim)
+        angles = positions[:, None] * 10_000.0 ** (-steps / self.head_dim)
+        # As complex numbers: a compiler would take real cosines again for every number of the batch that it turns.
+        return torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
 
     def read(self, x: Tensor, cache: Cache, condition: Tensor | None = None) -> tuple[Tensor, Cache]:
         """What :meth:`forward` gives for x (B, n, dim) after the elements that the cache holds, and the grown cache."""
@@ -208,12 +210,13 @@ class _Block(nn.Module):
         return x + mlp.leave(self.down(F.silu(self.gate(n)) * self.up(n)))
 
 
-def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """x (B, heads, S, head_dim), neighbours (2i, 2i + 1) turned by the angles (S, head_dim / 2): rotary positions.
+def rotated(x: Tensor, rotations: Tensor) -> Tensor:
+    """x (B, heads, S, head_dim), neighbours (2i, 2i + 1) turned by angles of cosine and sine (S, head_dim / 2, 2).
 
-    The product of a query and a key depends on their positions by the difference alone. Su et al. (2021).
+    The product of a query and a key depends on their positions by the difference alone: rotary positions. Su et al.
+    (2021).
     """
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = rotations.unbind(-1)
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
 
