@@ -3,6 +3,7 @@
 import csv
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def log_checkpoint(trainer: L.Trainer, path: Path) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             logger.experiment.log_artifact(str(path), name=f"checkpoint-{logger.version}", type="model")
+
+
+def log_preemption(trainer: L.Trainer) -> None:
+    """Tells W&B, from rank 0, that the run makes room and will go on; the signal may have ended W&B's own process."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            with suppress(OSError):
+                logger.experiment.mark_preempting()
 
 
 def log_picture(trainer: L.Trainer, key: str, draw: Callable[[], Image.Image]) -> None:

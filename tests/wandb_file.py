@@ -15,12 +15,16 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 class Segment(NamedTuple):
-    """One start of a run: who it is, its configuration, and what it logged, one mapping for each call of log."""
+    """One start of a run: who it is, its configuration, what it logged, and whether it made room in the end.
+
+    The history has one mapping for each call of log.
+    """
 
     id: str
     group: str
     config: dict[str, Any]
     history: list[dict[str, Any]]
+    preempted: bool
 
 
 def read(path: Path) -> Segment:
@@ -30,7 +34,9 @@ def read(path: Path) -> Segment:
     config = _values(run.config.update)
     for record in records:
         config |= _values(record.config.update)
-    return Segment(run.run_id, run.run_group, config, [_values(r.history.item) for r in records if r.history.item])
+    history = [_values(record.history.item) for record in records if record.history.item]
+    preempted = any(record.WhichOneof("record_type") == "preempting" for record in records)
+    return Segment(run.run_id, run.run_group, config, history, preempted)
 
 
 def _values(items: Iterable[Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import torch
 from torch import distributed
 
+from ebm_lightning.loggers import log_preemption
 from ebm_lightning.runs import RunFolder
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
@@ -60,6 +61,7 @@ class Preemption(L.Callback):
             run = RunFolder(trainer.default_root_dir)
             run.event("preempted", step=trainer.global_step, signal=self.came)
             run.requeue_file.touch()
+            log_preemption(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._before.items():
