@@ -51,15 +51,14 @@ def _image() -> ImageEBT:
 
 
 SYSTEM_1 = Descent(0.5, learned=True, detach=True, normalise=True, keep_path=True)
-SYSTEM_2 = Descent(0.3, normalise=True, noise=0.3, spread=2.0, spread_axes=2)
+SYSTEM_2 = Descent(0.3, noise=0.3, spread=2.0, spread_axes=2)
 
 
 @pytest.mark.parametrize(
     ("make", "objective", "sampler", "steps", "backprop", "state"),
     [
         pytest.param(lambda: _text(2), TokenPrediction(), SYSTEM_1, 2, 2, text(3, 5), id="text-system-1"),
-        pytest.param(_text, TokenPrediction(), SYSTEM_2, 2, 1, text(3, 5), id="text-system-2"),
-        pytest.param(_image, ImagePrediction(), Descent(2.0, learned=True), 1, 1, images(2, 4, 4), id="image"),
+        pytest.param(_image, ImagePrediction(), SYSTEM_2, 2, 1, images(2, 4, 4), id="image-system-2"),
     ],
 )
 def test_a_compiled_step_has_the_gradients_of_one_that_is_not(
