@@ -19,6 +19,9 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
   ebm reproduce --all --check       compare what all experiments promise with their results
 
+  ebm submit CONFIG.yaml [--profile cluster/gpu.yaml] [--seeds 0-4] [--sweep FILE] [-- --key value ...]
+                                    train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM
+
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
 --print_config prints the whole configuration, COMMAND --help every option.
@@ -26,7 +29,8 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce")
+JOBS = ("submit",)
+COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", *JOBS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,6 +54,10 @@ def _run(arguments: list[str]) -> None:
             from ebm_lightning import experiment
 
             experiment.main(arguments[1:])
+        elif arguments[0] in JOBS:
+            from ebm_lightning import cluster
+
+            cluster.main(arguments)
         else:
             arguments = _name_the_run(arguments)
             from ebm_lightning import commands

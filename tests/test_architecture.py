@@ -59,8 +59,9 @@ ALLOWED = {
     "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
     "trainer": {"checkpoints", "callbacks", "data", "generation", "module", "randomness", "sampling", "writing"},
     "mistakes": set(),
-    "cli": {"commands", "experiment", "runs"},
-    "experiment": {"runs"},
+    "cli": {"cluster", "commands", "experiment", "runs"},
+    "cluster": {"runs"},
+    "experiment": {"cluster", "runs"},
     "commands": {
         *(
             "callbacks",
@@ -95,6 +96,7 @@ NEVER = {
     "evaluation": {"wandb"},
     "runs": {"torch", "lightning", "wandb"},
     "cli": {"torch", "lightning", "wandb"},
+    "cluster": {"torch", "lightning", "wandb"},
     "experiment": {"torch", "lightning", "wandb"},
 }
 

@@ -1,0 +1,5 @@
+"""Runs as jobs of a cluster: profiles, batch scripts, snapshots of the source, and what looks after them. No torch."""
+
+from ebm_lightning.cluster.command import main
+
+__all__ = ["main"]

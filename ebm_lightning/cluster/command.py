@@ -1,0 +1,123 @@
+"""The command lines of `ebm submit` and of what looks after submitted jobs."""
+
+import argparse
+import dataclasses
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from ebm_lightning.cluster import profile, slurm, snapshot
+from ebm_lightning.cluster.script import Task
+from ebm_lightning.cluster.submission import Submission
+from ebm_lightning.cluster.tasks import points, root
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one of the commands."""
+    COMMANDS[arguments[0]](arguments[1:])
+
+
+def submit(arguments: list[str]) -> None:
+    """Hands the training of a configuration to SLURM: a job for each seed and each point of a sweep.
+
+    A run's folder is known before: runs/<experiment>/<name>-seed<k>, with a hash of the overrides where there are any.
+    The same command continues it.
+    """
+    own, overrides = _split(arguments)
+    options = _submit_parser().parse_args(own)
+    made = _submission(options, overrides, ["ebm", "submit", *arguments])
+    if options.dry_run or options.test:
+        _show(made, options)
+        if options.test:
+            print(f"SLURM   {slurm.predicted(made.script, made.arguments(options.after, options.max_parallel))}")
+    elif options.local:
+        made.run_here()
+    else:
+        job = made.submit(options.after, options.max_parallel)
+        print(f"job     {job}")
+        print("\n".join(f"run     {task.folder}" for task in made.tasks))
+
+
+def _submission(options: argparse.Namespace, overrides: Sequence[str], command: Sequence[str]) -> Submission:
+    """What the options ask for; warns of whatever the snapshot lacks or has beyond its commit."""
+    if options.after and not re.fullmatch(r"\d+(_\d+)?", options.after):
+        raise ValueError(f"--after takes the number of a job, such as 17 or 17_3, not {options.after!r}")
+    if any(number is not None and number < 1 for number in (options.max_parallel, options.local)):
+        raise ValueError("--max-parallel and --local take a number of at least 1")
+    wanted = points(options.experiment, options.seeds, options.sweep, overrides)
+    asked = profile.read(options.profile)
+    if options.local:
+        asked = dataclasses.replace(asked, nodes=1, devices=options.local, gpus_per_node=None)
+    source = snapshot.source(Path.cwd())
+    if source.dirty:
+        _warn("the tree has uncommitted changes: they are part of the snapshot that the job runs from")
+    code = root().absolute() / ".code" / source.key
+    words = _from_snapshot(["-c", str(options.experiment)], source, code)
+    tasks = []
+    for point in wanted:
+        folder = point.folder(options.experiment, root())
+        chosen = ["--seed_everything", str(point.seed), "--run", str(folder), *asked.trainer()]
+        tasks.append(Task(folder, ("fit", *words, *_from_snapshot(point.overrides, source, code), *chosen)))
+    stem = options.experiment.stem if len(tasks) > 1 else tasks[0].folder.name
+    return Submission(root(), f"{tasks[0].folder.parent.name}-{stem}", tuple(tasks), asked, source, tuple(command))
+
+
+def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) -> list[str]:
+    """The options of `ebm fit` with the snapshot's copy of each configuration file; warns where it has none."""
+    found = []
+    for before, word in pairwise(["", *words]):
+        option, _, file = word.rpartition("=")
+        if before not in ("-c", "--config") and option != "--config":
+            found.append(word)
+            continue
+        path = Path(file)
+        if not path.is_file():
+            raise ValueError(f"there is no configuration file {path}: give the path of a YAML file")
+        if not source.has(path):
+            _warn(f"{path} is not in git: the job reads it as it stands when the job starts")
+        place = code / path.resolve().relative_to(source.root) if source.has(path) else path.absolute()
+        found.append(f"{option}={place}" if option else str(place))
+    return found
+
+
+def _show(made: Submission, options: argparse.Namespace) -> None:
+    """What would be done."""
+    arguments = made.arguments(options.after, options.max_parallel)
+    print(made.script)
+    print(
+        f"command {shlex.join(['sbatch', *arguments])} < {shlex.quote(str(made.tasks[0].folder / 'slurm' / 'job.sh'))}"
+    )
+    print(f"source  {made.code}")
+    print("\n".join(f"run     {task.folder}" for task in made.tasks))
+
+
+def _warn(sentence: str) -> None:
+    print(f"ebm: warning: {sentence}", file=sys.stderr)
+
+
+def _submit_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ebm submit", description=submit.__doc__, epilog="What follows -- is given to `ebm fit` as it stands."
+    )
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="the configuration to train")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
+    parser.add_argument("--seeds", metavar="0-4", help="one run for each; without, the configuration's own seed")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML: dotted keys with lists, or a list of points")
+    parser.add_argument("--after", metavar="JOB", help="wait until this job has succeeded")
+    parser.add_argument("--max-parallel", type=int, metavar="N", help="run at most N jobs of an array at a time")
+    parser.add_argument("--dry-run", action="store_true", help="print the script and where everything would be")
+    parser.add_argument("--test", action="store_true", help="a dry run that also asks SLURM: sbatch --test-only")
+    parser.add_argument("--local", type=int, metavar="N", help="run the same script here, without SLURM, on N ranks")
+    return parser
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options of `ebm submit`, and those of `ebm fit` after the --."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
+
+
+COMMANDS = {"submit": submit}
