@@ -21,6 +21,9 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
 
   ebm submit CONFIG.yaml [--profile cluster/gpu.yaml] [--seeds 0-4] [--sweep FILE] [-- --key value ...]
                                     train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM
+  ebm jobs                          what became of them
+  ebm logs RUN [-f]                 what one of them says
+  ebm cancel|resume|preempt RUN     end its job; submit it again; warn it as if its time were up
 
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
@@ -29,7 +32,7 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-JOBS = ("submit",)
+JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt")
 COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", *JOBS)
 
 

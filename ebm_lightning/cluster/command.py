@@ -5,14 +5,17 @@ import dataclasses
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from ebm_lightning.cluster import profile, slurm, snapshot
+from ebm_lightning.cluster import jobs, profile, slurm, snapshot
 from ebm_lightning.cluster.script import Task
 from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.tasks import points, root
+
+POLL_SECONDS = 2.0
+"""How often `ebm logs -f` looks."""
 
 
 def main(arguments: list[str]) -> None:
@@ -39,6 +42,47 @@ def submit(arguments: list[str]) -> None:
         job = made.submit(options.after, options.max_parallel)
         print(f"job     {job}")
         print("\n".join(f"run     {task.folder}" for task in made.tasks))
+
+
+def list_jobs(arguments: list[str]) -> None:
+    """Prints the newest job of each run that was submitted: state, restarts, last step and loss, run folder."""
+    argparse.ArgumentParser(prog="ebm jobs", description=list_jobs.__doc__).parse_args(arguments)
+    print("\n".join(jobs.table(root())))
+
+
+def logs(arguments: list[str]) -> None:
+    """Prints the logs of a run's jobs, oldest first."""
+    parser = _run_parser("logs", logs)
+    parser.add_argument("-f", "--follow", action="store_true", help="and what is added, as long as the job is alive")
+    options = parser.parse_args(arguments)
+    if options.follow:
+        id = jobs.of_run(options.run).id
+        for text in jobs.follow(options.run, lambda: id in slurm.queue(), POLL_SECONDS):
+            print(text, end="", flush=True)
+    else:
+        for log in jobs.logs(options.run):
+            print(log.read_text(errors="replace"), end="")
+
+
+def cancel(arguments: list[str]) -> None:
+    """Ends the job of a run; it is not requeued."""
+    print(f"job {jobs.cancel(_run_parser('cancel', cancel).parse_args(arguments).run)} is cancelled")
+
+
+def resume(arguments: list[str]) -> None:
+    """Submits the job of a run that did not finish again, from the source that it had."""
+    print(f"job     {jobs.resume(_run_parser('resume', resume).parse_args(arguments).run)}")
+
+
+def preempt(arguments: list[str]) -> None:
+    """Warns the job of a run as if its time were up, to try out that it saves, is requeued and goes on."""
+    print(f"job {jobs.preempt(_run_parser('preempt', preempt).parse_args(arguments).run)} was sent USR1")
+
+
+def _run_parser(name: str, command: Callable[[list[str]], None]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"ebm {name}", description=command.__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, as `ebm submit` printed it")
+    return parser
 
 
 def _submission(options: argparse.Namespace, overrides: Sequence[str], command: Sequence[str]) -> Submission:
@@ -120,4 +164,11 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:place], arguments[place + 1 :]
 
 
-COMMANDS = {"submit": submit}
+COMMANDS = {
+    "submit": submit,
+    "jobs": list_jobs,
+    "logs": logs,
+    "cancel": cancel,
+    "resume": resume,
+    "preempt": preempt,
+}

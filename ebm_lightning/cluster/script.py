@@ -37,7 +37,7 @@ fi
 echo "$(date -u +%FT%TZ) job ${SLURM_JOB_ID:-without SLURM}, task $task, restart $restarts, on $(hostname)"
 echo "nodes ${SLURM_JOB_NODELIST:-$(hostname)}, source $code"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
-"${python[@]}" -c 'from ebm_lightning.runs import environment; print(environment())'
+"${python[@]}" -c 'from ebm_lightning import runs; print(runs.environment())'
 
 rm -f -- "$folder/.requeue"
 "${launch[@]}" "${python[@]}" -m ebm_lightning "${words[@]}"
