@@ -24,6 +24,8 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
   ebm jobs                          what became of them
   ebm logs RUN [-f]                 what one of them says
   ebm cancel|resume|preempt RUN     end its job; submit it again; warn it as if its time were up
+  ebm sync RUN ...                  send what they logged offline to Weights & Biases
+  ebm report runs/EXPERIMENT        means and deviations over seeds, and a picture
 
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
@@ -32,8 +34,8 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt")
-COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", *JOBS)
+JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt", "sync")
+COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", "report", *JOBS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,6 +59,10 @@ def _run(arguments: list[str]) -> None:
             from ebm_lightning import experiment
 
             experiment.main(arguments[1:])
+        elif arguments[0] == "report":
+            from ebm_lightning.experiment import report
+
+            report.main(arguments[1:])
         elif arguments[0] in JOBS:
             from ebm_lightning import cluster
 

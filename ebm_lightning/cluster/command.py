@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from ebm_lightning.cluster import jobs, profile, slurm, snapshot
+from ebm_lightning.cluster import jobs, offline, profile, slurm, snapshot
 from ebm_lightning.cluster.script import Task
 from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.tasks import points, root
@@ -77,6 +77,16 @@ def resume(arguments: list[str]) -> None:
 def preempt(arguments: list[str]) -> None:
     """Warns the job of a run as if its time were up, to try out that it saves, is requeued and goes on."""
     print(f"job {jobs.preempt(_run_parser('preempt', preempt).parse_args(arguments).run)} was sent USR1")
+
+
+def sync(arguments: list[str]) -> None:
+    """Sends what runs logged offline to Weights & Biases, all starts of a run in order."""
+    parser = argparse.ArgumentParser(
+        prog="ebm sync", description=sync.__doc__, epilog="What follows -- is given to `wandb sync`, as --dry-run is."
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    own, given = _split(arguments)
+    offline.sync(parser.parse_args(own).runs, given)
 
 
 def _run_parser(name: str, command: Callable[[list[str]], None]) -> argparse.ArgumentParser:
@@ -159,7 +169,7 @@ def _submit_parser() -> argparse.ArgumentParser:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The options of `ebm submit`, and those of `ebm fit` after the --."""
+    """The options of a command, and what follows the --."""
     place = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:place], arguments[place + 1 :]
 
@@ -171,4 +181,5 @@ COMMANDS = {
     "cancel": cancel,
     "resume": resume,
     "preempt": preempt,
+    "sync": sync,
 }
