@@ -14,6 +14,7 @@ import torch
 from stand_in import StandIn
 
 from ebm_lightning.cli import main
+from ebm_lightning.cluster.slurm import INHERITED
 
 torch.set_num_threads(1)
 
@@ -52,7 +53,7 @@ def tiny() -> Path:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """A stand-in for SLURM on PATH; this process is in no job."""
-    for key in [key for key in os.environ if key.startswith("SLURM_")]:
+    for key in [key for key in os.environ if INHERITED.match(key)]:
         monkeypatch.delenv(key)
     made = StandIn(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")

@@ -26,7 +26,7 @@ echo "$number"
 
 SQUEUE = """
 case "$*" in
-*--jobs=*) cat {home}/state ;;
+*--jobs=*) printf '%s\\n' "$*" >>{home}/squeue; cat {home}/state ;;
 *) cat {home}/queue 2>/dev/null || true ;;
 esac
 """
@@ -73,7 +73,7 @@ class StandIn:
         return (self.home / f"{job}.arguments").read_text().split()
 
     def said(self, command: str) -> list[str]:
-        """The calls of scontrol or scancel."""
+        """The calls of scontrol, scancel, or squeue about one job."""
         file = self.home / command
         return file.read_text().splitlines() if file.exists() else []
 

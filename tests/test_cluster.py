@@ -8,18 +8,21 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from stand_in import StandIn
 
-from ebm_lightning import runs
-from ebm_lightning.cluster import profile, snapshot
+from ebm_lightning import checkpoints, runs
+from ebm_lightning.cluster import jobs, offline, profile, snapshot
 from ebm_lightning.cluster.ledger import Ledger
 from ebm_lightning.cluster.profile import Profile
 from ebm_lightning.cluster.script import Task, script
 from ebm_lightning.cluster.tasks import points, seeds
 from ebm_lightning.runs import RunFolder
+
+ROOT = Path(__file__).parent.parent
 
 EVIL = "x'; touch hacked; `touch hacked` $(touch hacked) \"&# %j"
 """A name that would run a command wherever it is not quoted."""
@@ -206,6 +209,9 @@ def test_a_run_that_asks_for_it_is_requeued_and_one_that_fails_is_not(
         False,
     )
     assert end("1", "0", "COMPLETING") == (143, "not requeued: SLURM ends this job itself (COMPLETING)", False)
+    end("1", "0", SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="0")
+    assert slurm.said("squeue")[-1] == "--noheader --jobs=17_0 --format=%T"
+    assert slurm.said("scontrol")[-1] == "requeue 17_0", "the whole array would be requeued"
     (folder / ".requeue").touch()
     assert end("0", "1")[::2] == (1, False), "the file of an earlier start counted"
 
@@ -516,3 +522,60 @@ def test_local_runs_the_same_script_and_keeps_what_it_said(
     status, said = ebm("submit", NET, "--profile", "site.yaml", "--local", 1)
     assert status == 1
     assert "net-seed3 failed with status 9: its log is" in said.splitlines()[-1]
+
+
+def test_a_run_is_trained_without_slurm(
+    ebm, checkout: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copy(tiny, "experiments/paper/tiny.yaml")
+    steps = ("--trainer.max_steps", 1, "--samples.steps", 1)
+    status, said = ebm("submit", "experiments/paper/tiny.yaml", "--local", 1, "--", *steps)
+    assert status == 0, said
+    run = RunFolder(tmp_path / "runs" / "paper" / next((tmp_path / "runs" / "paper").iterdir()).name)
+    assert [event["event"] for event in run.events()] == ["start", "checkpoint", "end"]
+    assert len(checkpoints.side_files(run.checkpoints()[-1])) == 1
+    assert run.config()["seed_everything"] == 3
+    assert (run.path / "slurm" / "local.out").read_bytes().decode() in said
+
+
+# what the guide says
+
+
+def test_every_shipped_profile_is_one(ebm, checkout: Path) -> None:
+    files = [file for file in (ROOT / "cluster").rglob("*.yaml") if file.name != "sweep.yaml"]
+    assert len(files) >= 6
+    for file in files:
+        assert ebm("submit", NET, "--profile", file, "--dry-run")[0] == 0, file
+
+
+def test_every_command_of_the_guide_is_one(
+    ebm, checkout: Path, slurm: StandIn, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for SLURM and for training; tests/test_slurm.py has a real one."""
+    for part in ("cluster", "experiments/quickstart"):
+        shutil.copytree(ROOT / part, checkout / part)
+    (checkout / "here.yaml").write_text(yaml.safe_dump({"python": shlex.quote(str(python))}))
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "second")
+    monkeypatch.setattr(offline, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
+    run = tmp_path / "runs" / "quickstart" / "digits-seed0"
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "cluster" / "README.md").read_text(), re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines() if line.startswith("ebm ")]
+    assert len(commands) >= 18
+    for _, verb, *rest in commands:
+        arguments = [{"RUN": str(run), "runs/quickstart": str(run.parent)}.get(word, word) for word in rest]
+        if "--local" in arguments:
+            arguments[:0] = ["--profile", "here.yaml"]
+        if verb == "sample":
+            continue  # needs a trained run
+        if verb in ("cancel", "preempt"):
+            slurm.queue(f"{jobs.of_run(run).id}|N/A|RUNNING|0|None|")
+        status, said = ebm(verb, *arguments)
+        assert status == 0, f"ebm {verb} {arguments}: {said}"
+        slurm.queue()
+        if not (run / "config.yaml").exists() and run.exists():
+            (run / "config.yaml").write_text("seed_everything: 0\n")
+            (run / "metrics.csv").write_text("time,step,name,value\n0,1,train/loss,2\n0,1,train/gap,2\n")
+            (run / "slurm" / "17.out").write_text("hello\n")
+            (run / "wandb" / "offline-run-20300101_000000-id").mkdir(parents=True)

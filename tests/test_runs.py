@@ -231,5 +231,5 @@ def test_a_run_below_is_found_by_the_folder_that_fit_or_submit_gave_it(tmp_path:
         (tmp_path / name / "config.yaml").write_text(f"seed_everything: {seed}\n")
     found = [top.beside(name, seed).path.name for name, seed in (("a", 0), ("a", 1), ("b", 0), ("b-c", 0))]
     assert found == ["a-0123abcd", "a-seed1", "b-seed0-0123abcd", "b-c-seed0"]
-    with pytest.raises(ValueError, match="builds on the run of c.yaml with seed 0, but .* has none of them"):
+    with pytest.raises(ValueError, match=r"builds on the run of c\.yaml with seed 0, but .* has none of them"):
         top.beside("c", 0)

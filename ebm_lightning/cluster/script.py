@@ -30,11 +30,14 @@ if [ -n "$SLURM_JOB_ID" ]; then
     export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
     export MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
     launch=("${srun[@]}")
+    # The number of an array is also that of one of its tasks: by it, SLURM would take all of them.
+    job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    job=${job:-$SLURM_JOB_ID}
     export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
     trap 'echo "the job is told to end"' TERM
 fi
 
-echo "$(date -u +%FT%TZ) job ${SLURM_JOB_ID:-without SLURM}, task $task, restart $restarts, on $(hostname)"
+echo "$(date -u +%FT%TZ) job ${job:-without SLURM}, task $task, restart $restarts, on $(hostname)"
 echo "nodes ${SLURM_JOB_NODELIST:-$(hostname)}, source $code"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
 "${python[@]}" -c 'from ebm_lightning import runs; print(runs.environment())'
@@ -56,13 +59,13 @@ fi
 if [ -z "$SLURM_JOB_ID" ]; then
     EBM_RESTARTS=$((restarts + 1)) exec bash -- "$0" "$task"
 fi
-state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+state=$(squeue --noheader --jobs="$job" --format=%T)
 if [ "$state" != RUNNING ]; then
     echo "not requeued: SLURM ends this job itself (${state:-it is gone})" >&2
     exit "$status"
 fi
 echo "requeued for restart $((restarts + 1))"
-scontrol requeue "$SLURM_JOB_ID"
+scontrol requeue "$job"
 """
 
 
