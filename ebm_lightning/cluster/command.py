@@ -106,8 +106,7 @@ def _submission(options: argparse.Namespace, overrides: Sequence[str], command: 
     if options.local:
         asked = dataclasses.replace(asked, nodes=1, devices=options.local, gpus_per_node=None)
     source = snapshot.source(Path.cwd())
-    if source.dirty:
-        _warn("the tree has uncommitted changes: they are part of the snapshot that the job runs from")
+    snapshot.warn_of_changes(source)
     code = root().absolute() / ".code" / source.key
     words = _from_snapshot(["-c", str(options.experiment)], source, code)
     tasks = []
@@ -131,7 +130,7 @@ def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) ->
         if not path.is_file():
             raise ValueError(f"there is no configuration file {path}: give the path of a YAML file")
         if not source.has(path):
-            _warn(f"{path} is not in git: the job reads it as it stands when the job starts")
+            print(f"ebm: warning: {path} is not in git: a job reads it as it stands when it starts", file=sys.stderr)
         place = code / path.resolve().relative_to(source.root) if source.has(path) else path.absolute()
         found.append(f"{option}={place}" if option else str(place))
     return found
@@ -146,10 +145,6 @@ def _show(made: Submission, options: argparse.Namespace) -> None:
     )
     print(f"source  {made.code}")
     print("\n".join(f"run     {task.folder}" for task in made.tasks))
-
-
-def _warn(sentence: str) -> None:
-    print(f"ebm: warning: {sentence}", file=sys.stderr)
 
 
 def _submit_parser() -> argparse.ArgumentParser:

@@ -99,7 +99,10 @@ def _count(shown: str) -> int:
 def _call(command: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
     path = shutil.which(command)
     if path is None:
-        raise ValueError(f"there is no {command} on PATH, so no SLURM here: `ebm submit --local 1` runs without it")
+        raise ValueError(
+            f"there is no {command} on PATH, so no SLURM here: `ebm submit --local 1` and `ebm reproduce` without "
+            "--submit need none"
+        )
     return subprocess.run(
         [path, *arguments], input=text, env=environment(), capture_output=True, text=True, check=False
     )

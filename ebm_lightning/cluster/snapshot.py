@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from ebm_lightning.runs import WRITTEN
@@ -63,6 +64,12 @@ def source(place: Path) -> Source:
         bool(_git(root, "diff", "--name-only", "HEAD", "--", ":(top)", *WRITTEN)),
         tuple(os.fsdecode(name) for name in untracked.split(b"\0") if name),
     )
+
+
+def warn_of_changes(source: Source) -> None:
+    """Says on standard error where a job will run what no commit holds."""
+    if source.dirty:
+        print("ebm: warning: the tree has uncommitted changes: they are part of the snapshot", file=sys.stderr)
 
 
 def take(source: Source, folder: Path) -> Path:
