@@ -665,7 +665,7 @@ def test_a_reproduction_that_is_asked_to_make_room_hands_it_on_and_asks_to_be_st
     slurm: StandIn, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = signal.getsignal(signal.Signals[f"SIG{name}"])
-    saves = f"trap 'echo saved; exit 75' {name}; kill -{name} $PPID; while true; do sleep 0.02; done"
+    saves = f"trap 'echo saved; exit 75' {name}; kill -{name} $PPID; for _ in $(seq 500); do sleep 0.02; done"
     for code in (saves, f"kill -{name} $PPID; sleep 0.1; exec sleep 0", "exit 75"):
         monkeypatch.setattr(sys, "executable", str(slurm.write("python", code.replace("{", "{{").replace("}", "}}"))))
         with pytest.raises(SystemExit) as end:
