@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def _run(arguments: list[str]) -> None:
     try:
         if arguments[0] == "reproduce":
             from ebm_lightning import experiment
+            from ebm_lightning.cluster import makes_room
 
-            experiment.main(arguments[1:])
+            with makes_room(arguments):
+                experiment.main(arguments[1:])
         elif arguments[0] == "report":
             from ebm_lightning.experiment import report
 
@@ -69,9 +72,12 @@ def _run(arguments: list[str]) -> None:
             cluster.main(arguments)
         else:
             arguments = _name_the_run(arguments)
-            from ebm_lightning import commands
+            from ebm_lightning.cluster import makes_room
 
-            commands.main(arguments)
+            with makes_room(arguments) if arguments[0] == "fit" else nullcontext():
+                from ebm_lightning import commands
+
+                commands.main(arguments)
     except (ValueError, OSError, RuntimeError) as fault:
         if os.environ.get("EBM_DEBUG") or not _is_for_users(fault):
             raise

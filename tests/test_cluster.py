@@ -5,7 +5,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -537,6 +539,26 @@ def test_a_run_is_trained_without_slurm(
     assert len(checkpoints.side_files(run.checkpoints()[-1])) == 1
     assert run.config()["seed_everything"] == 3
     assert (run.path / "slurm" / "local.out").read_bytes().decode() in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_run_that_is_stopped_before_it_can_save_asks_to_be_started_again(number: int, tmp_path: Path) -> None:
+    """In a process of its own, which hands the signals back to whom they belonged to once it is over."""
+    code = f"""
+import os, signal
+from ebm_lightning.cluster import makes_room
+signal.signal({number}, signal.SIG_IGN)
+with makes_room(["fit", "-c", "x.yaml", "--run", "run"]):
+    pass
+os.kill(os.getpid(), {number})
+with makes_room(["fit", "-c", "x.yaml", "--run", "run"]):
+    os.kill(os.getpid(), {number})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == 75
+    assert RunFolder(tmp_path / "run").requeue_file.exists()
 
 
 # what the guide says

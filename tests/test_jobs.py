@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,17 @@ def test_resume_submits_the_same_script_into_the_same_folder(ebm, root: Path, sl
     assert (status, said.count("\n")) == (1, 1)
     assert f"the run {c} is finished: for more steps, submit it with the same command" in said
     assert ebm("resume", root / "paper" / "nowhere")[0] == 1
+
+
+def test_a_finished_run_whose_longer_job_failed_is_not_finished(ebm, root: Path, slurm: StandIn) -> None:
+    a = root / "paper" / "a"
+    _events(a, "start", "end")
+    ledger = Ledger(root)
+    time.sleep(0.02)  # times are kept to a hundredth of a second
+    ledger.add("30", a, "paper-net")
+    (slurm.home / "30.job").write_text("JobState=FAILED Restarts=0\n")
+    assert _rows(ebm("jobs")[1])[1][:2] == ["30", "FAILED"]
+    assert ebm("resume", a)[0] == 0
 
 
 def test_where_slurm_does_not_answer_its_words_are_told(ebm, root: Path, slurm: StandIn) -> None:

@@ -24,16 +24,18 @@ class Submitted:
     Args:
         folder: the run's.
         id: the job's, ``17`` or ``17_3``.
+        time: when it was submitted, in seconds since the epoch.
     """
 
     folder: Path
     id: str
+    time: float
 
     @property
     def is_finished(self) -> bool:
-        """Whether its run has taken all its steps since it was last started."""
-        kinds = [event["event"] for event in RunFolder(self.folder).events() if event["event"] in ("start", "end")]
-        return kinds[-1:] == ["end"]
+        """Whether its run has taken all its steps since it was submitted and last started."""
+        events = [event for event in RunFolder(self.folder).events() if event["event"] in ("start", "end")]
+        return bool(events) and events[-1]["event"] == "end" and events[-1]["time"] >= self.time
 
     def job(self, queue: Mapping[str, slurm.Job]) -> slurm.Job:
         """What SLURM says of it, or where it has forgotten the job, what its run does."""
@@ -47,7 +49,7 @@ class Submitted:
 def submitted(root: Path) -> list[Submitted]:
     """The newest job of each folder below the root of all runs."""
     ledger = Ledger(root)
-    return [Submitted(ledger.root / line["folder"], line["job"]) for line in ledger.newest().values()]
+    return [Submitted(ledger.root / line["folder"], line["job"], line["time"]) for line in ledger.newest().values()]
 
 
 def of_run(folder: Path) -> Submitted:
@@ -56,7 +58,7 @@ def of_run(folder: Path) -> Submitted:
     line = ledger.newest().get(ledger.place(folder))
     if line is None:
         raise ValueError(f"{folder} was not submitted: give the run folder that `ebm submit` printed")
-    return Submitted(folder, line["job"])
+    return Submitted(folder, line["job"], line["time"])
 
 
 def table(root: Path) -> list[str]:
