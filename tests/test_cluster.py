@@ -370,12 +370,12 @@ def test_a_job_is_submitted_with_all_that_it_needs(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     (checkout / "site.yaml").write_text(yaml.safe_dump({"python": shlex.quote(str(python)), "devices": "2"}))
-    (checkout / "mine.yaml").write_text("model: {steps: 7}\n")
+    (checkout / "mine=a.yaml").write_text("model: {steps: 7}\n")
     (checkout / "code.py").write_text("new = 2\n")
-    status, said = ebm("submit", NET, "--profile", "site.yaml", "--", "-c", "mine.yaml", "--config=code.py")
+    status, said = ebm("submit", NET, "--profile", "site.yaml", "--", "-c", "mine=a.yaml", "--config=code.py")
     assert status == 0, said
     assert "warning: the tree has uncommitted changes" in said
-    assert "warning: mine.yaml is not in git: a job reads it as it stands when it starts" in said
+    assert "warning: mine=a.yaml is not in git: a job reads it as it stands when it starts" in said
     job, run = said.splitlines()[:2]
     folder = Path(run.removeprefix("run     "))
     assert job == "job     17"
@@ -388,7 +388,7 @@ def test_a_job_is_submitted_with_all_that_it_needs(
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["command"][:3] == ["ebm", "submit", NET]
     assert (meta["commit"], meta["dirty"]) == (_git(checkout, "rev-parse", "HEAD").strip(), True)
-    assert meta["untracked"] == ["mine.yaml", "site.yaml"]
+    assert meta["untracked"] == ["mine=a.yaml", "site.yaml"]
     assert f"torch=={metadata.version('torch')}" in meta["packages"]
     assert meta["id"] == (folder / "run_id").read_text() == RunFolder(folder).id
     (line,) = Ledger(tmp_path / "runs").lines()
@@ -396,7 +396,7 @@ def test_a_job_is_submitted_with_all_that_it_needs(
     (slurm.home / "state").write_text("RUNNING\n")
     assert _run(slurm.script(17), slurm, folder, SLURM_JOB_ID="17", SLURM_JOB_NODELIST="n")[0] == 0
     (start,) = _ran(slurm)
-    files = [f"{code}/{NET}", "-c", str(checkout / "mine.yaml"), f"--config={code}/code.py"]
+    files = [f"{code}/{NET}", "-c", str(checkout / "mine=a.yaml"), f"--config={code}/code.py"]
     assert start[:3] == [str(checkout), str(code), "disabled"]
     assert start[6:] == [
         *("fit", "-c", *files, "--seed_everything", "3", "--run", str(folder)),

@@ -122,8 +122,11 @@ def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) ->
     """The options of `ebm fit` with the snapshot's copy of each configuration file; warns where it has none."""
     found = []
     for before, word in pairwise(["", *words]):
-        option, _, file = word.rpartition("=")
-        if before not in ("-c", "--config") and option != "--config":
+        if before in ("-c", "--config"):
+            option, file = "", word
+        elif word.startswith("--config="):
+            option, _, file = word.partition("=")
+        else:
             found.append(word)
             continue
         path = Path(file)
