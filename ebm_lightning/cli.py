@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,14 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
   ebm reproduce --all --check       compare what all experiments promise with their results
 
+  ebm submit CONFIG.yaml [--profile cluster/gpu.yaml] [--seeds 0-4] [--sweep FILE] [-- --key value ...]
+                                    train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM
+  ebm jobs                          what became of them
+  ebm logs RUN [-f]                 what one of them says
+  ebm cancel|resume|preempt RUN     end its job; submit it again; warn it as if its time were up
+  ebm sync RUN ...                  send what they logged offline to Weights & Biases
+  ebm report runs/EXPERIMENT        means and deviations over seeds, and a picture
+
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
 Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
 --print_config prints the whole configuration, COMMAND --help every option.
@@ -26,7 +35,8 @@ EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_M
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce")
+JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt", "sync")
+COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", "report", *JOBS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,13 +58,26 @@ def _run(arguments: list[str]) -> None:
     try:
         if arguments[0] == "reproduce":
             from ebm_lightning import experiment
+            from ebm_lightning.cluster import makes_room
 
-            experiment.main(arguments[1:])
+            with makes_room(arguments):
+                experiment.main(arguments[1:])
+        elif arguments[0] == "report":
+            from ebm_lightning.experiment import report
+
+            report.main(arguments[1:])
+        elif arguments[0] in JOBS:
+            from ebm_lightning import cluster
+
+            cluster.main(arguments)
         else:
             arguments = _name_the_run(arguments)
-            from ebm_lightning import commands
+            from ebm_lightning.cluster import makes_room
 
-            commands.main(arguments)
+            with makes_room(arguments) if arguments[0] == "fit" else nullcontext():
+                from ebm_lightning import commands
+
+                commands.main(arguments)
     except (ValueError, OSError, RuntimeError) as fault:
         if os.environ.get("EBM_DEBUG") or not _is_for_users(fault):
             raise

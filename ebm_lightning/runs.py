@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import subprocess
@@ -61,6 +62,9 @@ WRITTEN = tuple(
     f":(top,exclude,glob){place}" for place in ("README.md", "experiments/*/README.md", "experiments/*/results/**")
 )
 """What `ebm reproduce` writes itself: a tree that differs there alone is not dirty."""
+
+SLURM = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_N", "SLURM_RESTART", "SLURM_CPUS", "SLURM_GPUS")
+"""How the variables of a SLURM job begin that say what it is; others may hold a token."""
 
 
 class RunFolder:
@@ -118,14 +122,12 @@ class RunFolder:
                 f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
                 "folder for this one, or name a new one"
             )
-        facts = environment()
+        facts, changes = environment(), source()["diff"]
         with self.lock():
             write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
             self.event("start", id=self.id, command=command, environment=facts)
             if not (self.path / "environment.json").exists():
-                write_atomically(
-                    self.path / "environment.json", json.dumps(facts | {"diff": git("diff", "HEAD")}, indent=1)
-                )
+                write_atomically(self.path / "environment.json", json.dumps(facts | {"diff": changes}, indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -152,7 +154,8 @@ class RunFolder:
 
         Raises ValueError where there is none, or more than one.
         """
-        there = sorted(self.path.absolute().parent.glob(f"{name}-" + "[0-9a-f]" * 8))
+        named = re.compile(rf"{re.escape(name)}(-seed\d+)?(-[0-9a-f]{{8}})?")
+        there = [file for file in sorted(self.path.absolute().parent.glob("*-*")) if named.fullmatch(file.name)]
         found = [one for one in map(RunFolder, there) if one.config_file.is_file() and one.seed == seed]
         if len(found) != 1:
             place = self.path.absolute().parent
@@ -315,11 +318,23 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", ":(top)", *WRITTEN)),
+        **{key: value for key, value in source().items() if key in ("commit", "dirty")},
     }
-    slurm = {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
+    slurm = {key: value for key, value in os.environ.items() if key.startswith(SLURM)}
     return facts | ({"slurm": slurm} if slurm else {})
+
+
+def source() -> dict[str, Any]:
+    """The commit of this library's source, whether it is dirty, and its diff: of a checkout, or of a snapshot of one.
+
+    A snapshot is what a submitted job runs from; ``snapshot.json`` beside the package says what it was made of.
+    """
+    snapshot = Path(__file__).parent.parent / "snapshot.json"
+    if snapshot.is_file():
+        made: dict[str, Any] = json.loads(snapshot.read_text())
+        return made
+    dirty = bool(git("status", "--porcelain", "--", ":(top)", *WRITTEN))
+    return {"commit": git("rev-parse", "HEAD"), "dirty": dirty, "diff": git("diff", "HEAD")}
 
 
 def processor() -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in import StandIn
 
 from ebm_lightning.cli import main
+from ebm_lightning.cluster.slurm import INHERITED
 
 torch.set_num_threads(1)
 
@@ -46,3 +48,13 @@ def ebm(tmp_path, monkeypatch, capsys):
 def tiny() -> Path:
     """A complete configuration that takes 12 steps in a second: SGLD, a buffer, EMA and a schedule."""
     return Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A stand-in for SLURM on PATH; this process is in no job."""
+    for key in [key for key in os.environ if INHERITED.match(key)]:
+        monkeypatch.delenv(key)
+    made = StandIn(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    return made

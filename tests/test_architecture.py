@@ -59,8 +59,9 @@ ALLOWED = {
     "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
     "trainer": {"checkpoints", "callbacks", "data", "generation", "module", "randomness", "sampling", "writing"},
     "mistakes": set(),
-    "cli": {"commands", "experiment", "runs"},
-    "experiment": {"runs"},
+    "cli": {"cluster", "commands", "experiment", "runs"},
+    "cluster": {"runs"},
+    "experiment": {"cluster", "runs"},
     "commands": {
         *(
             "callbacks",
@@ -95,6 +96,7 @@ NEVER = {
     "evaluation": {"wandb"},
     "runs": {"torch", "lightning", "wandb"},
     "cli": {"torch", "lightning", "wandb"},
+    "cluster": {"torch", "lightning", "wandb"},
     "experiment": {"torch", "lightning", "wandb"},
 }
 
@@ -150,7 +152,10 @@ def test_methods_do_not_import_one_another(folder: str) -> None:
             assert not inside or name.startswith(allowed), f"{file.name} imports {name}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nonsense"], ["test", "/nowhere"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["nonsense"], ["test", "/nowhere"], ["submit", "/nowhere"], ["report", "/nowhere"]],
+)
 def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom ebm_lightning.cli import main\n"

@@ -222,3 +222,14 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert file.read_text() == "old"
     runs.write_atomically(file, "a new one")
     assert file.read_text() == "a new one"
+
+
+def test_a_run_below_is_found_by_the_folder_that_fit_or_submit_gave_it(tmp_path: Path) -> None:
+    top = RunFolder(tmp_path / "top-seed0")
+    for name, seed in (("a-0123abcd", 0), ("a-seed1", 1), ("b-seed0-0123abcd", 0), ("b-c-seed0", 0), ("a-seed2", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"seed_everything: {seed}\n")
+    found = [top.beside(name, seed).path.name for name, seed in (("a", 0), ("a", 1), ("b", 0), ("b-c", 0))]
+    assert found == ["a-0123abcd", "a-seed1", "b-seed0-0123abcd", "b-c-seed0"]
+    with pytest.raises(ValueError, match=r"builds on the run of c\.yaml with seed 0, but .* has none of them"):
+        top.beside("c", 0)

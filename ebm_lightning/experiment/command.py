@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ebm_lightning.cluster.tasks import seeds
 from ebm_lightning.experiment import slurm
 from ebm_lightning.experiment.claims import SCALES, Claim, Expected, Promise, expected
 from ebm_lightning.experiment.reproduce import reproduce
@@ -15,12 +15,15 @@ from ebm_lightning.experiment.results import holds, joint_table, results, table,
 def main(arguments: list[str]) -> None:
     """Runs the claims of experiments, writes results/ and the READMEs' tables, and fails where a claim is missed."""
     options = _parser().parse_args(arguments)
+    if options.profile and not options.submit:
+        raise ValueError("--profile says how jobs are asked for: give --submit too")
     if options.check and options.submit:
         raise ValueError("--check runs nothing and --submit hands over what is to be run: give one of them")
     chosen = _chosen(options)
     if options.submit:
         for folder, wanted in chosen.items():
-            slurm.submit(folder, wanted, options.scale or SCALES[0])
+            command = ["ebm", "reproduce", *arguments]
+            slurm.submit(folder, wanted, options.scale or SCALES[0], options.profile, command)
         return
     if not options.check:
         for folder, wanted in chosen.items():
@@ -36,19 +39,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", action="append", metavar="FILE", help="only what this run is trained for; repeatable")
     parser.add_argument("--scale", choices=SCALES, help="only what has this size: laptop, or all sizes with --check")
     parser.add_argument("--seeds", metavar="0-2", help="these seeds, as 0-2 or 0,3, in place of each claim's own")
-    parser.add_argument("--submit", action="store_true", help="hand runs to SLURM; sbatch's own SBATCH_... say where")
+    parser.add_argument("--submit", action="store_true", help="hand runs to SLURM, as jobs of an array")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
     parser.add_argument("--check", action="store_true", help="run nothing: compare what results/ holds")
     return parser
 
 
 def _chosen(options: argparse.Namespace) -> dict[Path, Expected]:
     """What the options choose, by experiment. Raises ValueError where that is nothing, or lacks a claim they name."""
-    seeds = _seeds(options.seeds) if options.seeds is not None else None
+    wanted_seeds = seeds(options.seeds) if options.seeds is not None else None
     scales = SCALES if options.check and not options.scale else (options.scale or SCALES[0],)
 
     def choose(promises: Sequence[Promise]) -> tuple[Promise, ...]:
         found = [one for one in promises if one.scale in scales and (not options.claim or one.id in options.claim)]
-        return tuple(dataclasses.replace(one, seeds=seeds or one.seeds) for one in found)
+        return tuple(dataclasses.replace(one, seeds=wanted_seeds or one.seeds) for one in found)
 
     chosen = {}
     for folder in _folders(options):
@@ -75,18 +79,6 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     if not found:
         raise ValueError(f"there is no experiment below {', '.join(map(str, roots))}: no folder has an expected.yaml")
     return found
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """The seeds that a text such as "0-2" or "0,3" names."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise ValueError(f"--seeds takes whole numbers and rising ranges, such as 0-2 or 0,3; got {text!r}")
-        seeds += range(first, last + 1)
-    return tuple(dict.fromkeys(seeds))
 
 
 def _conclude(chosen: dict[Path, tuple[Claim, ...]], options: argparse.Namespace) -> None:

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ebm_lightning.experiment.claims import Curve
 from ebm_lightning.experiment.results import Record, locked, origin, read
 from ebm_lightning.runs import RunFolder
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""The x and the y of a curve."""
 
 
 def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
@@ -52,14 +56,19 @@ def draw(folder: Path, curve: Curve) -> None:
     with locked(folder / "expected.yaml"):
         for number, run in enumerate(curve.runs):
             seeds = [(record["x"], record["y"]) for record in _records(folder, curve, run)]
-            for x, y in seeds:
-                axes.plot(x, y, color=f"C{number}", linewidth=0.6, alpha=0.6)
-            if seeds:
-                axes.plot(*mean(seeds), color=f"C{number}", linewidth=2, label=Path(run).stem)
+            lines(axes, number, Path(run).stem, seeds)
         axes.legend()
         partial = target.with_name(target.name + ".partial")
         figure.savefig(partial, format="png", dpi=120)
         partial.replace(target)
+
+
+def lines(axes: Any, number: int, label: str, seeds: Sequence[Points]) -> None:
+    """A thin line for each seed and a bold one for their mean, in the colour of this number; nothing for no seed."""
+    for x, y in seeds:
+        axes.plot(x, y, color=f"C{number}", linewidth=0.6, alpha=0.6)
+    if seeds:
+        axes.plot(*mean(seeds), color=f"C{number}", linewidth=2, label=label)
 
 
 def _records(folder: Path, curve: Curve, run: str) -> list[Record]:
@@ -68,7 +77,7 @@ def _records(folder: Path, curve: Curve, run: str) -> list[Record]:
     return [found for found in map(read, files) if found.get("curve") == curve.id and found["run"] == run]
 
 
-def mean(seeds: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[list[float], list[float]]:
+def mean(seeds: Sequence[Points]) -> tuple[list[float], list[float]]:
     """The mean of several curves at all their points on their common range, linear in between; empty where none is."""
     import numpy as np
 

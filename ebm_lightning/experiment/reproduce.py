@@ -1,11 +1,15 @@
 """The runs behind an experiment's promises: trained, tested and written down, each run and seed once."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -129,15 +133,52 @@ def _copy_pictures(run: RunFolder, target: Path, name: str) -> None:
 
 
 def _ebm(*arguments: str) -> str:
-    """Runs one command of `ebm`; returns the run folder it printed. Raises ValueError where it failed."""
+    """Runs one command of `ebm`; returns the run folder it printed. Raises ValueError where it failed.
+
+    Where it was asked to make room, this process ends with status 75 too, whatever became of it: the same command of
+    `ebm reproduce` goes on.
+    """
     command = [sys.executable, "-m", "ebm_lightning", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with _signals() as signals, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        signals.hand_to(process)
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
+    if signals.noted or process.returncode == os.EX_TEMPFAIL:
+        raise SystemExit(os.EX_TEMPFAIL)
     if process.returncode:
         raise ValueError(f"`ebm {' '.join(arguments)}` failed with status {process.returncode}")
     folders = [line.split(maxsplit=1)[1].strip() for line in said if line.startswith("run  ")]
     return folders[-1] if folders else ""
+
+
+class _Signals:
+    """The signals by which SLURM asks to make room, which came and which a process is handed."""
+
+    def __init__(self) -> None:
+        self.noted: list[int] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    def hand_to(self, process: "subprocess.Popen[str]") -> None:
+        """Hands on those that came already, and those that will come."""
+        self._process = process
+        for number in self.noted:
+            process.send_signal(number)
+
+    def come(self, number: int, frame: FrameType | None) -> None:
+        self.noted.append(number)
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    made = _Signals()
+    before = {number: signal.signal(number, made.come) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        yield made
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

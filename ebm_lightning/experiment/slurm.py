@@ -1,37 +1,42 @@
 """Handing an experiment to SLURM: one job for each run and seed."""
 
-import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from ebm_lightning.cluster import profile, snapshot
+from ebm_lightning.cluster.script import Task
+from ebm_lightning.cluster.submission import Submission
+from ebm_lightning.cluster.tasks import root
 from ebm_lightning.experiment.claims import Expected
 
 
-def submit(folder: Path, wanted: Expected, scale: str) -> None:
-    """Submits what is wanted to `sbatch`; the jobs write their results as `ebm reproduce` does.
+def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, command: list[str]) -> None:
+    """Submits what is wanted as one array; the jobs write their results into ``folder`` as `ebm reproduce` does.
 
-    Each part of a job's command is quoted, so that no path can run another one. Partition, time and devices are those
-    of sbatch's environment variables (SBATCH_PARTITION, SBATCH_TIMELIMIT, ...). Raises ValueError where there is no
-    SLURM, and where it takes no job.
+    Args:
+        folder: the experiment's.
+        wanted: the claims and curves, with the seeds to run.
+        scale: that of what is wanted.
+        site: the file of a profile; None leaves everything to the site and sbatch's SBATCH_... variables.
+        command: the command line that this came from.
+
+    Raises:
+        ValueError: where the profile is for several ranks, and as :meth:`Submission.submit` does.
     """
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        raise ValueError("--submit needs SLURM, but there is no sbatch on PATH: leave out --submit to run it here")
-    for seed, runs in jobs(wanted):
-        part = wanted.of_runs(runs)
-        ids = [one.id for one in part.promises if seed in one.seeds]
-        options = [word for id in ids for word in ("--claim", id)] + [word for run in runs for word in ("--run", run)]
-        place = [sys.executable, "-m", "ebm_lightning", "reproduce", str(folder.absolute())]
-        command = shlex.join([*place, *options, "--scale", scale, "--seeds", str(seed)])
-        name = f"{folder.absolute().name}-{Path(runs[0]).stem}-seed{seed}"
-        done = subprocess.run(
-            [sbatch, "--job-name", name, "--wrap", command], capture_output=True, text=True, check=False
+    asked, place = profile.read(site), folder.absolute()
+    if asked.nodes * asked.ranks > 1:
+        raise ValueError(
+            f"`ebm reproduce` trains on one rank, and {site} is for {asked.nodes} x {asked.ranks}: use another"
         )
-        if done.returncode:
-            raise ValueError(f"sbatch refused the job {name}: {done.stderr or done.stdout}")
-        print(f"{name}: {done.stdout.strip()}")
+    tasks = []
+    for seed, runs in jobs(wanted):
+        ids = [one.id for one in wanted.of_runs(runs).promises if seed in one.seeds]
+        options = [word for id in ids for word in ("--claim", id)] + [word for run in runs for word in ("--run", run)]
+        words = ("reproduce", str(place), *options, "--scale", scale, "--seeds", str(seed))
+        tasks.append(Task(root().absolute() / place.name / f"reproduce-{Path(runs[0]).stem}-seed{seed}", words))
+    source = snapshot.source(folder)
+    snapshot.warn_of_changes(source)
+    job = Submission(root(), f"{place.name}-reproduce", tuple(tasks), asked, source, tuple(command)).submit()
+    print("\n".join([f"job     {job}", *(f"folder  {task.folder}" for task in tasks)]))
 
 
 def jobs(wanted: Expected) -> list[tuple[int, list[str]]]:

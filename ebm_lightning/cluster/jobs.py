@@ -1,0 +1,162 @@
+"""What became of submitted jobs: their state, their logs, their end, and their continuation."""
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ebm_lightning.cluster import slurm
+from ebm_lightning.cluster.ledger import Ledger
+from ebm_lightning.cluster.submission import check_free
+from ebm_lightning.runs import RunFolder
+
+COLUMNS = ("job", "state", "restarts", "step", "last", "run")
+TAIL_BYTES = 8192
+"""How much of the end of metrics.csv is read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Submitted:
+    """The newest job of a folder.
+
+    Args:
+        folder: the run's.
+        id: the job's, ``17`` or ``17_3``.
+        time: when it was submitted, in seconds since the epoch.
+    """
+
+    folder: Path
+    id: str
+    time: float
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its run has taken all its steps since it was submitted and last started."""
+        events = [event for event in RunFolder(self.folder).events() if event["event"] in ("start", "end")]
+        return bool(events) and events[-1]["event"] == "end" and events[-1]["time"] >= self.time
+
+    def job(self, queue: Mapping[str, slurm.Job]) -> slurm.Job:
+        """What SLURM says of it, or where it has forgotten the job, what its run does."""
+        if self.id in queue:
+            return queue[self.id]
+        starts = [event for event in RunFolder(self.folder).events() if event["event"] == "start"]
+        own = slurm.Job(self.id, "COMPLETED" if self.is_finished else "GONE", max(len(starts) - 1, 0))
+        return own if self.is_finished else slurm.ended(self.id) or own
+
+
+def submitted(root: Path) -> list[Submitted]:
+    """The newest job of each folder below the root of all runs."""
+    ledger = Ledger(root)
+    return [Submitted(ledger.root / line["folder"], line["job"], line["time"]) for line in ledger.newest().values()]
+
+
+def of_run(folder: Path) -> Submitted:
+    """The newest job of a run. Raises ValueError where it was not submitted."""
+    ledger = Ledger(folder.absolute().parent.parent)
+    line = ledger.newest().get(ledger.place(folder))
+    if line is None:
+        raise ValueError(f"{folder} was not submitted: give the run folder that `ebm submit` printed")
+    return Submitted(folder, line["job"], line["time"])
+
+
+def table(root: Path) -> list[str]:
+    """The lines of `ebm jobs`."""
+    found, queue = submitted(root), slurm.queue()
+    rows = [COLUMNS, *(_row(one, one.job(queue)) for one in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _row(one: Submitted, job: slurm.Job) -> tuple[str, ...]:
+    state = f"{job.state} ({job.reason})" if job.reason else job.state
+    step, last = _last(one.folder / "metrics.csv")
+    return one.id, state, str(job.restarts), step, last, str(one.folder)
+
+
+def _last(metrics: Path) -> tuple[str, str]:
+    """The last step that was logged, and its loss, or where it has none whatever was logged last; read from the end."""
+    if not metrics.is_file():
+        return "-", "-"
+    with metrics.open("rb") as file:
+        file.seek(max(metrics.stat().st_size - TAIL_BYTES, 0))
+        lines = file.read().decode(errors="replace").splitlines()[1:]
+    rows = [row for row in csv.reader(lines) if len(row) == 4]
+    if not rows:
+        return "-", "-"
+    _, _, name, value = next((row for row in reversed(rows) if row[2].endswith("loss")), rows[-1])
+    return rows[-1][1], f"{name} {float(value):.4g}"
+
+
+def cancel(folder: Path) -> str:
+    """Ends the job of a run and returns its id. Raises ValueError where none waits or runs."""
+    job = _alive(folder)
+    slurm.cancel(job.id)
+    return job.id
+
+
+def preempt(folder: Path) -> str:
+    """Sends the job of a run what SLURM sends before its time is up, to try it out; returns its id.
+
+    Raises ValueError where none runs.
+    """
+    job = _alive(folder)
+    if job.state != "RUNNING":
+        raise ValueError(f"the job {job.id} of {folder} is {job.state.lower()}: only a running one can be preempted")
+    slurm.cancel(job.id, "--signal=USR1")
+    return job.id
+
+
+def _alive(folder: Path) -> slurm.Job:
+    found, queue = of_run(folder), slurm.queue()
+    if found.id not in queue:
+        raise ValueError(f"the job {found.id} of {folder} is {found.job(queue).state.lower()}: there is nothing to end")
+    return queue[found.id]
+
+
+def resume(folder: Path) -> str:
+    """Submits the script of a run again, from the snapshot that it had, and returns the new job's id.
+
+    Raises ValueError where the run is finished, or where a job of it still waits or runs.
+    """
+    found = of_run(folder)
+    if found.is_finished:
+        raise ValueError(
+            f"the run {folder} is finished: for more steps, submit it with the same command and a larger "
+            "--trainer.max_steps after the --"
+        )
+    ledger = Ledger(folder.absolute().parent.parent)
+    with ledger.held():
+        check_free(ledger, folder, slurm.queue())
+        task = json.loads((folder / "meta.json").read_text())["task"]
+        array = [] if task is None else [f"--array={task}"]
+        job = slurm.sbatch((folder / "slurm" / "job.sh").read_text(), ["--parsable", *array])
+        job = job if task is None else f"{job}_{task}"
+        ledger.add(job, folder, ledger.newest()[ledger.place(folder)]["name"])
+    return job
+
+
+def logs(folder: Path) -> list[Path]:
+    """The logs of a run's jobs, oldest first. Raises ValueError where there is none."""
+    found = sorted((folder / "slurm").glob("*.out"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise ValueError(f"{folder} has no log: its job has not started, or it was not submitted")
+    return found
+
+
+def follow(folder: Path, is_alive: Callable[[], bool], poll_seconds: float = 1.0) -> Iterator[str]:
+    """Everything in the logs of a run, and what is added to them as long as its job is alive."""
+    seen: dict[Path, int] = {}
+    while True:
+        alive = is_alive()
+        for log in sorted((folder / "slurm").glob("*.out"), key=lambda file: file.stat().st_mtime):
+            with log.open("rb") as file:
+                file.seek(seen.get(log, 0))
+                new = file.read()
+                seen[log] = file.tell()
+            if new:
+                yield new.decode(errors="replace")
+        if not alive:
+            return
+        time.sleep(poll_seconds)

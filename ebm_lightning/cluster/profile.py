@@ -1,0 +1,175 @@
+"""What a cluster site wants to be told: a profile, read from YAML, and the options of sbatch that it becomes."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OWN = (
+    *("array", "chdir", "dependency", "error", "export-file", "input", "job-name", "nodes", "ntasks"),
+    *("ntasks-per-node", "no-requeue", "open-mode", "output", "requeue", "signal", "test-only", "wait", "wrap"),
+)
+"""Options of sbatch that `ebm submit` sets itself, or that would take the job out of its hands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """How jobs are asked for at one site. Every value is taken as it is written: ``time: 24:00:00`` is a day.
+
+    Args:
+        nodes: the number of nodes; ``trainer.num_nodes``.
+        devices: ranks on each node, one for each GPU or, without GPUs, for each process; ``trainer.devices`` and
+            ``--ntasks-per-node``. None takes the number of ``gpus_per_node``, or 1.
+        gpus_per_node: GPUs of each node, as ``4`` or ``a100:4``; None asks for none.
+        cpus_per_task: CPU cores of each rank.
+        mem: memory of each node, as ``64G``.
+        time: the time limit, as sbatch writes it: ``30`` (minutes), ``24:00:00``, ``2-00:00:00``.
+        partition: the partition, or several separated by commas.
+        account: the account that is charged.
+        qos: the quality of service.
+        constraint: features that the nodes must have.
+        exclude: nodes to leave out.
+        warn_seconds: how long before the end of its time a job is sent USR1, so that it can save and be requeued:
+            longer than a training step and a checkpoint together. SLURM may send it up to a minute early.
+        max_restarts: how often a job may be requeued before it gives up.
+        python: the interpreter, or the words that run it in a container; None takes the one that submits.
+        setup: lines of the site's own shell before anything else, taken literally: ``module load cuda``.
+        env: environment variables of the job.
+        srun: further arguments of srun, one word each.
+        extra: any further option of sbatch without its dashes, with its value; empty for an option without one.
+    """
+
+    nodes: int = 1
+    devices: int | None = None
+    gpus_per_node: str | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    warn_seconds: int = 180
+    max_restarts: int = 20
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    srun: tuple[str, ...] = ()
+    extra: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        gpus = self.gpus_per_node and self.gpus_per_node.rpartition(":")[2]
+        if gpus and not gpus.isdecimal():
+            raise ValueError(f"gpus_per_node must end with a number, as 4 or a100:4, not {self.gpus_per_node!r}")
+        if gpus and self.devices not in (None, int(gpus)):
+            raise ValueError(
+                f"devices is {self.devices} and gpus_per_node {self.gpus_per_node}: each GPU is one rank, so leave out "
+                "devices"
+            )
+        if least := [name for name in ("nodes", "ranks", "warn_seconds") if getattr(self, name) < 1]:
+            raise ValueError(f"{least[0]} must be at least 1, not {getattr(self, least[0])}")
+        for name in self.env:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                raise ValueError(f"env: {name!r} is no name of an environment variable: use letters, digits and _")
+        for name in self.extra:
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+                raise ValueError(f"extra: {name!r} is no option of sbatch: write it without dashes in front, in full")
+            if name in OWN or name.replace("-", "_") in FORMS:
+                raise ValueError(
+                    f"extra: {name} is set by `ebm submit` or by a key of the profile: leave it out of extra"
+                )
+
+    @property
+    def ranks(self) -> int:
+        """Ranks on each node."""
+        gpus = int(self.gpus_per_node.rpartition(":")[2]) if self.gpus_per_node else 1
+        return gpus if self.devices is None else self.devices
+
+    def trainer(self) -> list[str]:
+        """The options of `ebm fit` that agree with what SLURM is asked for."""
+        return ["--trainer.num_nodes", str(self.nodes), "--trainer.devices", str(self.ranks)]
+
+    def sbatch(self) -> list[tuple[str, str]]:
+        """The options of sbatch, each with its value; empty for one without."""
+        asked = (
+            "gpus_per_node",
+            "cpus_per_task",
+            "mem",
+            "time",
+            *("partition", "account", "qos"),
+            "constraint",
+            "exclude",
+        )
+        given = [
+            (name.replace("_", "-"), str(getattr(self, name))) for name in asked if getattr(self, name) is not None
+        ]
+        ranks = [("nodes", str(self.nodes)), ("ntasks-per-node", str(self.ranks))]
+        return [*ranks, *given, *self.extra.items()]
+
+
+def read(file: Path | None) -> Profile:
+    """The profile of a YAML file; that of None asks for one rank on one node and leaves the rest to the site.
+
+    Raises ValueError where there is no such file, it is no YAML, or it holds a key or a value that no profile has.
+    """
+    if file is None:
+        return Profile()
+    if not file.is_file():
+        raise ValueError(f"there is no profile {file}: give the path of a YAML file, such as cluster/gpu.yaml")
+    try:
+        loaded = yaml.load(file.read_text(), yaml.BaseLoader)  # texts alone: YAML would read 24:00:00 as 86400
+    except yaml.YAMLError as fault:
+        raise ValueError(f"{file} is no YAML: {fault}") from fault
+    if not isinstance(loaded, dict | None):
+        raise ValueError(f"{file} is no profile: expected keys with values, such as `partition: gpu`")
+    try:
+        return Profile(**{key: _value(key, given) for key, given in (loaded or {}).items()})
+    except ValueError as fault:
+        raise ValueError(f"{file}: {fault}") from fault
+
+
+def _value(key: str, given: Any) -> Any:
+    if key not in FORMS:
+        near = get_close_matches(key, FORMS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no key {key!r}: expected some of {', '.join(FORMS)}{meant}")
+    form, is_of_form, made = FORMS[key]
+    if not is_of_form(given):
+        raise ValueError(f"{key} must be {form}, not {given!r}")
+    return made(given)
+
+
+def _is_line(given: Any) -> bool:
+    return isinstance(given, str) and given.isprintable()
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, list) and all(map(_is_line, given))
+
+
+def _is_mapping(given: Any) -> bool:
+    return isinstance(given, dict) and all(_is_line(key) and _is_line(value) for key, value in given.items())
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, str) and given.isdecimal()
+
+
+def _is_text(given: Any) -> bool:
+    return _is_line(given) and given != ""
+
+
+WAYS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
+    int: ("a whole number", _is_number, int),
+    int | None: ("a whole number", _is_number, int),
+    str | None: ("text in one line", _is_text, str),
+    tuple[str, ...]: ("a list of texts in one line each", _is_list, tuple),
+    dict[str, str]: ("keys with texts in one line each", _is_mapping, dict),
+}
+FORMS = {field.name: WAYS[field.type] for field in dataclasses.fields(Profile)}
+"""How the value of a key is written in YAML: in words, as a test, and what it becomes."""

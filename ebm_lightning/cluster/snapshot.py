@@ -1,0 +1,106 @@
+"""The source as it stands when a job is submitted, so that no later edit reaches a job that waits."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ebm_lightning.runs import WRITTEN
+
+DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A git checkout: its last commit and what differs from it.
+
+    Args:
+        root: the top of the checkout.
+        commit: the hash of HEAD.
+        diff: the changes of tracked files, as git writes them.
+        dirty: whether there are any but those that `ebm reproduce` makes.
+        untracked: files that git neither tracks nor ignores; they are no part of a snapshot.
+    """
+
+    root: Path
+    commit: str
+    diff: bytes
+    dirty: bool
+    untracked: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """A name for this state of the source: the commit, and a hash of the changes where there are any."""
+        changes = f"-{hashlib.sha256(self.diff).hexdigest()[:8]}" if self.diff else ""
+        return self.commit[:12] + changes
+
+    def has(self, file: Path) -> bool:
+        """Whether a file is part of a snapshot."""
+        inside = file.resolve()
+        return inside.is_relative_to(self.root) and bool(_git(self.root, "ls-files", "--", f":(literal){inside}"))
+
+
+def source(place: Path) -> Source:
+    """The checkout that a folder belongs to. Raises ValueError where there is none, or none with a commit."""
+    top = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=place, capture_output=True, check=False)
+    if top.returncode:
+        raise ValueError(
+            f"{place.absolute()} is not in a git repository, and jobs run from a snapshot of one: submit from the "
+            "checkout, or make one with `git init` and commit"
+        )
+    root = Path(os.fsdecode(top.stdout.rstrip(b"\n")))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, check=False)
+    if head.returncode:
+        raise ValueError(f"the git repository {root} has no commit, and jobs run from a snapshot of one: commit first")
+    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    return Source(
+        root,
+        head.stdout.decode().strip(),
+        _git(root, *DIFF, "HEAD"),
+        bool(_git(root, "diff", "--name-only", "HEAD", "--", ":(top)", *WRITTEN)),
+        tuple(os.fsdecode(name) for name in untracked.split(b"\0") if name),
+    )
+
+
+def warn_of_changes(source: Source) -> None:
+    """Says on standard error where a job will run what no commit holds."""
+    if source.dirty:
+        print("ebm: warning: the tree has uncommitted changes: they are part of the snapshot", file=sys.stderr)
+
+
+def take(source: Source, folder: Path) -> Path:
+    """The snapshot of a source in ``folder/<key>``, made where it is not there yet: HEAD with its changes applied.
+
+    ``snapshot.json`` in it holds the commit, the changes and the names of untracked files.
+    """
+    place = folder / source.key
+    if place.is_dir():
+        return place
+    partial = folder / f".{source.key}.{os.getpid()}"
+    partial.mkdir(parents=True)
+    archive = _git(source.root, "archive", "--format=tar", "HEAD")
+    subprocess.run(["tar", "-x", "-C", str(partial)], input=archive, check=True)
+    if source.diff:
+        # Below another checkout, git would take the paths for those of that one.
+        outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(partial.resolve().parent)}
+        subprocess.run(["git", "apply", "--whitespace=nowarn"], cwd=partial, env=outside, input=source.diff, check=True)
+    facts = {
+        "commit": source.commit,
+        "dirty": source.dirty,
+        "diff": source.diff.decode(errors="replace"),
+        "untracked": source.untracked,
+    }
+    (partial / "snapshot.json").write_text(json.dumps(facts, indent=1))
+    try:
+        partial.rename(place)
+    except OSError:  # another submission was first
+        shutil.rmtree(partial)
+    return place
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
