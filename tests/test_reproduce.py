@@ -337,8 +337,8 @@ def test_a_record_from_before_conventions_stays_valid_where_the_claim_states_non
 def test_the_convention_stands_beside_its_number(tmp_path: Path) -> None:
     folder = _experiment(tmp_path / "exp", [{"id": "a"}, {"id": "b", "convention": "B(seed=0)"}])
     _put(folder, "a-seed0", convention="A(seed=0)")
-    assert experiment.table(folder)[2].startswith("| w, pixels: A(seed=0) (Table 1) |")
-    assert experiment.table(folder)[3].startswith("| w, pixels: B(seed=0) (Table 1) |")
+    assert experiment.table(folder)[2].startswith("| w, convention: A(seed=0) (Table 1) |")
+    assert experiment.table(folder)[3].startswith("| w, convention: B(seed=0) (Table 1) |")
 
 
 # the table and the verdict

@@ -158,9 +158,9 @@ def joint_table(chosen: Mapping[Path, Sequence[Claim]]) -> list[str]:
 def _row(folder: Path, claim: Claim) -> str:
     found = results(folder, claim)
     stated = claim.convention or (found[0].get("convention") if found else None)
-    pixels = f", pixels: {stated}" if stated else ""
+    convention = f", convention: {stated}" if stated else ""
     cells = [
-        f"{claim.what}{pixels} ({claim.source}{'; ' + claim.note if claim.note else ''})",
+        f"{claim.what}{convention} ({claim.source}{'; ' + claim.note if claim.note else ''})",
         f"{claim.paper:g}" if claim.paper is not None else "-",
         claim.bound,
         *(_run_cells(found) if found else ("not run", "", "", "")),
