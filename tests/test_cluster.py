@@ -369,6 +369,7 @@ def test_a_job_is_submitted_with_all_that_it_needs(
     ebm, checkout: Path, slurm: StandIn, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     (checkout / "site.yaml").write_text(yaml.safe_dump({"python": shlex.quote(str(python)), "devices": "2"}))
     (checkout / "mine=a.yaml").write_text("model: {steps: 7}\n")
     (checkout / "code.py").write_text("new = 2\n")
