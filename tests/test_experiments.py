@@ -43,11 +43,10 @@ def test_the_resolved_configuration_is_the_golden_one(run: Path, ebm) -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=_name)
-def test_the_resolved_configuration_resolves_to_itself(run: Path, ebm, tmp_path: Path) -> None:
-    first = _resolved(ebm, "-c", run)
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(first))
-    assert _resolved(ebm, "-c", file) == first
+def test_the_resolved_configuration_resolves_to_itself(run: Path, ebm) -> None:
+    """The golden file is the resolved configuration, as the test before says."""
+    golden = GOLDEN / f"{_name(run)}.yaml"
+    assert _resolved(ebm, "-c", golden) == yaml.safe_load(golden.read_text())
 
 
 @pytest.fixture

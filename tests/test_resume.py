@@ -143,31 +143,31 @@ def _wait_for_checkpoint(root: Path) -> None:
     raise AssertionError("no checkpoint within 30 s")
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
-    number: int, ebm, tiny: Path, tmp_path: Path, monkeypatch
+    ebm, tiny: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """The signal comes within the sampler of step 6, between checkpoints and validations, and of step 10, where both
-    are not far and validation is due: the weights and the validation rows are those of a run that was left alone."""
+    """The signal comes within the sampler of step 6, between checkpoints and validations, and of step 10, where
+    validation is due: the weights and the validation rows are those of a run that was left alone."""
     straight, asked = RunFolder(tmp_path / "x" / "straight"), RunFolder(tmp_path / "x" / "asked")
     quiet = ("--samples.every_n_steps", "0")
     assert ebm("fit", "-c", tiny, "--run", straight.path, *quiet)[0] == 0
-    imagine, handler = EBM.imagine, signal.getsignal(number)
+    signals = {6: signal.SIGUSR1, 10: signal.SIGTERM}
+    imagine, handlers = EBM.imagine, {number: signal.getsignal(number) for number in signals.values()}
 
     def interrupted(module, *arguments):
-        if module.training and module.global_step + 1 in (6, 10):
-            os.kill(os.getpid(), number)
+        if module.training and module.global_step + 1 in signals:
+            os.kill(os.getpid(), signals[module.global_step + 1])
         return imagine(module, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(EBM, "imagine", interrupted)
-        for step in (6, 10):
+        for step, number in signals.items():
             status, said = ebm("fit", "-c", tiny, "--run", asked.path, *quiet)
             assert status == 75, said
-            assert f"stopped by {signal.Signals(number).name} at step {step}: the same command goes on" in said
+            assert f"stopped by {number.name} at step {step}: the same command goes on" in said
             assert asked.requeue_file.exists()
             assert checkpoints.step_of(asked.checkpoints()[-1]) == step
-            assert signal.getsignal(number) == handler
+            assert {number: signal.getsignal(number) for number in handlers} == handlers
     assert ebm("fit", "-c", tiny, "--run", asked.path, *quiet)[0] == 0
     assert not asked.requeue_file.exists()
     for key in KEPT:
