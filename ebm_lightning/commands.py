@@ -50,9 +50,6 @@ from ebm_lightning.runs import (
     runs_below,
 )
 
-TRY_AGAIN = 75
-"""The exit status of a run that made room: EX_TEMPFAIL of sysexits.h."""
-
 Kind = TypeVar("Kind", bound=L.Callback)
 
 
@@ -174,7 +171,7 @@ class ExperimentCLI(LightningCLI):
                 self._conclude()
         if signal is not None:
             print(f"stopped by {signal} at step {self.trainer.global_step}: the same command goes on", file=sys.stderr)
-            raise SystemExit(TRY_AGAIN)
+            raise SystemExit(os.EX_TEMPFAIL)
 
     def validate(self, model: EBM, datamodule: L.LightningDataModule) -> None:
         """Energies of the validation data."""

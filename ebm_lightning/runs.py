@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,9 @@ WRITTEN = tuple(
     f":(top,exclude,glob){place}" for place in ("README.md", "experiments/*/README.md", "experiments/*/results/**")
 )
 """What `ebm reproduce` writes itself: a tree that differs there alone is not dirty."""
+
+MAKE_ROOM = (signal.SIGUSR1, signal.SIGTERM)
+"""What SLURM sends before a time limit (as `--signal` asks) and at a preemption."""
 
 SLURM = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_N", "SLURM_RESTART", "SLURM_CPUS", "SLURM_GPUS")
 """How the variables of a SLURM job begin that say what it is; others may hold a token."""
@@ -122,7 +126,8 @@ class RunFolder:
                 f"the run folder {self.path} belongs to another configuration ({shown}): leave out --run to get a "
                 "folder for this one, or name a new one"
             )
-        facts, changes = environment(), source()["diff"]
+        made = source()
+        facts, changes = environment(made), made["diff"]
         with self.lock():
             write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
             self.event("start", id=self.id, command=command, environment=facts)
@@ -309,8 +314,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def environment() -> dict[str, Any]:
-    """Versions, hardware and source of this process."""
+def environment(made: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Versions, hardware and source of this process; ``made`` is its :func:`source` where that is known already."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -318,7 +323,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        **{key: value for key, value in source().items() if key in ("commit", "dirty")},
+        **{key: value for key, value in (made or source()).items() if key in ("commit", "dirty")},
     }
     slurm = {key: value for key, value in os.environ.items() if key.startswith(SLURM)}
     return facts | ({"slurm": slurm} if slurm else {})

@@ -10,10 +10,7 @@ import torch
 from torch import distributed
 
 from ebm_lightning.loggers import log_preemption
-from ebm_lightning.runs import RunFolder
-
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-"""What SLURM sends before a time limit (as `--signal` asks) and at a preemption."""
+from ebm_lightning.runs import MAKE_ROOM, RunFolder
 
 
 class Preemption(L.Callback):
@@ -70,7 +67,7 @@ class Preemption(L.Callback):
 
     def _install(self) -> None:
         self._pid = os.getpid()  # a process that was forked from this one must not note a signal of its own
-        for number in SIGNALS:
+        for number in MAKE_ROOM:
             before = signal.signal(number, self._note)
             self._before.setdefault(number, before)
 

@@ -8,10 +8,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
-from ebm_lightning.runs import RunFolder
-
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-"""What SLURM sends before a time limit and at a preemption."""
+from ebm_lightning.runs import MAKE_ROOM, RunFolder
 
 
 @contextmanager
@@ -29,7 +26,7 @@ def makes_room(arguments: Sequence[str]) -> Iterator[None]:
         os.write(2, f"stopped by {signal.Signals(number).name}: the same command goes on\n".encode())
         os._exit(os.EX_TEMPFAIL)
 
-    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    before = {number: signal.signal(number, leave) for number in MAKE_ROOM}
     try:
         yield
     finally:
