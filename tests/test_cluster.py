@@ -33,6 +33,10 @@ PYTHON = """
 if [ "$1" = -c ]; then exit 0; fi
 printf '%s\\0' "$PWD" "$PYTHONPATH" "$WANDB_MODE" "$MASTER_ADDR" "$MASTER_PORT" "$SRUN_CPUS_PER_TASK" \\
     "${{@:3}}" $'\\1' >>{home}/ran
+if [ -e {home}/saves ]; then
+    mkdir -p -- "$(cat {home}/folder)/checkpoints"
+    touch -- "$(cat {home}/folder)/checkpoints/step=$(cat {home}/saves).ckpt"
+fi
 if [ -e {home}/asks ]; then
     read -r count <{home}/asks
     if [ "$count" -gt 0 ]; then echo $((count - 1)) >{home}/asks; touch -- "$(cat {home}/folder)/.requeue"; exit 143; fi
@@ -216,6 +220,25 @@ def test_a_run_that_asks_for_it_is_requeued_and_one_that_fails_is_not(
     assert slurm.said("scontrol")[-1] == "requeue 17_0", "the whole array would be requeued"
     (folder / ".requeue").touch()
     assert end("0", "1")[::2] == (1, False), "the file of an earlier start counted"
+
+
+def test_a_killed_run_is_requeued_where_it_had_come_any_further(slurm: StandIn, python: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    text = _script(python, [Task(folder, ("fit",))])
+    (slurm.home / "state").write_text("RUNNING\n")
+
+    def killed(status: int = 137) -> int:
+        (slurm.home / "status").write_text(f"{status}\n")
+        return _run(text, slurm, folder, SLURM_JOB_ID="17", SLURM_JOB_NODELIST="n")[0]
+
+    assert killed() == 137, "nothing was saved"
+    for step in ("00000998", "00001000"):
+        (slurm.home / "saves").write_text(step)
+        assert killed() == 0
+        assert killed() == 137, "the checkpoint was there before"
+    (slurm.home / "saves").write_text("00001002")
+    assert killed(1) == 1, "it failed by itself"
+    assert [call for call in slurm.said("scontrol") if call.startswith("requeue")] == ["requeue 17"] * 2
 
 
 def test_without_slurm_the_script_starts_itself_again(slurm: StandIn, python: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch) -> str:
     return str(tmp_path / "images")
 
 
-def _images(folder: str, size: int, **settings: float) -> HubImages:
+def _images(folder: str, size: int, **settings: float | None) -> HubImages:
     made = HubImages(HubSplit(folder, "train"), HubSplit(folder, "validation"), size=size, batch_size=2, **settings)
     made.setup("fit")
     return made
@@ -42,6 +42,18 @@ def test_images_are_cropped_to_their_middle_and_resized(folder: str) -> None:
         assert (batch["y"] == -1).all()
         assert sum(len(one["x"]) for one in images.eval_loader("valid")) == 2
         assert images.size("test") == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_read_while_it_trains_is_what_is_kept_in_memory(folder: str, workers: int) -> None:
+    kept, read = (_images(folder, 4, valid=2, seed=1, workers=one) for one in (None, workers))
+    for data in (kept, read):
+        assert data.size("train") == 4
+    for ours, theirs in zip(read.train_stream(5), kept.train_stream(5), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for ours, theirs in zip(read.eval_loader("test"), kept.eval_loader("test"), strict=True):
+        assert torch.equal(ours["x"], theirs["x"])
 
 
 def test_they_can_be_noised(folder: str) -> None:

@@ -43,12 +43,17 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>
 "${python[@]}" -c 'from ebm_lightning import runs; print(runs.environment())'
 
 rm -f -- "$folder/.requeue"
+newest() { find "$folder/checkpoints" -maxdepth 1 -name 'step=*.ckpt' 2>/dev/null | sort | tail -n 1; }
+before=$(newest)
 "${launch[@]}" "${python[@]}" -m ebm_lightning "${words[@]}"
 status=$?
 
 # A run that wants to go on leaves a file, since the status of srun is that of whichever rank ended first; a single
-# process may also end with 75.
-if [ ! -e "$folder/.requeue" ] && [ "$status" -ne 75 ]; then
+# process may also end with 75. One that was killed (137, as for want of memory) goes on if it had come any further:
+# otherwise it would be killed again.
+if [ "$status" -eq 137 ] && [ "$(newest)" != "$before" ]; then
+    echo "a process was killed: the run goes on from its newest checkpoint"
+elif [ ! -e "$folder/.requeue" ] && [ "$status" -ne 75 ]; then
     exit "$status"
 fi
 rm -f -- "$folder/.requeue"

@@ -2,18 +2,19 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ebm_lightning.core import State
 from ebm_lightning.data.augment import Augmentation
 from ebm_lightning.data.base import Subset
 from ebm_lightning.data.image_module import ImageModule
 from ebm_lightning.data.pixels import PixelConvention
-from ebm_lightning.data.sources import InMemory
+from ebm_lightning.data.sources import InMemory, Source, Streaming
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,24 @@ class HubSplit:
             raise ValueError(f"{self} has the columns {', '.join(found.column_names)}: name the one that holds images")
         return found
 
-    def squares(self, size: int) -> Tensor:
-        """All images, cropped to their central square, then resized bicubically: uint8 (N, 3, size, size)."""
-        from PIL import ImageOps
+    def source(self, size: int, workers: int | None, first_index: int = 0) -> Source:
+        """All images as squares of height and width ``size``, uint8 (3, size, size), with the label -1.
+
+        Kept in memory, or where ``workers`` is a number read by so many processes as they are asked for. Raises
+        ValueError where the split cannot be read or holds no image.
+        """
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-        rows = self.rows()
+        rows, decode = self.rows(), partial(_decode, column=self.column, size=size)
         if not len(rows):
             raise ValueError(f"{self} holds no images: name another split")
+        if workers is not None:
+            return Streaming(rows, decode, workers, first_index)
         squares = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
         named = tqdm(rows, desc=f"reading {self.path}, {self.split}", unit=" images", disable=None, leave=False)
         for square, row in zip(squares, named, strict=True):
-            image = row[self.column].convert("RGB")
-            side = min(image.size)
-            square.copy_(
-                torch.from_numpy(np.array(ImageOps.fit(image, (side, side)).resize((size, size)))).permute(2, 0, 1)
-            )
-        return squares
+            square.copy_(decode(row)["x"])
+        return InMemory({"x": squares, "y": torch.full((len(squares),), -1)}, first_index)
 
     def _place(self) -> str:
         root = os.environ.get("EBM_DATA")
@@ -72,8 +74,8 @@ class HubSplit:
 class HubImages(ImageModule):
     """Colour images of any data set of the hub, or of a folder, as squares, (B, 3, size, size), without their labels.
 
-    Each image is cropped to its central square, resized once and kept as bytes: 1.0 GB for 20,000 of 128 x 128 pixels.
-    Every label is -1, unknown.
+    Each image is cropped to its central square, resized bicubically once and kept as bytes: 1.0 GB for 20,000 of
+    128 x 128 pixels; or this is done anew for every batch, by worker processes. Every label is -1, unknown.
 
     Args:
         train: The training split; validation is held out of it.
@@ -90,6 +92,8 @@ class HubImages(ImageModule):
         seed: Of training order and randomness; None takes the run's (``seed_everything``), or 0.
         memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
         max_train: Train on this many examples only, for smoke runs.
+        workers: How many processes read images while the model trains, for what memory cannot hold; 0 is the training
+            process. None reads all of them first.
 
     Raises:
         ValueError: Where a number is out of range, or a split cannot be read.
@@ -112,6 +116,7 @@ class HubImages(ImageModule):
         seed: int | None = None,
         memory_gb: float = 4.0,
         max_train: int | None = None,
+        workers: int | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -128,7 +133,7 @@ class HubImages(ImageModule):
         )
         if size < 1:
             raise ValueError(f"HubImages(size={size}): expected a height and width of at least 1")
-        self.train, self.test, self._size = train, test, size
+        self.train, self.test, self.workers, self._size = train, test, workers, size
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,10 +145,15 @@ class HubImages(ImageModule):
             split.rows()
 
     def load(self) -> tuple[Subset, Subset]:
-        train, test = (one.squares(self._size) for one in (self.train, self.test))
-        sources = _unlabelled(train), _unlabelled(test, first_index=len(train))
-        return Subset(sources[0], torch.arange(len(train))), Subset(sources[1], torch.arange(len(test)))
+        train = self.train.source(self._size, self.workers)
+        test = self.test.source(self._size, self.workers, first_index=len(train))
+        return Subset(train, torch.arange(len(train))), Subset(test, torch.arange(len(test)))
 
 
-def _unlabelled(x: Tensor, first_index: int = 0) -> InMemory:
-    return InMemory({"x": x, "y": torch.full((len(x),), -1)}, first_index=first_index)
+def _decode(row: Any, column: str, size: int) -> State:
+    from PIL import ImageOps
+
+    image = row[column].convert("RGB")
+    side = min(image.size)
+    square = np.array(ImageOps.fit(image, (side, side)).resize((size, size)))
+    return {"x": torch.from_numpy(square).permute(2, 0, 1), "y": torch.tensor(-1)}
