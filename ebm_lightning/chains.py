@@ -1,6 +1,7 @@
 """Where imagining begins, and what survives it: data (CD), noise (short-run) or a buffer of persistent chains (PCD)."""
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -205,7 +206,13 @@ class SampleBuffer(Chains):
             store[slots] = self._encode(end[name]).to(store.device)
         self.age[slots] = end["age"] + 1
         self.alive[slots] = True
-        self.full = self.full or (self.rebirth == 0 and bool(self.alive.all()))
+        self.full = self.full or self._is_full
+
+    def exchange(self, slots: Tensor, swap: Callable[[Tensor], Tensor]) -> None:
+        """Puts into some slots the chains that ``swap`` gives for what is kept of theirs, position by position."""
+        for kept in (*self.store.values(), self.age, self.alive):
+            kept[slots] = swap(kept[slots])
+        self.full = self._is_full
 
     def examples(self, number: int) -> State:
         """Up to ``number`` living chains, decoded, for looking at; draws no random number but a decoder's."""
@@ -234,13 +241,18 @@ class SampleBuffer(Chains):
             mine = self._deal(shards, rank, world_size)
         self.store = {key.removeprefix("store."): kept for key, kept in mine.items() if key.startswith("store.")}
         self.age, self.alive, self.seen = mine["age"], mine["alive"], int(mine["seen"])
-        self.full = self.rebirth == 0 and bool(self.alive.all())
+        self.full = self._is_full
 
     def to(self, device: torch.device) -> None:
         """Moves the chains to where they are kept: to ``self.device``, or to ``device`` where that is None."""
         home = self.device or device
         self.store = {name: kept.to(home) for name, kept in self.store.items()}
         self.age, self.alive = self.age.to(home), self.alive.to(home)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether nothing can be born any more."""
+        return self.rebirth == 0 and bool(self.alive.all())
 
     def _allocate(self, fresh: State) -> None:
         home = self.device or next(iter(fresh.values())).device

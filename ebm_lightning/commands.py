@@ -13,7 +13,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 # What is imported can be named in YAML without its path.
@@ -37,7 +37,7 @@ from ebm_lightning.data import Text, TextStream
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.kernels import matmul_error
-from ebm_lightning.loggers import RunLogger
+from ebm_lightning.loggers import RunLogger, RunWandbLogger
 from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
@@ -285,7 +285,7 @@ class ExperimentCLI(LightningCLI):
         mode = os.environ.get("WANDB_MODE", "offline")
         loggers: list[Logger] = [RunLogger(str(self.folder.path))]
         if mode != "disabled" and _is_first_rank():
-            wandb_logger = WandbLogger(
+            wandb_logger = RunWandbLogger(
                 project="ebm_lightning",
                 name=self.folder.path.name,
                 group=self.folder.experiment,
@@ -293,6 +293,7 @@ class ExperimentCLI(LightningCLI):
                 save_dir=self.folder.path,
                 offline=mode != "online",
                 job_type="train",
+                tags=[type(part).__name__ for part in (self.model.model, self.model.objective, self.datamodule)],
                 config=self.config_dump,
             )
             loggers.append(wandb_logger)

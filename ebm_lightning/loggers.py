@@ -3,13 +3,12 @@
 import csv
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 
 COLUMNS = ("time", "step", "name", "value")
@@ -65,19 +64,58 @@ class RunLogger(Logger):
             image.save(folder / f"step={step or 0:08d}.png")
 
 
+class RunWandbLogger(WandbLogger):
+    """A WandbLogger that ends no run: what W&B is not there to be told is in ``metrics.csv`` all the same.
+
+    A signal to a whole job also ends W&B's own process, while the run still has to save. After the first failure, which
+    is warned of, nothing more is sent. Takes the arguments of :class:`lightning.pytorch.loggers.WandbLogger`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_lost = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._tell(lambda: super(RunWandbLogger, self).log_metrics(metrics, step))
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self._tell(lambda: super(RunWandbLogger, self).log_image(key, images, step, **kwargs))
+
+    def log_checkpoint(self, path: Path) -> None:
+        """Sends a checkpoint as an artifact of type "model"."""
+        self._tell(lambda: self.experiment.log_artifact(str(path), name=f"checkpoint-{self.version}", type="model"))
+
+    def log_preemption(self) -> None:
+        """Says that the run makes room and will go on."""
+        self._tell(lambda: self.experiment.mark_preempting())
+
+    def _tell(self, send: Callable[[], Any]) -> None:
+        if self._is_lost:
+            return
+        import wandb
+
+        try:
+            send()
+        except (OSError, wandb.Error) as fault:
+            self._is_lost = True
+            rank_zero_warn(f"W&B can no longer be told anything ({fault}): metrics.csv has all numbers of this run")
+
+
 def log_checkpoint(trainer: L.Trainer, path: Path) -> None:
-    """Hands a checkpoint to W&B as an artifact of type "model", from rank 0."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.log_artifact(str(path), name=f"checkpoint-{logger.version}", type="model")
+    """Hands a checkpoint to W&B as an artifact, from rank 0."""
+    for logger in _told(trainer):
+        logger.log_checkpoint(path)
 
 
 def log_preemption(trainer: L.Trainer) -> None:
-    """Tells W&B, from rank 0, that the run makes room and will go on; the signal may have ended W&B's own process."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            with suppress(OSError):
-                logger.experiment.mark_preempting()
+    """Tells W&B, from rank 0, that the run makes room and will go on."""
+    for logger in _told(trainer):
+        logger.log_preemption()
+
+
+def _told(trainer: L.Trainer) -> list[RunWandbLogger]:
+    """The loggers that tell W&B: those of rank 0."""
+    return [one for one in trainer.loggers if isinstance(one, RunWandbLogger)] if trainer.is_global_zero else []
 
 
 def log_picture(trainer: L.Trainer, key: str, draw: Callable[[], Image.Image]) -> None:

@@ -369,6 +369,12 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def write_between(file: Path, begin: str, lines: Iterable[str], end: str) -> None:
+    """Puts lines in the place of what stands between two markers of a text file."""
+    head, _, rest = file.read_text().partition(begin)
+    write_atomically(file, "\n".join([head + begin, *lines, end]) + rest.partition(end)[2])
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -14,6 +14,7 @@ import wandb
 import wandb_file
 from PIL import Image
 
+from ebm_lightning.loggers import RunWandbLogger
 from ebm_lightning.runs import RunFolder, differences
 
 TESTS = Path(__file__).parent
@@ -67,6 +68,32 @@ def test_a_continued_run_is_one_run_of_its_experiment_in_two_segments(logged: Lo
     assert [segment.id for segment in logged.segments] == [identifier, identifier]
     assert [segment.group for segment in logged.segments] == ["tests", "tests"]
     assert [segment.preempted for segment in logged.segments] == [True, False]
+    for segment in logged.segments:
+        assert segment.job_type == "train"
+        assert segment.tags == ["DeepEnergy", "ContrastiveDivergence", "Digits"]
+        assert segment.axes == {"*": "trainer/global_step"}
+
+
+def test_a_run_outlives_the_process_of_weights_and_biases(tmp_path: Path) -> None:
+    """A signal to a whole job ends that process too; the run must still save, and ask to be started again."""
+
+    class Gone:
+        told = 0
+
+        def log(self, *_: object) -> None:
+            self.told += 1
+            raise ConnectionResetError("Connection lost")
+
+        mark_preempting = log_artifact = log
+
+    logger = RunWandbLogger(save_dir=tmp_path, offline=True)
+    logger._experiment = gone = Gone()
+    with pytest.warns(UserWarning, match=r"can no longer be told anything \(Connection lost\): metrics.csv has all"):
+        logger.log_metrics({"loss": 1.0}, step=3)
+    logger.log_metrics({"loss": 1.0}, step=4)
+    logger.log_preemption()
+    logger.log_checkpoint(tmp_path)
+    assert gone.told == 1
 
 
 def test_the_whole_configuration_is_sent_under_its_own_keys(logged: Logged) -> None:

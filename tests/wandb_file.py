@@ -15,13 +15,16 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 class Segment(NamedTuple):
-    """One start of a run: who it is, its configuration, what it logged, and whether it made room in the end.
+    """One start of a run: who it is, its configuration, its x-axes, what it logged, and whether it made room.
 
     The history has one mapping for each call of log.
     """
 
     id: str
     group: str
+    job_type: str
+    tags: list[str]
+    axes: dict[str, str]
     config: dict[str, Any]
     history: list[dict[str, Any]]
     preempted: bool
@@ -36,7 +39,9 @@ def read(path: Path) -> Segment:
         config |= _values(record.config.update)
     history = [_values(record.history.item) for record in records if record.history.item]
     preempted = any(record.WhichOneof("record_type") == "preempting" for record in records)
-    return Segment(run.run_id, run.run_group, config, history, preempted)
+    metrics = [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
+    axes = {one.name or one.glob_name: one.step_metric for one in metrics if one.step_metric}
+    return Segment(run.run_id, run.run_group, run.job_type, list(run.tags), axes, config, history, preempted)
 
 
 def _values(items: Iterable[Any]) -> dict[str, Any]:

@@ -69,6 +69,17 @@ def queue() -> dict[str, Job]:
     return found
 
 
+def nodes() -> dict[str, str]:
+    """The state of each node by its name, as SLURM calls it: idle, mixed, completing, ..., with a * where it is silent.
+
+    Raises ValueError where there is no SLURM here, or where it does not answer.
+    """
+    done = _call("sinfo", "--noheader", "--Node", "--format=%N %T")
+    if done.returncode:
+        raise ValueError(f"sinfo cannot say which nodes there are: {_words(done)}")
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
 def ended(id: str) -> Job | None:
     """A job that is no longer in the queue, while SLURM remembers it: minutes, or for good where it accounts."""
     if shutil.which("sacct"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ebm_lightning.experiment.claims import Claim, claims
-from ebm_lightning.runs import RunFolder, identity, write_atomically
+from ebm_lightning.runs import RunFolder, identity, write_atomically, write_between
 
 BEGIN, END = "<!-- results: written by `ebm reproduce` -->", "<!-- end of results -->"
 COLUMNS = ("claim", "paper", "wanted", "ours", "seeds", "minutes", "commit", "verdict")
@@ -225,8 +225,7 @@ def write_table(folder: Path) -> None:
     """
     for file, begin in tables(folder):
         with locked(file):
-            head, _, rest = file.read_text().partition(begin)
-            write_atomically(file, "\n".join([head + begin, *table(folder), END]) + rest.partition(END)[2])
+            write_between(file, begin, table(folder), END)
 
 
 def tables(folder: Path) -> list[tuple[Path, str]]:

@@ -1,0 +1,257 @@
+"""Interrupts runs on the two nodes of cluster/local/up, and compares their ends with that of a run left alone.
+
+    eval "$(cluster/local/up)" && python cluster/local/interruptions.py
+
+Each run is sent USR1, TERM, `scontrol requeue`, kill -9 of one rank and a time limit, in an order and at steps that
+are drawn. Prints a table and, with ``--write``, puts it into cluster/README.md.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ebm_lightning import checkpoints
+from ebm_lightning.cluster import jobs, slurm
+from ebm_lightning.runs import RunFolder, environment, write_between
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- interruptions: written by `interruptions.py --write` -->", "<!-- end of interruptions -->"
+IMAGES = 300
+LIMIT_S = 300
+"""How long anything is waited for: a start takes a quarter of a minute where cores are free."""
+APART = 25
+"""Steps between interruptions, at least: more than between checkpoints, so that every start comes further."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=10, help="interruptions in all (10)")
+    parser.add_argument("--seed", type=int, default=0, help="of their order and steps (0)")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each run (300)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/interruptions"), help="where runs go, a new folder")
+    parser.add_argument("--write", action="store_true", help="put the table into cluster/README.md")
+    asked = parser.parse_args(arguments)
+    if asked.folder.exists():
+        parser.error(f"there is a {asked.folder} already: give a new --folder")
+    if asked.number < 1 or asked.steps < APART * (len(KINDS) + 1):
+        parser.error(f"expected --number of at least 1 and --steps of at least {APART * (len(KINDS) + 1)}")
+    if set(slurm.nodes()) != {"n1", "n2"}:
+        parser.error('expected the two nodes of cluster/local/up: eval "$(cluster/local/up)" first')
+    draw = random.Random(asked.seed)
+    write_images(asked.folder / "images")
+    alone = submit(asked.folder / "alone", asked.steps)
+    wait(lambda: jobs.of_run(alone).id not in slurm.queue(), alone, "its end")
+    rows, left = [], asked.number
+    while left > 0:
+        kinds = draw.sample(list(KINDS), min(left, len(KINDS)))
+        left -= len(kinds)
+        run = submit(asked.folder / f"interrupted-{len(rows)}", asked.steps)
+        for step, kind in zip(steps(draw, len(kinds), asked.steps), kinds, strict=True):
+            interrupt(run, kind, step)
+        wait(lambda run=run: jobs.of_run(run).id not in slurm.queue(), run, "its end")  # type: ignore[misc]
+        rows.append(judged(run, alone, kinds))
+        print(json.dumps(rows[-1]), flush=True)
+    lines = table(rows, asked.seed)
+    print("\n".join(lines))
+    if asked.write:
+        write_between(README, BEGIN, lines, END)
+    sys.exit(0 if all(row["held"] for row in rows) else 1)
+
+
+def write_images(folder: Path) -> None:
+    """The digits of scikit-learn as files, for a worker process to read."""
+    pixels = (load_digits().images * 15.9).astype(np.uint8)
+    for split, chosen in (("train", pixels[:IMAGES]), ("test", pixels[IMAGES : IMAGES + 50])):
+        (folder / split).mkdir(parents=True)
+        for number, image in enumerate(chosen):
+            Image.fromarray(image).save(folder / split / f"{number:04d}.png")
+
+
+def submit(root: Path, max_steps: int) -> Path:
+    """Submits the run on two nodes and returns its folder."""
+    images = (root.parent / "images").absolute()
+    data = [f"--data.init_args.{split}.path={images}" for split in ("train", "test")]
+    command = [sys.executable, "-m", "ebm_lightning", "submit", str(HERE / "interrupted.yaml")]
+    command += ["--profile", str(HERE / "two_nodes.yaml"), "--", *data, "--trainer.max_steps", str(max_steps)]
+    place = os.environ | {"EBM_RUNS": str(root.absolute()), "HF_DATASETS_CACHE": str(images.parent / "cache")}
+    done = subprocess.run(command, env=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return next(Path(line.split(maxsplit=1)[1]) for line in done.stdout.splitlines() if line.startswith("run "))
+
+
+def steps(draw: random.Random, number: int, last: int) -> Iterator[int]:
+    """Increasing steps, at least APART apart and before the end."""
+    spare = draw.choices(range(last - APART * (number + 1)), k=number)
+    return (step + APART * (place + 1) for place, step in enumerate(sorted(spare)))
+
+
+def interrupt(run: Path, kind: str, step: int) -> None:
+    """Interrupts the job of a run as soon as it has logged ``step``, and lets it start again."""
+    id = jobs.of_run(run).id
+    wait(lambda: last_step(run) >= step, run, f"step {step}")
+    restarts = slurm.queue()[id].restarts
+    print(f"{run.parent.parent.name}: {kind} at step {last_step(run)}", flush=True)
+    KINDS[kind](id, run)
+    wait(lambda: is_waiting(id, restarts + 1), run, f"job {id} to be requeued after {kind}")
+    # Sooner, SLURM revokes the credential of the job, or the end of the last start reaches the next one.
+    wait(lambda: set(slurm.nodes().values()) == {"idle"}, run, "nodes that are done with the last start")
+    time.sleep(3)
+    subprocess.run(["scontrol", "update", f"JobId={id}", "StartTime=now", "TimeLimit=60"], check=True)
+
+
+def is_waiting(id: str, restarts: int) -> bool:
+    job = slurm.queue().get(id)
+    return job is not None and job.state == "PENDING" and job.restarts == restarts
+
+
+def wait(until: Callable[[], bool], run: Path, what: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not until():
+        if time.monotonic() > end:
+            logs = "".join(log.read_text() for log in (run / "slurm").glob("*.out"))
+            sys.exit(f"waited {LIMIT_S} s for {what}; the log of {run}:\n{logs}")
+        time.sleep(0.1)
+
+
+def last_step(run: Path) -> int:
+    file = run / "metrics.csv"
+    rows = file.read_text().splitlines()[1:-1] if file.exists() else []
+    return int(rows[-1].split(",")[1]) if rows else 0
+
+
+def kill_a_rank(id: str, run: Path) -> None:
+    """kill -9 of the training process of the last rank, not of its worker."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words, state = (place / "cmdline").read_bytes(), (place / "stat").read_text()
+            variables = (place / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"SLURM_JOB_ID={id}".encode() in variables and b"SLURM_PROCID=1" in variables and b"ebm_lightning" in words:
+            found[int(place.name)] = int(state.rpartition(")")[2].split()[1])
+    (rank,) = (pid for pid, parent in found.items() if parent not in found)
+    os.kill(rank, signal.SIGKILL)
+
+
+def limit_its_time(id: str, run: Path) -> None:
+    """A limit that is nearer than the profile's warn_seconds: SLURM warns within half a minute."""
+    started = max(event["time"] for event in RunFolder(run).events() if event["event"] == "start")
+    minutes = int((time.time() - started) / 60) + 2
+    subprocess.run(["scontrol", "update", f"JobId={id}", f"TimeLimit={minutes}"], check=True)
+
+
+KINDS: dict[str, Callable[[str, Path], Any]] = {
+    "USR1": lambda id, run: jobs.preempt(run),
+    "TERM": lambda id, run: slurm.cancel(id, "--signal=TERM"),
+    "requeue": lambda id, run: subprocess.run(["scontrol", "requeue", id], check=True),
+    "kill -9": kill_a_rank,
+    "time limit": limit_its_time,
+}
+
+
+def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
+    """What became of an interrupted run, beside the one that was left alone."""
+    ours, theirs = rows_of(run), rows_of(alone)
+    job, folder = jobs.of_run(run), RunFolder(run)
+    ids = {event["id"] for event in folder.events() if event["event"] == "start"}
+    ids |= {place.name.rpartition("-")[2] for place in (run / "wandb").glob("offline-run-*")}
+    starts = sum(event["event"] == "start" for event in folder.events())
+    row = {
+        "interrupted by": ", ".join(kinds),
+        "starts": starts,
+        "state": job.job(slurm.queue()).state,
+        "same end": digest(run) == digest(alone),
+        "same rows": folder.metrics() == RunFolder(alone).metrics(),
+        "rows missing": len(theirs.keys() - ours.keys()),
+        "rows taken again": sum(count - 1 for count in ours.values()),
+        "ids": len(ids),
+        "processes left": left_of(run),
+    }
+    # Only what is killed without a warning may take steps again: those since its last checkpoint.
+    again = row["rows taken again"] == 0 or not {"kill -9", "requeue"}.isdisjoint(kinds)
+    row["held"] = (
+        *(row["state"] == "COMPLETED", row["same end"], row["same rows"], again, starts == len(kinds) + 1),
+        *(row["rows missing"] == 0, row["ids"] == 1, row["processes left"] == 0),
+    )
+    row["held"] = all(row["held"])
+    return row
+
+
+def rows_of(run: Path) -> Counter[tuple[str, str]]:
+    """How often each step of each number was logged."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return Counter((row["step"], row["name"]) for row in csv.DictReader(file))
+
+
+def digest(run: Path) -> str:
+    """Of the last checkpoint: weights, their average, optimizer, chains and random streams of both ranks."""
+    content = checkpoints.RankCheckpointIO().load_checkpoint(RunFolder(run).checkpoints()[-1])
+    made = hashlib.sha256()
+    for key in ("state_dict", "current_model_state", "optimizer_states", "rank_states", "global_step"):
+        for leaf in leaves(content[key]):
+            made.update(leaf)
+    return made.hexdigest()
+
+
+def leaves(tree: Any) -> Iterator[bytes]:
+    if isinstance(tree, dict):
+        tree = [part for key in sorted(tree, key=str) for part in (str(key), tree[key])]
+    if isinstance(tree, list | tuple):
+        for part in tree:
+            yield from leaves(part)
+    else:
+        yield tree.cpu().numpy().tobytes() if hasattr(tree, "numpy") else repr(tree).encode()
+
+
+def left_of(run: Path) -> int:
+    """Processes that still name the run among their arguments."""
+    count = 0
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            count += str(run).encode() in place.read_bytes()
+        except OSError:
+            continue
+    return count
+
+
+def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
+    facts = environment()
+    columns = [column for column in rows[0] if column != "held"]
+    said = {True: "yes", False: "**no**"}
+    made = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    made += [
+        f"| {' | '.join(str(said.get(row[c], row[c]) if c.startswith('same') else row[c]) for c in columns)} |"
+        for row in rows
+    ]
+    number = sum(row["starts"] - 1 for row in rows)
+    held = sum(row["held"] for row in rows)
+    command = shlex.join(["python", "cluster/local/interruptions.py", *sys.argv[1:]])
+    return [
+        f"{number} interruptions of {len(rows)} runs, of which {held} ended as they should; `{command}`, seed {seed}, "
+        f"commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
+        "",
+        *made,
+    ]
+
+
+if __name__ == "__main__":
+    main()
