@@ -105,6 +105,22 @@ def test_two_ranks_that_were_stopped_end_bit_for_bit_as_if_they_had_not(runs: di
         assert identical(ours[key], theirs[key]), key
 
 
+def test_two_ranks_of_eight_examples_learn_what_one_of_sixteen_does(ebm, tiny: Path, tmp_path: Path) -> None:
+    """Chains without noise that start at the data are the same on any number of ranks; so are the gradients, in sum."""
+    settings = ("--model.init_args.sampler.init_args.noise=0", "--model.init_args.chains=DataChains")
+    settings += ("--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=0.5")
+    settings += ("--data.init_args.noise=0", "--trainer.max_steps=3", "--checkpoint.every_n_steps=1")
+    one, two = tmp_path / "x" / "one", tmp_path / "x" / "two"
+    assert ebm("fit", "-c", tiny, "--run", one, *settings)[0] == 0
+    status, said = _fit(tiny, two, *settings, "--data.init_args.batch_size=8")
+    assert status == 0, said
+    ours, theirs, first = (_load(run, step)["current_model_state"] for run, step in ((two, 3), (one, 3), (one, 1)))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+    assert max(float((ours[name] - first[name]).abs().max()) for name in ours) > 1e-2, "nothing was learned"
+
+
 def test_one_rank_takes_over_the_chains_of_two(runs: dict[str, Path], ebm, tiny: Path, tmp_path: Path) -> None:
     """From the checkpoint of step 4, where no rank has used all its slots; in one step 16 of 64 chains move."""
     run = tmp_path / "x" / "one"
