@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 # What is imported can be named in YAML without its path.
+import ebm_lightning.callbacks.exchange
 import ebm_lightning.callbacks.likelihood
 import ebm_lightning.chains
 import ebm_lightning.data

@@ -18,6 +18,9 @@ from ebm_lightning.runs import RunFolder
 
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
+EXCHANGE = '--trainer.callbacks+={"class_path": "ChainExchange", "init_args": {"every_n_steps": 3}}'
+"""Chains that change ranks, which a run that continues must do alike; with one rank nothing happens."""
+
 LIMIT_S = 120
 """A run takes about ten seconds; one that hangs is ended after this time."""
 
@@ -52,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     straight, parts = root / "straight", root / "parts"
     asking = {"class_path": "oracles.AsksItself", "init_args": {"rank": 1, "step": 6}}
     for run, expected, more in ((straight, 0, []), (parts, 75, [asking]), (parts, 0, [asking])):
-        status, said = _fit(tiny, run, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more))
+        status, said = _fit(tiny, run, EXCHANGE, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more))
         assert status == expected, said
     return {"straight": straight, "parts": parts}
 
@@ -129,7 +132,7 @@ def test_one_rank_takes_over_the_chains_of_two(runs: dict[str, Path], ebm, tiny:
         checkpoints.remove(path)
     shards = [shard["BufferCallback"] for shard in _load(run, 4)["rank_states"]]
     with pytest.warns(UserWarning, match="written by 2 ranks and is continued by 1: the random streams start anew"):
-        assert ebm("fit", "-c", tiny, "--run", run, "--trainer.max_steps", 5)[0] == 0
+        assert ebm("fit", "-c", tiny, "--run", run, EXCHANGE, "--trainer.max_steps", 5)[0] == 0
     (shard,) = _load(run, 5)["rank_states"]
     alive = [int(shard["alive"].sum()) for shard in shards]
     assert max(alive) < 64 < sum(alive)
@@ -149,7 +152,7 @@ def test_a_side_file_of_a_rank_that_is_no_more_is_not_taken_for_one_of_the_run(
     _, killed, last = RunFolder(run).checkpoints()
     killed.unlink()
     checkpoints.remove(last)
-    assert ebm("fit", "-c", tiny, "--run", run, "--trainer.max_steps", 8)[0] == 0
+    assert ebm("fit", "-c", tiny, "--run", run, EXCHANGE, "--trainer.max_steps", 8)[0] == 0
     assert len(_load(run, 8)["rank_states"]) == 1
 
 

