@@ -3,48 +3,26 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import LIMIT_S, ranks
 from oracles import identical
 from torch import Tensor
 
 from ebm_lightning import checkpoints
 from ebm_lightning.runs import RunFolder
 
-TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
-
 EXCHANGE = '--trainer.callbacks+={"class_path": "ChainExchange", "init_args": {"every_n_steps": 3}}'
 """Chains that change ranks, which a run that continues must do alike; with one rank nothing happens."""
 
-LIMIT_S = 120
-"""A run takes about ten seconds; one that hangs is ended after this time."""
 
-
-def _fit(tiny: Path, run: Path, *arguments: object) -> tuple[int, str]:
-    """`ebm fit` on two ranks in processes of their own: (exit status, what they said). They end together."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "EBM_RUNS": str(run.parent)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--run", str(run), *TWO]
-    process = subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        pytest.fail(f"two ranks hung for {LIMIT_S} s:\n{said}")
-    return process.returncode, said
+def _fit(tiny: Path, run: Path, *arguments: object) -> list[tuple[int, str]]:
+    """`ebm fit` on two ranks: the exit status of each, and what it said."""
+    return ranks(["fit", "-c", tiny, "--run", run, *arguments], run.parent / f"logs-{run.name}")
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +33,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     straight, parts = root / "straight", root / "parts"
     asking = {"class_path": "oracles.AsksItself", "init_args": {"rank": 1, "step": 6}}
     for run, expected, more in ((straight, 0, []), (parts, 75, [asking]), (parts, 0, [asking])):
-        status, said = _fit(tiny, run, EXCHANGE, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more))
-        assert status == expected, said
+        for status, said in _fit(tiny, run, EXCHANGE, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more)):
+            assert status == expected, said
     return {"straight": straight, "parts": parts}
 
 
@@ -115,8 +93,8 @@ def test_two_ranks_of_eight_examples_learn_what_one_of_sixteen_does(ebm, tiny: P
     settings += ("--data.init_args.noise=0", "--trainer.max_steps=3", "--checkpoint.every_n_steps=1")
     one, two = tmp_path / "x" / "one", tmp_path / "x" / "two"
     assert ebm("fit", "-c", tiny, "--run", one, *settings)[0] == 0
-    status, said = _fit(tiny, two, *settings, "--data.init_args.batch_size=8")
-    assert status == 0, said
+    for status, said in _fit(tiny, two, *settings, "--data.init_args.batch_size=8"):
+        assert status == 0, said
     ours, theirs, first = (_load(run, step)["current_model_state"] for run, step in ((two, 3), (one, 3), (one, 1)))
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -157,13 +135,14 @@ def test_a_side_file_of_a_rank_that_is_no_more_is_not_taken_for_one_of_the_run(
 
 
 def test_two_ranks_go_back_together_and_stop_together(tiny: Path, tmp_path: Path) -> None:
-    """A learning rate of a million, one rollback allowed: no rank waits for ever for another."""
+    """A learning rate of a million, one rollback allowed: no rank waits for ever for another. One starts the other."""
     run = tmp_path / "x" / "run"
-    status, said = _fit(
-        tiny, run, "--model.init_args.optimizer.init_args.lr", 1e6, "--guard.rollbacks", 1, "--trainer.max_steps", 4
-    )
-    assert status == 1, said
-    assert "ebm: error: training diverged by step 2" in said
-    assert "Traceback" not in said
+    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", tiny, "--run", run, "--trainer.devices", "2"]
+    command += ["--trainer.strategy", "ddp", "--trainer.max_steps", "4", "--guard.rollbacks", "1"]
+    command += ["--model.init_args.optimizer.init_args.lr", "1e6"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 1, done.stderr
+    assert "ebm: error: training diverged by step 2" in done.stderr
+    assert "Traceback" not in done.stderr
     assert len([event for event in RunFolder(run).events() if event["event"] == "rollback"]) == 1
     assert RunFolder(run).checkpoints() == []

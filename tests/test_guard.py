@@ -1,15 +1,13 @@
 """A run that diverges stops in words or goes back; a disk that is full costs nothing but time."""
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from forked import Forked
 from torch import Tensor
 
 from ebm_lightning import checkpoints
@@ -227,7 +225,9 @@ def test_rollbacks_are_counted_over_the_whole_run_however_often_it_is_continued(
     assert _rolled_back(run) == 1
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(fit, run: Path, tiny: Path) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
+    fit, run: Path, tiny: Path, tmp_path: Path
+) -> None:
     """No file may grow beyond a third of a checkpoint's side file: as on a full disk, no other can be written."""
     straight = run.with_name("straight")
     assert fit(straight)[0] == 0
@@ -240,19 +240,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails with EFBIG, as it does with ENOSPC
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--run", str(run), *NO_PICTURES]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command,
-        env=environment,
-        preexec_fn=fill_the_disk,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    sentence = _assert_one_sentence(done.stderr)
+    status, said = Forked(["fit", "-c", tiny, "--run", run, *NO_PICTURES], tmp_path / "log", first=fill_the_disk).end()
+    assert status == 1, said
+    sentence = _assert_one_sentence(said)
     assert "could not write the checkpoint" in sentence
     assert "step=00000008" in sentence
     assert "make room and run the same command again" in sentence

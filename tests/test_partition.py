@@ -3,10 +3,6 @@
 import csv
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from forked import ranks
 from oracles import (
     FALSE_ALARM,
     assert_counts,
@@ -608,35 +605,12 @@ def test_the_seconds_are_those_of_the_batches_alone(monkeypatch: pytest.MonkeyPa
     assert measured[-1] == (7, 10), "a run that ends early is measured where it ends"
 
 
-LIMIT_S = 120
-"""The two processes take some ten seconds; a pair that hangs is ended after this time."""
-
-
 def test_two_ranks_measure_together_and_one_writes(ebm, tmp_path: Path) -> None:
     """60 chains on two ranks: the effective sample size exceeds what either of them has."""
     config, run = _config(tmp_path, callbacks=[], max_steps=2), tmp_path / "x" / "run"
     assert ebm("fit", "-c", config, "--run", run)[0] == 0
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    command = [sys.executable, "-m", "ebm_lightning", "test", str(run)]
-    pair = [
-        subprocess.Popen(
-            [*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"],
-            env={**os.environ, **place, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=LIMIT_S)[0] for process in pair]
-    finally:
-        for process in pair:
-            process.kill()
-    assert [process.returncode for process in pair] == [0, 0], "\n".join(said)
+    statuses, said = zip(*ranks(["test", run], tmp_path / "logs"), strict=True)
+    assert statuses == (0, 0), "\n".join(said)
     assert "log-probability test" in said[0]
     assert "log-probability test" not in said[1]
     found = json.loads((run / "evaluation" / "Likelihood.json").read_text())["measurements"]

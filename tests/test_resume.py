@@ -1,16 +1,14 @@
 """A run that was interrupted ends with the weights of one that was not, bit for bit."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
 import torch
+from forked import LIMIT_S, Forked
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from oracles import identical
 
@@ -113,34 +111,22 @@ def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> Non
         other.fit(module, data)
 
 
-def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, tiny: Path) -> None:
-    """A real process, killed between two checkpoints; a second one in the folder meanwhile is refused."""
-    command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(tiny), "--trainer.max_steps", "400"]
-    command += ["--checkpoint.every_n_steps", "50", "--samples.every_n_steps", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    finals = []
-    for root in ("straight", "killed"):
-        place = {**environment, "EBM_RUNS": str(tmp_path / root)}
-        if root == "killed":
-            process = subprocess.Popen(command, env=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            _wait_for_checkpoint(tmp_path / root)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            (run,) = (tmp_path / root).glob("*/*")
-            assert checkpoints.step_of(RunFolder(run).checkpoints()[-1]) < 400
-        subprocess.run(command, env=place, check=True, capture_output=True)
-        (run,) = (tmp_path / root).glob("*/*")
-        finals.append(_final(run))
-    assert all(identical(finals[0][key], finals[1][key]) for key in KEPT)
-
-
-def _wait_for_checkpoint(root: Path) -> None:
-    for _ in range(600):
-        for file in root.glob("*/*/events.jsonl"):
-            if any(json.loads(line)["event"] == "checkpoint" for line in file.read_text().splitlines()):
-                return
+def test_kill_minus_nine_and_the_same_command_again(ebm, tmp_path: Path, tiny: Path) -> None:
+    """A real process, killed between two checkpoints."""
+    straight, killed = RunFolder(tmp_path / "x" / "straight"), RunFolder(tmp_path / "x" / "killed")
+    command = ["fit", "-c", tiny, "--trainer.max_steps", 200, "--checkpoint.every_n_steps", 40]
+    command += ["--samples.every_n_steps", 0]
+    process = Forked([*command, "--run", killed.path], tmp_path / "log")
+    for _ in range(LIMIT_S * 20):
+        if any(event["event"] == "checkpoint" for event in killed.events()):
+            break
         time.sleep(0.05)
-    raise AssertionError("no checkpoint within 30 s")
+    process.kill()
+    process.end()
+    assert 0 < checkpoints.step_of(killed.checkpoints()[-1]) < 200
+    for run in (straight, killed):
+        assert ebm(*command, "--run", run.path)[0] == 0
+    assert all(identical(_final(straight.path)[key], _final(killed.path)[key]) for key in KEPT)
 
 
 def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
