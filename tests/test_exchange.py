@@ -1,6 +1,5 @@
 """Chains that change ranks: between processes, none is lost, and each rank keeps its share."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,7 @@ def _rank(rank: int, place: Path) -> None:
 
 
 def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=_rank, args=(rank, tmp_path)) for rank in range(RANKS)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-        assert process.exitcode == 0
+    torch.multiprocessing.start_processes(_rank, (tmp_path,), RANKS, start_method="fork")
     before = torch.cat([_filled(rank).store["x"] for rank in range(RANKS)]).flatten()
     for salt in (5, 6):
         shards = [torch.load(tmp_path / f"{salt}-{rank}") for rank in range(RANKS)]

@@ -320,7 +320,7 @@ def _one_of_two(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_share_the_chains_and_agree_on_the_estimate(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), 2)
+    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), 2, start_method="fork")
     path = _rbm().annealing_path()
     shares = []
     for rank in range(2):
