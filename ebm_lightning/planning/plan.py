@@ -234,11 +234,11 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in words, with its table in Markdown."""
         step, last, needed = self.step, self.rows[-1], sum(self.memory.values())
-        room = f" of {bytes_text(self.capacity)}" if self.capacity else ""
-        full = ": more than there is" if self.capacity and needed > self.capacity else ""
+        room = f", which has {bytes_text(self.capacity)}" if self.capacity else ""
+        full = " and is too small" if self.capacity and needed > self.capacity else ""
         held = ", ".join(f"{name} {bytes_text(size)}" for name, size in self.memory.items())
         return [
-            f"step        {step.examples} examples of a rank: {step.flop / 1e9:.4g} GFLOP, {bytes_text(step.moved)} read "
+            f"step        {step.examples} examples a rank: {step.flop / 1e9:.4g} GFLOP, {bytes_text(step.moved)} read "
             f"and written, {step.calls:.0f} operations ({step.counted})",
             f"parameters  {step.parameters:,}, whose gradient has {bytes_text(step.gradient)}",
             f"memory      {bytes_text(needed)} of a rank{room}{full}: {held}",
