@@ -41,7 +41,7 @@ from ebm_lightning.loggers import RunLogger
 from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
-from ebm_lightning.planning import comparison, measured
+from ebm_lightning.planning import comparison, measure
 from ebm_lightning.runs import (
     RunFolder,
     check_data_below,
@@ -257,7 +257,7 @@ class ExperimentCLI(LightningCLI):
             config = {key: value for key, value in self.config_dump.items() if key not in own}
             name_runs_below(config["model"], self.folder, config["seed_everything"])
             rows = [row for row in plan.rows if row.ranks <= processes]
-            found = {row.ranks: measured(config, row.ranks, row.slowest) for row in rows}
+            found = {row.ranks: measure(config, row.ranks, row.slowest) for row in rows}
             print("\n" + "\n".join(comparison(plan, found)))
 
     def _draw(self, number: int, steps: int, seed: int) -> list[Path]:

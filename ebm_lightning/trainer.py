@@ -17,7 +17,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.tokens import Tokenizer
 from ebm_lightning.generation import Manner
 from ebm_lightning.module import EBM
-from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrated, count
+from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.randomness import isolated
 from ebm_lightning.sampling import asked, fresh_chains, save_samples
 from ebm_lightning.writing import generate
@@ -171,5 +171,5 @@ class Trainer(L.Trainer):
         model.prepare(datamodule)
         step = count(model, datamodule, self.accumulate_grad_batches, in_precision)
         if cluster is None:
-            return calibrated(model, datamodule, step, self.max_steps, in_precision)
+            return calibrate(model, datamodule, step, self.max_steps, in_precision)
         return cluster.plan(step, self.max_steps)

@@ -1,7 +1,6 @@
 """Plans: the counted step by hand, rings by simulation, clusters by closed form, and the command."""
 
 import re
-import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,8 @@ from ebm_lightning.evaluation.cost import work
 from ebm_lightning.models import RBM, ConditionalDeepEnergy
 from ebm_lightning.models.backbones import IGEBMNet
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.planning import GPUS, Cluster, Plan, Row, Step, all_reduce, comparison, count, measured
+from ebm_lightning.planning import GPUS, Cluster, Plan, Row, Step, all_reduce, comparison, count, measure
+from ebm_lightning.planning import measured
 from ebm_lightning.planning.counted import arithmetic_of, saved
 from ebm_lightning.planning.plan import table
 from ebm_lightning.samplers import SGLD, Gibbs
@@ -48,7 +48,9 @@ def _data(x: Tensor, y: Tensor | None = None) -> Examples:
 
 @pytest.fixture(scope="module")
 def linear() -> Step:
-    module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1), steps=3, chains=SampleBuffer(20))
+    module = EBM(
+        Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, chains=SampleBuffer(20)
+    )
     return count(module, _data(torch.rand(EXAMPLES, INPUTS)))
 
 
@@ -83,7 +85,7 @@ def test_a_boltzmann_machine_takes_six_products() -> None:
 
 
 def test_accumulated_batches_are_one_step(linear: Step) -> None:
-    module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1), steps=3)
+    module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3)
     step = count(module, _data(torch.rand(EXAMPLES, INPUTS)), accumulated=4)
     assert (step.flop, step.examples) == (4 * linear.flop, 4 * EXAMPLES)
     assert step.gradient == linear.gradient
@@ -93,7 +95,9 @@ def test_accumulated_batches_are_one_step(linear: Step) -> None:
 def test_what_is_extrapolated_is_what_the_whole_batch_takes() -> None:
     """A convolutional energy with spectral norms, whose power iterations are the same for any batch."""
     net = IGEBMNet(2, 4, ((4, 2), (6, 1)), classes=3)
-    module = EBM(ConditionalDeepEnergy(net), ContrastiveDivergence(l2=1.0), SGLD(0.1), steps=2, eval_sampling=False)
+    module = EBM(
+        ConditionalDeepEnergy(net), ContrastiveDivergence(l2=1.0), SGLD(0.1, noise=0.0), steps=2, eval_sampling=False
+    )
     batch = {"x": torch.rand(9, 2, 8, 8), "y": torch.arange(9) % 3}
     step = count(module, _data(**batch))
     whole = work(module, batch)
@@ -105,7 +109,7 @@ def test_what_the_last_steps_keep_for_the_gradient_is_kept_at_once() -> None:
     """Each step that stays in the graph needs as much again."""
 
     def kept(backprop: int) -> int:
-        module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1), steps=4, backprop=backprop)
+        module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=4, backprop=backprop)
         return saved(module, {"x": torch.rand(EXAMPLES, INPUTS)})
 
     assert kept(4) - kept(3) == kept(3) - kept(2) > 0
@@ -210,17 +214,17 @@ def test_a_measured_step_is_that_of_a_run(tiny: Path, monkeypatch: pytest.Monkey
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr("sys.argv", ["ebm"])
-    monkeypatch.setattr(subprocess, "run", run_here)
+    monkeypatch.setattr(measured, "subprocess", SimpleNamespace(run=run_here))
     begun = time.monotonic()
-    seconds = measured(yaml.safe_load(tiny.read_text()), 1, 10.0)
+    seconds = measure(yaml.safe_load(tiny.read_text()), 1, 10.0)
     assert 0 < 20 * seconds < time.monotonic() - begun
 
 
 def test_a_run_that_cannot_be_measured_says_why(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(returncode=1, stderr="much\nebm: error: no")
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    monkeypatch.setattr(measured, "subprocess", SimpleNamespace(run=lambda *a, **k: failed))
     with pytest.raises(ValueError, match="failed on 2 processes: ebm: error: no"):
-        measured(yaml.safe_load(tiny.read_text()), 2, 1.0)
+        measure(yaml.safe_load(tiny.read_text()), 2, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -228,14 +232,8 @@ def test_a_run_that_cannot_be_measured_says_why(tiny: Path, monkeypatch: pytest.
     [
         ((), "`ebm plan` needs an experiment"),
         (("absent.yaml",), "there is no configuration file absent.yaml"),
-        (("{expected}",), "promise"),
+        (("{expected}",), "there is no option 'claims'"),
         (("{tiny}", "--gpu", "h10"), "there is no GPU 'h10': expected one of v100, a100, h100, h200, l40s, rtx4090"),
-        (("{tiny}", "--gpu", "h100", "--network", "token-ring"), "there is no network 'token-ring'"),
-        (("{tiny}", "--gpu", "h100", "--gpus", "12"), "12 GPUs do not fill nodes of 8: give a multiple"),
-        (("{tiny}", "--gpu", "h100", "--gpus", "0"), "expected both to be at least 1"),
-        (("{tiny}", "--gpu", "h100", "--share", "0"), "expected more than 0 and at most 1"),
-        (("{tiny}", "--gpus", "64"), "this machine is planned for 1 and 2 processes, not for 64 GPUs"),
-        (("{tiny}", "--gpu", "h100", "--measure", "2"), "leave out --gpu"),
         (("{tiny}", "--", "--data", "Images", "--data.init_args.name", "mnist"), "EBM_DATA"),
     ],
 )
@@ -250,7 +248,23 @@ def test_a_mistake_is_one_sentence(
     assert words in said
 
 
-def test_a_run_without_an_end_has_no_plan() -> None:
-    module, data = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1)), _data(torch.rand(4, INPUTS))
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"gpu": "h100", "network": "token-ring"}, "there is no network 'token-ring': expected one of ethernet-100"),
+        ({"gpu": "h100", "gpus": 12}, "12 GPUs do not fill nodes of 8: give a multiple"),
+        ({"gpu": "h100", "gpus": 0}, "expected both to be at least 1"),
+        ({"gpu": "h100", "share": 0.0}, "expected more than 0 and at most 1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(asked: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Cluster(**asked)
+
+
+def test_this_machine_is_not_planned_for_many_gpus_nor_without_an_end() -> None:
+    module, data = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0)), _data(torch.rand(4, 6))
+    with pytest.raises(ValueError, match="planned for 1 and 2 processes, not for 64 GPUs"):
+        Trainer(accelerator="cpu", logger=False, max_steps=1).plan(module, data, gpus=64)
     with pytest.raises(ValueError, match=r"runs are counted in steps: set trainer\.max_steps"):
         Trainer(accelerator="cpu", logger=False, max_epochs=1).plan(module, data)

@@ -2,7 +2,7 @@
 
 from ebm_lightning.planning.counted import arithmetic_of, count
 from ebm_lightning.planning.machines import GPUS, NETWORKS, Arithmetic, Gpu
-from ebm_lightning.planning.measured import calibrated, comparison, measured
+from ebm_lightning.planning.measured import calibrate, comparison, measure
 from ebm_lightning.planning.plan import Cluster, Plan, Row, Step, all_reduce
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "Step",
     "all_reduce",
     "arithmetic_of",
-    "calibrated",
+    "calibrate",
     "comparison",
     "count",
-    "measured",
+    "measure",
 ]

@@ -32,7 +32,7 @@ SPAN_S = 5.0
 """How long the steps of a measured run are to take, in seconds: its clock ticks in hundredths."""
 
 
-def calibrated(
+def calibrate(
     module: EBM,
     data: DataModule,
     step: Step,
@@ -84,7 +84,7 @@ def threads_of(processes: int) -> int:
     return min(torch.get_num_threads(), max(1, cores // processes))
 
 
-def measured(config: Config, processes: int, seconds: float) -> float:
+def measure(config: Config, processes: int, seconds: float) -> float:
     """Seconds of a training step of `ebm fit` on so many processes of this machine, by the clock of its metrics.csv.
 
     Half of the run is warm-up; what it writes is thrown away.
