@@ -72,7 +72,10 @@ def count(
 
 
 def arithmetic_of(precision: str) -> Arithmetic:
-    """In what a GPU makes matrix products, by the trainer's precision and torch's float32_matmul_precision."""
+    """In what a GPU makes matrix products, by the trainer's precision and torch's float32_matmul_precision.
+
+    In float32, convolutions take TF32 unless cuDNN is told otherwise, so that the plan of one is pessimistic.
+    """
     if "16" in precision:
         return "bf16"
     return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"

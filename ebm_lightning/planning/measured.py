@@ -51,6 +51,7 @@ def calibrate(
         steps: of the run.
         precision: makes the context of a training step in the trainer's precision.
     """
+    module.train()
     on_cpu, before = module.device.type == "cpu", torch.get_num_threads()
     rows, speeds = [], []
     for processes in (1, 2) if on_cpu else (1,):

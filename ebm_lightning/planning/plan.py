@@ -243,8 +243,8 @@ class Plan:
             f"parameters  {step.parameters:,}, whose gradient has {bytes_text(step.gradient)}",
             f"memory      {bytes_text(needed)} of a rank{room}{full}: {held}",
             f"time        {self.speed}",
-            f"run         {self.steps:,} steps on {last.ranks} in {hours_text(self.hours)}: "
-            f"{hours_text(self.rank_hours)} of all ranks together",
+            f"run         {self.steps:,} steps on {last.ranks} in {hours_text(self.hours)}: {self.rank_hours:.3g} "
+            f"{'GPU' if self.capacity else 'process'}-hours",
             "",
             *table(self.rows),
             "",
@@ -286,10 +286,12 @@ def bytes_text(size: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
+    """Seconds in milliseconds."""
     return f"{1e3 * seconds:.3g} ms"
 
 
 def hours_text(hours: float) -> str:
+    """Hours, or minutes where it is less than one."""
     return f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.3g} minutes"
 
 
