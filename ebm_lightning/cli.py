@@ -19,6 +19,8 @@ usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
                                     write text, thinking as long and choosing as often as asked
   ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
   ebm reproduce --all --check       compare what all experiments promise with their results
+  ebm plan CONFIG.yaml --gpus 64 --gpu h100 [--gpus-per-node 8] [--network infiniband-400] [-- --key value ...]
+                                    time, memory and scaling of a training run; without --gpu of this machine
 
   ebm submit CONFIG.yaml [--profile cluster/gpu.yaml] [--seeds 0-4] [--sweep FILE] [-- --key value ...]
                                     train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM
@@ -36,7 +38,7 @@ EBM_DEBUG=1 shows the traceback of an error.
 """
 
 JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt", "sync")
-COMMANDS = ("fit", "validate", "test", "sample", "generate", "reproduce", "report", *JOBS)
+COMMANDS = ("fit", "validate", "test", "sample", "generate", "plan", "reproduce", "report", *JOBS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,7 +73,7 @@ def _run(arguments: list[str]) -> None:
 
             cluster.main(arguments)
         else:
-            arguments = _name_the_run(arguments)
+            arguments = _name_the_file(arguments) if arguments[0] == "plan" else _name_the_run(arguments)
             from ebm_lightning.cluster import makes_room
 
             with makes_room(arguments) if arguments[0] == "fit" else nullcontext():
@@ -93,13 +95,36 @@ def _name_the_run(arguments: list[str]) -> list[str]:
         folder = RunFolder(rest[0])
         folder.config()
         return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
-    configs = [file for flag, file in pairwise(rest) if flag in ("-c", "--config")]
-    missing = [file for file in configs if not Path(file).is_file()]
-    if missing:
-        raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
+    _check_files(rest)
     if command != "fit" and not {"-h", "--help"} & set(rest):
         raise ValueError(f"`ebm {command}` needs a run folder: give the one that `ebm fit` printed")
     return arguments
+
+
+def _name_the_file(arguments: list[str]) -> list[str]:
+    """`ebm plan FILE --gpus-per-node 8 -- ...` is `ebm plan -c FILE --gpus_per_node 8 ...`."""
+    command, *rest = arguments
+    place = rest.index("--") if "--" in rest else len(rest)
+    options = [_underscored(word) for word in rest[:place]]
+    named = ["-c"] if options and not options[0].startswith("-") else []
+    arguments = [command, *named, *options, *rest[place + 1 :]]
+    _check_files(arguments)
+    if not {"-c", "--config", "-h", "--help"} & set(arguments):
+        raise ValueError("`ebm plan` needs an experiment: give the path of a YAML file")
+    return arguments
+
+
+def _underscored(word: str) -> str:
+    """An option of `ebm plan` as the configuration writes it."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
+def _check_files(arguments: list[str]) -> None:
+    configs = [file for flag, file in pairwise(arguments) if flag in ("-c", "--config")]
+    missing = [file for file in configs if not Path(file).is_file()]
+    if missing:
+        raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
 
 
 def _is_for_users(fault: Exception) -> bool:

@@ -34,7 +34,7 @@ from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
-from ebm_lightning.data import Text, TextStream
+from ebm_lightning.data import DataModule, Text, TextStream
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.kernels import matmul_error
@@ -42,6 +42,7 @@ from ebm_lightning.loggers import RunLogger, RunWandbLogger
 from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.mistakes import Parser, explain
 from ebm_lightning.module import EBM
+from ebm_lightning.planning import comparison, measure
 from ebm_lightning.runs import (
     RunFolder,
     check_data_below,
@@ -91,6 +92,7 @@ class ExperimentCLI(LightningCLI):
         skipped = loaders | {"ckpt_path", "weights_only", "verbose"}
         told = {"tokenizer", "length", "energies"}  # by the data of the run, and by a flag of its own
         every = {"fit": skipped, "validate": skipped, "test": skipped, "sample": loaders, "generate": loaders | told}
+        every["plan"] = loaders
         return {sys.argv[1]: every[sys.argv[1]]}  # a parser takes a second to build: only the one that is needed
 
     def add_arguments_to_parser(self, parser: Any) -> None:
@@ -123,6 +125,13 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument(
                 "--energies", action="store_true", help="Print, for each token, its energies by step and the gap."
             )
+        if sys.argv[1] == "plan":
+            parser.add_argument(
+                "--measure",
+                type=Literal[1, 2] | None,
+                default=None,
+                help="Train for some seconds with one process, and with two, and compare with what was predicted.",
+            )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(DivergenceGuard, "guard")
         parser.add_lightning_class_args(SamplePictures, "samples")
@@ -147,6 +156,10 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         logger = self._loggers() if self.subcommand == "fit" else False
+        if self.subcommand == "plan":  # a rank of the run, on whatever this machine has
+            asked = self._get(self.config_init, "trainer")["accelerator"]
+            kwargs |= {"accelerator": "cpu" if asked == "cpu" else "auto", "devices": 1, "num_nodes": 1}
+            kwargs |= {"strategy": "auto"}
         made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
         if self.subcommand == "fit":
             made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
@@ -221,6 +234,32 @@ class ExperimentCLI(LightningCLI):
             self._get(self.config_init, "energies"),
         )
         print("\n".join(str(file) for file in files), file=sys.stderr)
+
+    def plan(
+        self,
+        model: EBM,
+        datamodule: L.LightningDataModule,
+        gpus: int,
+        gpu: str,
+        gpus_per_node: int,
+        network: str,
+        share: float,
+    ) -> None:
+        """What the run would take, and with ``--measure`` what it takes here."""
+        assert isinstance(self.trainer, trainer.Trainer)
+        assert isinstance(datamodule, DataModule)
+        processes = self._get(self.config_init, "measure")
+        if processes and gpu != "this":
+            raise ValueError(f"--measure compares with this machine, not with {gpu}: leave out --gpu")
+        plan = self.trainer.plan(model, datamodule, gpus, gpu, gpus_per_node, network, share)
+        print("\n".join(plan.lines()))
+        if processes:
+            own = {"gpus", "gpu", "gpus_per_node", "network", "share", "measure"}
+            config = {key: value for key, value in self.config_dump.items() if key not in own}
+            name_runs_below(config["model"], self.folder, config["seed_everything"])
+            rows = [row for row in plan.rows if row.ranks <= processes]
+            found = {row.ranks: measure(config, row.ranks, row.slowest) for row in rows}
+            print("\n" + "\n".join(comparison(plan, found)))
 
     def _draw(self, number: int, steps: int, seed: int) -> list[Path]:
         assert isinstance(self.trainer, trainer.Trainer)

@@ -110,13 +110,17 @@ class EBM(L.LightningModule):
         self._continued = True
 
     def on_fit_start(self) -> None:
-        """Prepares a model that no checkpoint has filled, and fits where chains are born to the training data."""
+        """Prepares a model that no checkpoint has filled."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not self._continued and isinstance(data, DataModule):
-            with evaluating(self.model), torch.no_grad():
-                self.model.initialise(data.eval_loader("train", device=self.device))
-                if self.chains.noise is not None:
-                    self.chains.noise.fit(data.eval_loader("train", device=self.device))
+            self.prepare(data)
+
+    def prepare(self, data: DataModule) -> None:
+        """Initialises the model, and fits where chains are born, to the training data."""
+        with evaluating(self.model), torch.no_grad():
+            self.model.initialise(data.eval_loader("train", device=self.device))
+            if self.chains.noise is not None:
+                self.chains.noise.fit(data.eval_loader("train", device=self.device))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What outlives a step brings the callback that manages its life, so that PCD cannot silently turn into CD."""

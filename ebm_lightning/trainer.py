@@ -17,6 +17,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.tokens import Tokenizer
 from ebm_lightning.generation import Manner
 from ebm_lightning.module import EBM
+from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.randomness import isolated
 from ebm_lightning.sampling import asked, fresh_chains, save_samples
 from ebm_lightning.writing import generate
@@ -128,3 +129,47 @@ class Trainer(L.Trainer):
         manner = Manner(prompt, tokens, think, candidates, temperature, seed)
         with isolated(seed):
             return generate(model, tokenizer, length, manner, Path(self.default_root_dir) / "generated", energies)
+
+    def plan(
+        self,
+        model: EBM,
+        datamodule: DataModule,
+        gpus: int = 1,
+        gpu: str = "this",
+        gpus_per_node: int = 8,
+        network: str = "infiniband-400",
+        share: float = 0.35,
+    ) -> Plan:
+        """Predicts the time, memory and scaling of a training run on a cluster, or by measuring it on this machine.
+
+        The training step is counted on the real model and data, which are changed by it.
+
+        Args:
+            model: the module to be trained.
+            datamodule: its data.
+            gpus: ranks of the run, one for each GPU; what this machine is planned for is 1 and 2 processes.
+            gpu: what they are: v100, a100, h100, h200, l40s, rtx4090; or "this" for the machine that plans.
+            gpus_per_node: how many are in each node.
+            network: what joins the nodes: ethernet-100, infiniband-200, infiniband-400, infiniband-8x200 or
+                infiniband-8x400, in Gb/s of each adapter.
+            share: of a GPU's peak that its matrix products reach, in (0, 1].
+
+        Raises:
+            ValueError: where a name is not known, a number out of range, or the run has no ``max_steps``.
+        """
+        if self.max_steps is None or self.max_steps < 1:
+            raise ValueError("runs are counted in steps: set trainer.max_steps")
+        here = gpu == "this"
+        if here and gpus not in (1, 2):
+            raise ValueError(
+                f"this machine is planned for 1 and 2 processes, not for {gpus} GPUs: say which, as in --gpu h100"
+            )
+        cluster = None if here else Cluster(gpu, gpus, gpus_per_node, network, arithmetic_of(self.precision), share)
+        self.precision_plugin.convert_module(model.to(self.strategy.root_device))
+        in_precision = self.precision_plugin.train_step_context
+        datamodule.prepare_data()
+        model.prepare(datamodule)
+        step = count(model, datamodule, self.accumulate_grad_batches, in_precision)
+        if cluster is None:
+            return calibrate(model, datamodule, step, self.max_steps, in_precision)
+        return cluster.plan(step, self.max_steps)

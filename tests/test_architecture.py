@@ -57,7 +57,10 @@ ALLOWED = {
     },
     "generation": {"chains", "core", "data", "models", "module", "randomness", "sampling"},
     "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
-    "trainer": {"checkpoints", "callbacks", "data", "generation", "module", "randomness", "sampling", "writing"},
+    "planning": {"chains", "core", "data", "evaluation", "module", "runs"},
+    "trainer": {
+        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "writing"),
+    },
     "mistakes": set(),
     "cli": {"cluster", "commands", "experiment", "runs"},
     "cluster": {"runs"},
@@ -76,7 +79,8 @@ ALLOWED = {
             "memory",
             "mistakes",
         ),
-        *("models", "module", "objectives", "optim", "runs", "samplers", "schedules", "trained", "trainer", "units"),
+        *("models", "module", "objectives", "optim", "planning", "runs", "samplers", "schedules", "trained"),
+        *("trainer", "units"),
     },
 }
 

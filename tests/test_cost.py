@@ -16,7 +16,7 @@ from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.core import EnergyModel
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
-from ebm_lightning.evaluation.cost import gradient, operations
+from ebm_lightning.evaluation.cost import gradient, work
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
 
@@ -44,7 +44,7 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     assert found["examples a step"].value == 8
     assert 0 < found["ms a step"].value < 1000
     compiled = EBM(module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, compiled=True)
-    assert operations(compiled, {"x": torch.rand(8, 6)}) == pytest.approx(1e9 * found["GFLOP a step"].value)
+    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
 
 
 def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:

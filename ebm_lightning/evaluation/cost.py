@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ebm_lightning.core import State
@@ -42,7 +44,7 @@ class TrainingCost(Protocol):
         batch = next(iter(data.eval_loader("train", device=module.device)))
         was_training = module.training
         module.train()
-        flop = operations(module, batch)
+        flop = work(module, batch).flop
         seconds = [_timed(module, batch) for _ in range(self.repeats)]
         module.train(was_training)
         size = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -56,14 +58,14 @@ class TrainingCost(Protocol):
         )
 
 
-def operations(module: EBM, batch: State) -> int:
-    """Operations of a training step, counted without fusion or compilation, which hide them."""
-    with _Operations() as counted, sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+def work(module: EBM, batch: State) -> "Work":
+    """The work of a training step, counted without fusion or compilation, which hide it."""
+    with Work() as counted, sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         gradient(module, batch)
-    return counted.total
+    return counted
 
 
-def gradient(module: EBM, batch: State) -> list[torch.Tensor | None]:
+def gradient(module: EBM, batch: State) -> list[Tensor | None]:
     """The gradient of the training loss in every parameter that has one, from chains that are born at the call."""
     with torch.enable_grad():
         pos = module.model.complete(batch)
@@ -72,28 +74,37 @@ def gradient(module: EBM, batch: State) -> list[torch.Tensor | None]:
         return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the operations of what is run under it. (FlopCounterMode refuses a gradient inside of a gradient.)"""
+class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up what is run under it. (FlopCounterMode refuses a gradient inside of a gradient.)
+
+    ``flop`` are the operations that flop_registry knows, ``calls`` counts whatever torch runs but views, and ``moved``
+    the bytes of the tensors that these take and return.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.flop = self.calls = self.moved = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        if not func.is_view:
+            self.calls += 1
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+            self.moved += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return out
 
 
 def _timed(module: EBM, batch: State) -> float:
-    _wait(module)
+    wait(module)
     begun = time.perf_counter()
     gradient(module, batch)
-    _wait(module)
+    wait(module)
     return time.perf_counter() - begun
 
 
-def _wait(module: EBM) -> None:
+def wait(module: EBM) -> None:
+    """Until the module's device has done what it was asked for, so that it can be timed."""
     if module.device.type == "cuda":
         torch.cuda.synchronize(module.device)
