@@ -36,22 +36,22 @@ BEGIN, END = "<!-- interruptions: written by `interruptions.py --write` -->", "<
 IMAGES = 300
 LIMIT_S = 600
 """How long anything is waited for: a start takes a quarter of a minute where cores are free."""
-APART = 25
-"""Steps between interruptions, at least: more than between checkpoints, so that every start comes further."""
+SOON, LATE = 25, 100
+"""An interruption comes so many steps after a start, drawn between the two: later than a new checkpoint."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=10, help="interruptions in all (10)")
     parser.add_argument("--seed", type=int, default=0, help="of their order and steps (0)")
-    parser.add_argument("--steps", type=int, default=300, help="training steps of each run (300)")
+    parser.add_argument("--steps", type=int, default=800, help="training steps of each run (800)")
     parser.add_argument("--folder", type=Path, default=Path("runs/interruptions"), help="where runs go, a new folder")
     parser.add_argument("--write", action="store_true", help="put the table into cluster/README.md")
     asked = parser.parse_args(arguments)
     if asked.folder.exists():
         parser.error(f"there is a {asked.folder} already: give a new --folder")
-    if asked.number < 1 or asked.steps < APART * (len(KINDS) + 1):
-        parser.error(f"expected --number of at least 1 and --steps of at least {APART * (len(KINDS) + 1)}")
+    if asked.number < 1:
+        parser.error("expected --number of at least 1")
     if set(slurm.nodes()) != {"n1", "n2"}:
         parser.error('expected the two nodes of cluster/local/up: eval "$(cluster/local/up)" first')
     draw = random.Random(asked.seed)
@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
         kinds = draw.sample(list(KINDS), min(left, len(KINDS)))
         left -= len(kinds)
         run = submit(asked.folder / f"interrupted-{len(rows)}", asked.steps)
-        for step, kind in zip(steps(draw, len(kinds), asked.steps), kinds, strict=True):
-            interrupt(run, kind, step)
+        for kind in kinds:
+            interrupt(run, kind, draw.randrange(SOON, LATE))
         wait(lambda run=run: jobs.of_run(run).id not in slurm.queue(), run, "its end")  # type: ignore[misc]
         rows.append(judged(run, alone, kinds))
         print(json.dumps(rows[-1]), flush=True)
@@ -97,15 +97,9 @@ def submit(root: Path, max_steps: int) -> Path:
     return next(Path(line.split(maxsplit=1)[1]) for line in done.stdout.splitlines() if line.startswith("run "))
 
 
-def steps(draw: random.Random, number: int, last: int) -> Iterator[int]:
-    """Increasing steps, at least APART apart and before the end."""
-    spare = draw.choices(range(last - APART * (number + 1)), k=number)
-    return (step + APART * (place + 1) for place, step in enumerate(sorted(spare)))
-
-
-def interrupt(run: Path, kind: str, step: int) -> None:
-    """Interrupts the job of a run as soon as it has logged ``step``, and lets it start again."""
-    id = jobs.of_run(run).id
+def interrupt(run: Path, kind: str, after: int) -> None:
+    """Interrupts the job of a run so many steps after it has started, and lets it start again."""
+    id, step = jobs.of_run(run).id, last_step(run) + after
     wait(lambda: last_step(run) >= step, run, f"step {step}")
     restarts = slurm.queue()[id].restarts
     print(f"{run.parent.parent.name}: {kind} at step {last_step(run)}", flush=True)
