@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -174,3 +175,14 @@ def test_a_profile_that_no_node_can_serve_is_refused_in_slurms_words(
         assert status == 1
         assert f"ebm: error: {words}: invalid partition specified: moon" in said
     assert "to start at" in call("submit", DIGITS, "--seeds", 9, "--test")
+
+
+def test_an_interrupted_run_ends_as_one_that_was_left_alone(cluster: Path, tmp_path: Path) -> None:
+    """The command of the guide, once: it exits with 0 where nothing differs."""
+    command = [sys.executable, ROOT / "cluster" / "local" / "interruptions.py", "--number", "1", "--steps", "120"]
+    place = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--folder", tmp_path / "runs"], env=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 runs ended as they should, interrupted 1 times in all" in done.stdout

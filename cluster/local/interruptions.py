@@ -240,7 +240,7 @@ def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
     held = sum(row["held"] for row in rows)
     command = shlex.join(["python", "cluster/local/interruptions.py", *sys.argv[1:]])
     return [
-        f"{number} interruptions of {len(rows)} runs, of which {held} ended as they should; `{command}`, seed {seed}, "
+        f"{held} of {len(rows)} runs ended as they should, interrupted {number} times in all; `{command}`, seed {seed}, "
         f"commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
         "",
         *made,
