@@ -240,8 +240,8 @@ def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
     held = sum(row["held"] for row in rows)
     command = shlex.join(["python", "cluster/local/interruptions.py", *sys.argv[1:]])
     return [
-        f"{held} of {len(rows)} runs ended as they should, interrupted {number} times in all; `{command}`, seed {seed}, "
-        f"commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
+        f"{held} of {len(rows)} runs ended as they should, interrupted {number} times in all; `{command}`, seed "
+        f"{seed}, commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
         "",
         *made,
     ]
