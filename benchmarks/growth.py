@@ -1,11 +1,12 @@
 """`python -m benchmarks --only growth`: how the time of a step grows with what it is given more of.
 
-A transition of SGLD with the batch and with the pixels; the round trip of a batch of chains with the size of the buffer;
-a training step of the quickstart with the ranks, each of which has a batch of its own and one thread.
+A transition of SGLD with the batch, the pixels and the dimension; the round trip of a batch of chains with the size of
+the buffer; a training step of the quickstart with the ranks, each of which has a batch of its own and one thread.
 """
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -21,8 +22,16 @@ from ebm_lightning.models.backbones import MLP
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, SECONDS = 5, 0.5
-BATCH, SIDE, CHAINS = 32, 16, 1000
 DDP = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+class Unit(NamedTuple):
+    """What is multiplied: images, their side in pixels, points, chains."""
+
+    images: int
+    side: int
+    points: int
+    chains: int
 
 
 def transition(model: EnergyModel, batch: int, shape: tuple[int, ...], device: str) -> Contender:
@@ -31,38 +40,38 @@ def transition(model: EnergyModel, batch: int, shape: tuple[int, ...], device: s
     return Contender(ours(OURS["ours"], AS_JEM, model, x, 1))
 
 
-def with_batch(device: str) -> dict[str, Contender]:
-    """On a WRN-10-2: 1, 2 and 4 times the batch."""
+def with_batch(unit: Unit, device: str) -> dict[str, Contender]:
+    """SGLD on a WRN-10-2: 1, 2 and 4 times the batch."""
+    model, shape = wide().eval().to(device), (3, unit.side, unit.side)
+    return {f"{k * unit.images} images": transition(model, k * unit.images, shape, device) for k in (1, 2, 4)}
+
+
+def with_pixels(unit: Unit, device: str) -> dict[str, Contender]:
+    """SGLD on a WRN-10-2: images of 1, 2 and 4 times the side, so of 1, 4 and 16 times the pixels."""
     model = wide().eval().to(device)
-    return {f"batch {BATCH * k}": transition(model, BATCH * k, (3, SIDE, SIDE), device) for k in (1, 2, 4)}
+    sides = (unit.side, 2 * unit.side, 4 * unit.side)
+    return {f"{side} x {side} pixels": transition(model, unit.images, (3, side, side), device) for side in sides}
 
 
-def with_pixels(device: str) -> dict[str, Contender]:
-    """On a WRN-10-2: images of 1, 2 and 4 times the side, so of 1, 4 and 16 times the pixels."""
-    model = wide().eval().to(device)
-    sides = (SIDE, 2 * SIDE, 4 * SIDE)
-    return {f"{side} x {side} pixels": transition(model, BATCH, (3, side, side), device) for side in sides}
-
-
-def with_dimension(device: str) -> dict[str, Contender]:
-    """On an MLP of 2 x 256 units, batch 512: points of 2, 64 and 2048 dimensions."""
+def with_dimension(unit: Unit, device: str) -> dict[str, Contender]:
+    """SGLD on an MLP of 2 x 256 units: points of 2, 64 and 2048 dimensions."""
     models = {d: DeepEnergy(MLP(d, [256, 256])).eval().to(device) for d in (2, 64, 2048)}
-    return {f"{d} dimensions": transition(model, 512, (d,), device) for d, model in models.items()}
+    return {f"{d} dimensions": transition(model, unit.points, (d,), device) for d, model in models.items()}
 
 
-def with_buffer(device: str) -> dict[str, Contender]:
-    """128 chains of 28 x 28: 1, 10 and 100 times the buffer."""
+def with_buffer(unit: Unit, device: str) -> dict[str, Contender]:
+    """The round trip of 128 chains of 28 x 28: 1, 10 and 100 times the buffer."""
     shape, pos = (1, 28, 28), torch.rand(128, 1, 28, 28, device=device)
-    sizes = (CHAINS, 10 * CHAINS, 100 * CHAINS)
+    sizes = (unit.chains, 10 * unit.chains, 100 * unit.chains)
     buffers = {size: filled(size, shape, FloatStorage(), device) for size in sizes}
     return {f"{size:,} chains": Contender(partial(round_trip, buffer, pos)) for size, buffer in buffers.items()}
 
 
 PARTS = {
-    "SGLD, WRN-10-2": with_batch,
-    "SGLD, WRN-10-2, batch 32": with_pixels,
-    "SGLD, MLP, batch 512": with_dimension,
-    "buffer, 128 chains of 28 x 28": with_buffer,
+    "SGLD on a WRN-10-2, the batch": with_batch,
+    "SGLD on a WRN-10-2, the pixels": with_pixels,
+    "SGLD on an MLP of 2 x 256 units, the dimension": with_dimension,
+    "128 chains of 28 x 28 through a buffer": with_buffer,
 }
 
 
@@ -81,8 +90,9 @@ def measure(options: Options) -> Iterator[Record]:
     keep_freed_memory()
     quick, device, rounds = options.quick, options.device, options.turns(ROUNDS)
     record = facts(torch.get_num_threads(), rounds, "lightning", device=device) | {"parts": {}}
+    unit = Unit(4, 8, 16, 200) if quick else Unit(32, 16, 512, 1000)
     for words, contenders in PARTS.items():
-        record["parts"][words] = in_turns(contenders(device), rounds, 0.02 if quick else SECONDS, device)
+        record["parts"][words] = in_turns(contenders(unit, device), rounds, 0.02 if quick else SECONDS, device)
         yield record
     if device == "cpu":
         ranks = with_ranks(min(rounds, 3), 60 if quick else 400)

@@ -61,7 +61,7 @@ def torchebm_langevin(
     net: nn.Module, step_size: float, noise: float, bounds: tuple[float, float] | None
 ) -> Callable[[Tensor, int], Tensor]:
     """(x, steps) -> x by the package torchebm, whose noise is in units of sqrt(2 step_size)."""
-    from torchebm.samplers import LangevinDynamics  # type: ignore[import-not-found,unused-ignore]
+    from torchebm.samplers import LangevinDynamics
 
     sampler = LangevinDynamics(_torchebm(net), step_size, noise / math.sqrt(2 * step_size), clamp=bounds)
     return lambda x, steps: sampler.sample(x, n_steps=steps)
@@ -69,14 +69,14 @@ def torchebm_langevin(
 
 def torchebm_hmc(net: nn.Module, step_size: float, leapfrog: int) -> Callable[[Tensor, int], Tensor]:
     """(x, trajectories) -> x by the package torchebm."""
-    from torchebm.samplers import HamiltonianMonteCarlo  # type: ignore[import-not-found,unused-ignore]
+    from torchebm.samplers import HamiltonianMonteCarlo
 
     sampler = HamiltonianMonteCarlo(_torchebm(net), step_size, leapfrog)
     return lambda x, steps: sampler.sample(x, n_steps=steps)
 
 
 def _torchebm(net: nn.Module) -> nn.Module:
-    from torchebm.core import BaseModel  # type: ignore[import-not-found,unused-ignore]
+    from torchebm.core import BaseModel
 
     class Wrapped(BaseModel):
         def __init__(self) -> None:
@@ -93,7 +93,7 @@ def ebmkit_langevin(
     net: nn.Module, step_size: float, noise: float, bounds: tuple[float, float] | None, clip: float | None
 ) -> Callable[[Tensor, int], Tensor]:
     """(x, steps) -> x by the package ebmkit."""
-    import ebm  # type: ignore[import-not-found,unused-ignore]
+    import ebm
 
     sampler = ebm.LangevinDynamics(step_size, noise_scale=noise, grad_clip=clip, clamp=bounds)
     return lambda x, steps: sampler.sample(net, x, steps=steps)
@@ -101,7 +101,7 @@ def ebmkit_langevin(
 
 def ebmkit_hmc(net: nn.Module, step_size: float, leapfrog: int) -> Callable[[Tensor, int], Tensor]:
     """(x, trajectories) -> x by the package ebmkit."""
-    import ebm  # type: ignore[import-not-found,unused-ignore]
+    import ebm
 
     sampler = ebm.HMC(step_size, leapfrog)
     return lambda x, steps: sampler.sample(net, x, steps=steps)

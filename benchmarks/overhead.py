@@ -77,7 +77,9 @@ class Greys(ImageModule):
         return IMAGE
 
     def load(self) -> tuple[Subset, Subset]:
-        source = InMemory({"x": torch.randint(256, (self.number, *IMAGE), dtype=torch.uint8), "y": _labels(self.number)})
+        source = InMemory(
+            {"x": torch.randint(256, (self.number, *IMAGE), dtype=torch.uint8), "y": _labels(self.number)}
+        )
         return Subset(source, torch.arange(self.number)), Subset(source, torch.arange(10))
 
 
@@ -120,7 +122,7 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
         "JEM's buffer": jem,
     }
     if "ebmkit" in peers:
-        import ebm  # type: ignore[import-not-found,unused-ignore]
+        import ebm
 
         theirs = ebm.ReplayBuffer(size, IMAGE, REBIRTH, torch.rand)
         found["ebmkit"] = lambda: theirs.push(theirs.sample(BATCH, device))
@@ -164,7 +166,9 @@ def lightning(quick: bool, rounds: int) -> Record:
         for _ in range(rounds):
             of_fit, whole = fit_ms(config, options)
             turns.append((of_fit, alone(bare_ms, whole)))
-        found[name] = {key: spread(values) for key, values in zip(("fit", "bare"), zip(*turns, strict=True), strict=True)}
+        found[name] = {
+            key: spread(values) for key, values in zip(("fit", "bare"), zip(*turns, strict=True), strict=True)
+        }
     return found
 
 
@@ -181,7 +185,7 @@ def answers(rounds: int) -> Record:
 
 
 def checkpoints(rounds: int, size: int) -> Record:
-    """MB and milliseconds of a checkpoint after one step: of the quickstart, and with CIFAR-like chains and a small net."""
+    """MB and milliseconds of a checkpoint: of the quickstart, and of a small net with chains of CIFAR-10's format."""
     module, data = made(yaml.safe_load(QUICKSTART.read_text()))
     found = {"quickstart": checkpoint(module, data, rounds)}
     for storage in (FloatStorage(), Uint8Storage()):
