@@ -96,16 +96,19 @@ def test_the_loops_of_the_papers_take_our_transitions(loop, sampler, model: Deep
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-def test_the_packages_take_our_transitions(model: DeepEnergy, x: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("package", "make"),
+    [("torchebm", loops.torchebm_langevin), ("ebm", partial(loops.ebmkit_langevin, clip=None))],
+    ids=["torchebm", "ebmkit"],
+)
+def test_the_packages_take_our_transitions(package: str, make, model: DeepEnergy, x: Tensor) -> None:
+    pytest.importorskip(package)
     model, x = model.float(), x.float()
-    for package, make in (("torchebm", loops.torchebm_langevin), ("ebmkit", loops.ebmkit_langevin)):
-        if common.version(package) is None:
-            continue
-        torch.manual_seed(1)
-        end, _ = run(sampling.AS_JEM, model, {"x": x}, 3)
-        torch.manual_seed(1)
-        settings = (1.0, 0.01, None, *((None,) if package == "ebmkit" else ()))
-        torch.testing.assert_close(make(model, *settings)(x, 3), end["x"])
+    torch.manual_seed(1)
+    end, _ = run(sampling.AS_JEM, model, {"x": x}, 3)
+    torch.manual_seed(1)
+    walk = make(model, step_size=1.0, noise=0.01, bounds=None)
+    torch.testing.assert_close(walk(x, 3), end["x"])
 
 
 def test_our_ways_of_running_differ_by_rounding_alone() -> None:
