@@ -69,10 +69,13 @@ def ratio(found: dict[str, float] | None, to: dict[str, float] | None) -> str:
     return "-" if found is None or to is None else f"{found['median'] / to['median']:.2f}"
 
 
-def in_turns(contenders: dict[str, Contender], rounds: int, seconds: float, device: str = "cpu") -> Record:
+def in_turns(
+    contenders: dict[str, Contender], rounds: int, seconds: float, device: str = "cpu", wall: bool = False
+) -> Record:
     """Milliseconds a unit of each contender: all are called twice first, and then they take turns.
 
-    A turn lasts ``seconds``, or a few calls where one takes longer, and counts as the median of its calls.
+    A turn lasts ``seconds``, or a few calls where one takes longer, and counts as the median of its calls. ``wall`` is
+    for contenders that have processes of their own.
     """
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
@@ -80,16 +83,20 @@ def in_turns(contenders: dict[str, Contender], rounds: int, seconds: float, devi
         contender.step()
     for _ in range(rounds):
         for name, contender in contenders.items():
-            found[name].append(median_ms(contender.step, seconds, 3, device) / contender.units)
+            found[name].append(median_ms(contender.step, seconds, 3, device, wall) / contender.units)
     return {name: spread(values) for name, values in found.items()}
 
 
-def median_ms(step: Callable[[], object], seconds: float = 1.5, least: int = 10, device: str = "cpu") -> float:
+def median_ms(
+    step: Callable[[], object], seconds: float = 1.5, least: int = 10, device: str = "cpu", wall: bool = False
+) -> float:
     """The median time of a call in milliseconds, after a warm-up of a fifth of ``seconds``; of ``least`` calls or more.
 
-    Time is the processor's where this process computes on one thread, since others who run there then count less.
+    Time is the processor's where this process computes on one thread, since others who run there then count less; on
+    several threads, on a GPU and with ``wall`` it is the wall's.
     """
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    single = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if single and not wall else time.perf_counter
     times: list[float] = []
     begun = time.perf_counter()
     while (now := time.perf_counter()) - begun < 1.2 * seconds or len(times) < least:

@@ -5,6 +5,7 @@ training step of `ebm fit`, with data, logging and Lightning, beside the same mo
 of commands until they answer; size and time of a checkpoint, which is flushed to the disk.
 """
 
+import logging
 import resource
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def checkpoints(rounds: int, size: int) -> Record:
 
 def checkpoint(module: EBM, data: DataModule, rounds: int) -> Record:
     """Trains one step and saves it ``rounds`` times."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -224,7 +226,7 @@ def measure(options: Options) -> Iterator[Record]:
     peers, seconds = installed("ebmkit"), 0.02 if quick else SECONDS
     record = facts(torch.get_num_threads(), rounds, "lightning", "ebmkit", device=device)
     record["buffer"] = in_turns(trips(500 if quick else 10_000, device, peers), rounds, seconds, device)
-    record["batch"] = in_turns(batches(1000 if quick else 10_000, device), rounds, seconds, device)
+    record["batch"] = in_turns(batches(1000 if quick else 10_000, device), rounds, seconds, device, wall=True)
     yield record
     if device == "cpu":
         record["start"] = answers(rounds)
