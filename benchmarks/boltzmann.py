@@ -1,170 +1,145 @@
-"""`python -m benchmarks.boltzmann`: training steps and AIS of Boltzmann machines beside scikit-learn and rbms.
+"""`python -m benchmarks --only boltzmann`: training steps and AIS of Boltzmann machines beside other packages.
 
 Every measurement is a process of its own, the contenders take turns, and the median over the rounds counts. Ours is
 `ebm fit` itself: the time between two lines of its metrics.csv, with data, logging and everything that Lightning does.
-The floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k, under the same precision; for a joint
+Theirs are scikit-learn's BernoulliRBM (PCD-1), the training loop of rbms (PCD-k), the `fit` of learnergy (CD-k), whose
+data loader and pseudo-likelihood come with it, and a gradient of CD-1 by thrml, which is made for sparse graphs. The
+floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k or CD-k, under the same precision; for a joint
 update of a 784-500-1000 deep machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours runs twice:
 in float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
 bfloat16, while binary units lose nothing.
 """
 
-import argparse
-import csv
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from importlib import metadata
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from benchmarks.common import HERE, Options, Record, alone, facts, installed, median_ms, told
+from benchmarks.fitting import fit_ms
+from ebm_lightning.data import available
 from ebm_lightning.kernels import matmul_error
 from ebm_lightning.metrics import Linear, ais
 from ebm_lightning.models import RBM
-from ebm_lightning.runs import environment, write_atomically
 from ebm_lightning.units import Bernoulli
 
-HERE = Path(__file__).parent
-BEGIN, END = "<!-- results: written by `python -m benchmarks.boltzmann` -->", "<!-- end of results -->"
+DEVICES = ("cpu",)
+ROUNDS = 5
 VISIBLE, HIDDEN, TOP, THREADS = 784, 500, 1000, 2
 TRAINING = [(1, 100), (1, 512), (10, 100), (10, 512)]
 """k of PCD-k, and the batch, which is also the number of chains."""
+CONTRASTIVE = [(1, 100), (1, 512)]
+"""k of CD-k, and the batch."""
 CHAINS, TEMPERATURES = 100, 400
+PEERS = ("rbms", "scikit-learn", "learnergy", "thrml")
+OWNERS = {"rbms": "rbms", "rbms_ais": "rbms", "sklearn": "scikit-learn", "learnergy": "learnergy", "thrml": "thrml"}
+"""The package that a contender needs."""
 
 
-def main() -> None:
-    """Runs all contenders in turn and writes results/boltzmann.json and the table of README.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.boltzmann", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; the median counts")
-    parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "K", "BATCH"), help="measure one and print it")
-    options = parser.parse_args()
-    if options.one:
-        name, k, batch = options.one
-        torch.set_num_threads(THREADS)
-        print(json.dumps(CONTENDERS[name](int(k), int(batch))))
-        return
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each round. Raises ValueError where MNIST is not there."""
+    if not available("mnist"):
+        raise ValueError("boltzmann trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
+    there = installed(*PEERS)
+    plan = [one for one in _plan(options.quick) if OWNERS.get(one[0]) in (None, *there)]
     found: dict[str, list[float]] = {}
-    absent = {"rbms", "rbms_ais"} if _version("rbms") is None else set()
-    for round_ in range(options.rounds):
-        for name, k, batch in _plan():
-            if name not in absent:
-                value = _measure(name, k, batch)
-                found.setdefault(f"{name} {k} {batch}", []).append(value)
-                print(f"round {round_ + 1}: {name:10} k={k:<3} batch={batch:<4} {value:9.3f}", flush=True)
-    facts = environment()
-    record = {
-        "medians": {key: statistics.median(values) for key, values in found.items()},
-        "spread": {key: [min(values), max(values)] for key, values in found.items()},
-        "rounds": options.rounds,
-        "threads": THREADS,
-        "processor": facts["processor"],
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("torch", "scikit-learn", "rbms", "lightning", "numpy")},
-        "commit": facts["commit"],
-        "dirty": facts["dirty"],
-        "matmul_error": _matmul_error(),
-    }
-    (HERE / "results").mkdir(exist_ok=True)
-    write_atomically(HERE / "results" / "boltzmann.json", json.dumps(record, indent=1) + "\n")
-    readme = HERE / "README.md"
-    head, tail = readme.read_text().split(BEGIN)[0], readme.read_text().split(END)[1]
-    write_atomically(readme, "\n".join([head + BEGIN, *table(record), END]) + tail)
-    print("\n".join(table(record)))
+    for number in range(1, options.turns(ROUNDS) + 1):
+        for name, k, batch in plan:
+            value = alone(CONTENDERS[name], k, batch, threads=THREADS)
+            found.setdefault(f"{name} {k} {batch}", []).append(value)
+            print(f"round {number}: {name:10} k={k:<3} batch={batch:<4} {value:9.3f}", flush=True)
+        yield {
+            "medians": {key: statistics.median(values) for key, values in found.items()},
+            "spread": {key: [min(values), max(values)] for key, values in found.items()},
+            **facts(THREADS, number, *PEERS, "lightning", "numpy"),
+            "matmul_error": alone(_matmul_error),
+        }
 
 
-def table(record: dict) -> list[str]:
-    """The results in words and a table: milliseconds a step, or microseconds a chain and temperature, and ratios."""
+def table(record: Record) -> list[str]:
+    """Milliseconds a step, or microseconds a chain and temperature, and ratios; what was not measured is left out."""
     medians = record["medians"]
+    peers = [
+        peer for peer in ("rbms", "sklearn", "learnergy", "thrml") if any(key.startswith(f"{peer} ") for key in medians)
+    ]
+    columns = ["ours", "floor", "ours / floor"]
+    columns += [column for peer in peers for column in (OWNERS[peer], f"{OWNERS[peer]} / ours")]
+    error = f"{record['matmul_error']:.1e}"
     lines = [
-        f"{record['processor']}, {record['threads']} threads, float32; medians of {record['rounds']} rounds, "
-        f"torch {record['versions']['torch']}, scikit-learn {record['versions']['scikit-learn']}, "
-        f"rbms {record['versions']['rbms'] or 'not installed'}; commit {record['commit'][:7]}. Matrix products under "
-        f"`matmul_precision: medium` are off by {record['matmul_error']:.1e} of their largest entry.",
+        f"{told(record)} Matrix products under `matmul_precision: medium` are off by {error} of their largest entry.",
         "",
-        "| | ours | floor | ours / floor | rbms | rbms / ours | scikit-learn | scikit-learn / ours |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| | {' | '.join(columns)} |",
+        f"|{'---|' * (len(columns) + 1)}",
     ]
 
-    def row(label: str, ours: str, others: list[str]) -> str:
-        cells = [f"{medians[ours]:.2f}"]
-        for i, key in enumerate(others):
-            value = medians.get(key)
-            ratio = None if value is None else (medians[ours] / value if i == 0 else value / medians[ours])
-            cells += ["-", "-"] if value is None else [f"{value:.2f}", f"{ratio:.2f}"]
-        return f"| {label} | {' | '.join(cells)} |"
+    def row(label: str, ours: str, floor: str, others: dict[str, str]) -> None:
+        if ours not in medians:
+            return
+        mine = medians[ours]
+        cells = [f"{mine:.2f}", f"{medians[floor]:.2f}", f"{mine / medians[floor]:.2f}"]
+        for peer in peers:
+            value = medians.get(others.get(peer, ""))
+            cells += ["-", "-"] if value is None else [f"{value:.2f}", f"{value / mine:.2f}"]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
 
+    for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
+        for k, batch in CONTRASTIVE:
+            key = f"{k} {batch}"
+            label = f"CD-{k}, batch {batch}{words}, ms a step"
+            others = {peer: f"{peer} {key}" for peer in ("learnergy", "thrml")}
+            row(label, f"ebm_cd{suffix} {key}", f"floor{suffix} {key}", others)
     for k, batch in TRAINING:
         for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
-            keys = [f"{name} {k} {batch}" for name in (f"floor{suffix}", "rbms", "sklearn")]
-            lines.append(row(f"PCD-{k}, batch {batch}{words}, ms a step", f"ebm{suffix} {k} {batch}", keys))
+            key = f"{k} {batch}"
+            others = {peer: f"{peer} {key}" for peer in ("rbms", "sklearn")}
+            row(f"PCD-{k}, batch {batch}{words}, ms a step", f"ebm{suffix} {key}", f"floor{suffix} {key}", others)
     for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
         label = f"joint update of a 784-500-1000 deep machine, batch 100{words}, ms"
-        lines.append(row(label, f"dbm{suffix} 5 100", [f"floor_dbm{suffix} 5 100", "none", "none"]))
-    keys = [f"{name} 0 {CHAINS}" for name in ("floor_ais", "rbms_ais", "none")]
-    lines.append(row(f"AIS, {CHAINS} chains, us a chain and temperature", f"ebm_ais 0 {CHAINS}", keys))
+        row(label, f"dbm{suffix} 5 100", f"floor_dbm{suffix} 5 100", {})
+    label = f"AIS, {CHAINS} chains, us a chain and temperature"
+    row(label, f"ebm_ais 0 {CHAINS}", f"floor_ais 0 {CHAINS}", {"rbms": f"rbms_ais 0 {CHAINS}"})
     return lines
 
 
-def _plan() -> list[tuple[str, int, int]]:
-    plan = []
+def _plan(quick: bool) -> list[tuple[str, int, int]]:
+    plan = [(name, k, batch) for k, batch in CONTRASTIVE for name in ("ebm_cd", "ebm_cd_bf16", "learnergy")]
+    plan.append(("thrml", 1, 100))
     for k, batch in TRAINING:
         names = ["ebm", "ebm_bf16", "floor", "floor_bf16", "rbms", *(["sklearn"] if k == 1 else [])]
         plan += [(name, k, batch) for name in names]
     plan += [(name, 5, 100) for name in ("dbm", "dbm_bf16", "floor_dbm", "floor_dbm_bf16")]
-    return plan + [(name, 0, CHAINS) for name in ("ebm_ais", "floor_ais", "rbms_ais")]
+    plan += [(name, 0, CHAINS) for name in ("ebm_ais", "floor_ais", "rbms_ais")]
+    return [one for one in plan if one[1:] == (1, 100) and one[0] != "thrml"] if quick else plan
 
 
-def _measure(name: str, k: int, batch: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.boltzmann", "--one", name, str(k), str(batch)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def _median_ms(step: Callable[[], object], seconds: float = 1.5) -> float:
-    """The median time of a step in milliseconds, after a warm-up of a fifth of ``seconds``."""
-    times: list[float] = []
-    begun = time.perf_counter()
-    while (now := time.perf_counter()) - begun < 1.2 * seconds or len(times) < 10:
-        step()
-        if now - begun > 0.2 * seconds:
-            times.append(time.perf_counter() - now)
-    return 1e3 * statistics.median(times)
-
-
-def ebm(k: int, batch: int, precision: str = "32-true", config: str = "rbm.yaml") -> float:
+def ebm(k: int, batch: int, precision: str = "32-true", config: str = "rbm.yaml", persistent: bool = True) -> float:
     """Milliseconds a step of `ebm fit -c benchmarks/<config>`: the median of its logging intervals."""
-    steps = 400 if k == 1 and batch <= 100 else 200
-    with tempfile.TemporaryDirectory() as folder:
-        options = {
-            "--model.init_args.steps": k,
-            "--model.init_args.chains.init_args.size": batch,
-            "--data.init_args.batch_size": batch,
-            "--trainer.max_steps": steps,
-            "--trainer.precision": precision,
-            "--run": f"{folder}/run",
-        }
-        command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(HERE / config)]
-        command += [str(part) for option in options.items() for part in option]
-        quiet = {**os.environ, "WANDB_MODE": "disabled"}
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=quiet)
-        with open(f"{folder}/run/metrics.csv") as file:
-            rows = [row for row in csv.DictReader(file) if row["name"] == "train/gap"]
-    times = [(float(row["time"]), int(row["step"])) for row in rows][1:]
-    each = [(b - a) / (n - m) for (a, m), (b, n) in pairwise(times)]
-    return 1e3 * statistics.median(each)
+    options = {
+        "--model.init_args.steps": k,
+        "--data.init_args.batch_size": batch,
+        "--trainer.max_steps": 400 if k == 1 and batch <= 100 else 200,
+        "--trainer.precision": precision,
+    }
+    chains = (
+        {"--model.init_args.chains.init_args.size": batch} if persistent else {"--model.init_args.chains": "DataChains"}
+    )
+    return fit_ms(HERE / config, {**options, **chains})[0]
 
 
 def ebm_bf16(k: int, batch: int) -> float:
     """The same under bf16-mixed."""
     return ebm(k, batch, "bf16-mixed")
+
+
+def ebm_cd(k: int, batch: int) -> float:
+    """Milliseconds a step of CD-k: chains start at the data."""
+    return ebm(k, batch, persistent=False)
+
+
+def ebm_cd_bf16(k: int, batch: int) -> float:
+    """The same under bf16-mixed."""
+    return ebm(k, batch, "bf16-mixed", persistent=False)
 
 
 def floor(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
@@ -181,7 +156,7 @@ def floor(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
         for _ in range(2):
             v.T @ h
 
-    return _median_ms(step)
+    return median_ms(step)
 
 
 def floor_bf16(k: int, batch: int) -> float:
@@ -224,7 +199,7 @@ def floor_dbm(k: int, batch: int, dtype: torch.dtype = torch.float32) -> float:
             x.T @ h1
             h1.T @ h2
 
-    return _median_ms(step)
+    return median_ms(step)
 
 
 def floor_dbm_bf16(k: int, batch: int) -> float:
@@ -252,7 +227,7 @@ def rbms(k: int, batch: int) -> float:
         optimizer.step()
 
     with torch.no_grad():
-        return _median_ms(step)
+        return median_ms(step)
 
 
 def sklearn(k: int, batch: int) -> float:
@@ -263,7 +238,41 @@ def sklearn(k: int, batch: int) -> float:
     machine = BernoulliRBM(HIDDEN, batch_size=batch, learning_rate=0.01, n_iter=1, random_state=0)
     some = _data()[: 50 * batch]
     machine.fit(some)
-    return _median_ms(lambda: machine.fit(some)) / 50
+    return median_ms(lambda: machine.fit(some)) / 50
+
+
+def learnergy(k: int, batch: int) -> float:
+    """Milliseconds a step of `fit` of learnergy's RBM, which is CD-k: data loader, step and pseudo-likelihood."""
+    from learnergy.models.bernoulli import RBM as Theirs  # type: ignore[import-not-found,unused-ignore]
+    from torch.utils.data import TensorDataset
+
+    machine = Theirs(VISIBLE, HIDDEN, steps=k, learning_rate=0.01)
+    some = torch.from_numpy(_data()[: 20 * batch])
+    data = TensorDataset(some, torch.zeros(len(some)))
+    return median_ms(lambda: machine.fit(data, batch_size=batch, epochs=1)) / 20
+
+
+def thrml(k: int, batch: int) -> float:
+    """Milliseconds of a gradient of CD-1 by thrml: chains from the data, one sweep, the moments of every edge."""
+    import jax
+    from jax import numpy as jnp
+    from thrml import Block, SamplingSchedule, SpinNode
+    from thrml.models import IsingEBM, IsingTrainingSpec, estimate_kl_grad
+
+    assert k == 1
+    v, h = ([SpinNode() for _ in range(number)] for number in (VISIBLE, HIDDEN))
+    edges = [(one, other) for one in v for other in h]
+    weights = 0.01 * jax.random.normal(jax.random.key(0), (len(edges),))
+    model = IsingEBM([*v, *h], edges, jnp.zeros(VISIBLE + HIDDEN), weights, jnp.array(1.0))
+    once, visible, hidden = SamplingSchedule(1, 1, 1), Block(v), Block(h)
+    spec = IsingTrainingSpec(model, [visible], [], [hidden], [hidden, visible], once, once)
+
+    @jax.jit
+    def gradient(key, data, chains):
+        return estimate_kl_grad(key, spec, [*v, *h], edges, [data], [], [chains[None]], [chains, data])[:2]
+
+    data, chains = jnp.asarray(_data()[:batch] > 0), jnp.zeros((batch, HIDDEN), bool)
+    return median_ms(lambda: jax.block_until_ready(gradient(jax.random.key(1), data, chains)))
 
 
 def ebm_ais(k: int, chains: int) -> float:
@@ -271,14 +280,14 @@ def ebm_ais(k: int, chains: int) -> float:
     torch.set_float32_matmul_precision("medium")
     model, betas = RBM({"x": Bernoulli([VISIBLE])}, HIDDEN), Linear(TEMPERATURES)()
     path = model.annealing_path()
-    return 1e3 * _median_ms(lambda: ais(path, betas, chains)) / chains / TEMPERATURES
+    return 1e3 * median_ms(lambda: ais(path, betas, chains)) / chains / TEMPERATURES
 
 
 def floor_ais(k: int, chains: int) -> float:
     """Microseconds of the two matrix products of a transition, for each chain."""
     torch.set_float32_matmul_precision("medium")
     v, h, w = torch.rand(chains, VISIBLE), torch.rand(chains, HIDDEN), torch.randn(VISIBLE, HIDDEN)
-    return 1e3 * _median_ms(lambda: (v @ w, h @ w.T)) / chains
+    return 1e3 * median_ms(lambda: (v @ w, h @ w.T)) / chains
 
 
 def rbms_ais(k: int, chains: int) -> float:
@@ -288,20 +297,13 @@ def rbms_ais(k: int, chains: int) -> float:
 
     machine = BBRBM(0.01 * torch.randn(VISIBLE, HIDDEN), torch.zeros(VISIBLE), torch.zeros(HIDDEN))
     with torch.no_grad():
-        whole = _median_ms(lambda: compute_partition_function_ais(chains, TEMPERATURES, machine))
+        whole = median_ms(lambda: compute_partition_function_ais(chains, TEMPERATURES, machine))
     return 1e3 * whole / chains / TEMPERATURES
 
 
 def _data() -> np.ndarray:
     """60,000 binary vectors as dense as binarised MNIST."""
     return (np.random.default_rng(0).random((60_000, VISIBLE), dtype=np.float32) < 0.13).astype(np.float32)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _matmul_error() -> float:
@@ -312,11 +314,8 @@ def _matmul_error() -> float:
 CONTENDERS: dict[str, Callable[[int, int], float]] = {
     one.__name__: one
     for one in (
-        *(ebm, ebm_bf16, floor, floor_bf16, rbms, sklearn),
+        *(ebm, ebm_bf16, ebm_cd, ebm_cd_bf16, floor, floor_bf16, rbms, sklearn, learnergy, thrml),
         *(dbm, dbm_bf16, floor_dbm, floor_dbm_bf16),
         *(ebm_ais, floor_ais, rbms_ais),
     )
 }
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ebt`: a training step of an energy-based transformer beside the published way of taking it.
+"""`python -m benchmarks --only ebt`: a training step of an energy-based transformer beside the published way.
 
 Every contender is a process of its own, all of one setting are warm before the first is timed, and they take turns. A
 step is the positive phase, two steps of descent, the objective and the backward pass, without optimizer, data and
@@ -11,25 +11,21 @@ by plain products on S x (S + 1) matrices, whose superdiagonal is zeroed, filled
 again behind the softmax, in observed and predicted half alike; create_graph at every step that is differentiated.
 """
 
-import argparse
-import json
 import math
-import platform
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.common import Options, Record, alone, facts, peak, told
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State
@@ -39,11 +35,11 @@ from ebm_lightning.models import NextToken, StepToken, TextEBT
 from ebm_lightning.models.backbones import SIZES, CausalTransformer
 from ebm_lightning.models.backbones.transformer import rotated
 from ebm_lightning.objectives import TokenPrediction
-from ebm_lightning.runs import environment, write_atomically
 from ebm_lightning.samplers import Descent
 
-HERE = Path(__file__).parent
-BEGIN, END = "<!-- ebt: written by `python -m benchmarks.ebt` -->", "<!-- end of ebt -->"
+DEVICES = ("cpu",)
+ROUNDS, TURN = 5, 4
+"""Turns of each contender, and the steps of one."""
 VOCABULARY, STEPS = 256, 2
 
 
@@ -232,26 +228,17 @@ def _gradients(name: str, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
     return list(torch.autograd.grad(loss(), parameters, materialize_grads=True))
 
 
-def difference(name: str, setting: Setting, dtype: torch.dtype) -> float:
-    """The largest of |g - ours| / |ours| over the parameters."""
-    pairs = zip(_gradients(name, setting, dtype), _gradients("ours", setting, dtype), strict=True)
-    return max(float((g - o).norm() / o.norm().clamp_min(1e-30)) for g, o in pairs)
+def differences(name: str, setting: Setting) -> dict[str, float]:
+    """The largest of |g - ours| / |ours| over the parameters, in float32 and in float64."""
+    found = {}
+    for words, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        pairs = zip(_gradients(name, setting, dtype), _gradients("ours", setting, dtype), strict=True)
+        found[words] = max(float((g - o).norm() / o.norm().clamp_min(1e-30)) for g, o in pairs)
+    return found
 
 
-def peak(step: Callable[[], object]) -> float:
-    """What the tensors made in one step hold at most, in MiB."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step()
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most / 2**20
-
-
-def serve(name: str, setting: Setting) -> None:
-    """One contender: says its memory when it is ready, and then times as many steps as each line it reads says."""
+def serve(pipe: Connection, name: str, setting: Setting) -> None:
+    """One contender: says its memory when it is ready, and times as many steps as it is told to, until it is 0."""
     torch.set_num_threads(1)
     keep_freed_memory()
     loss, module = CONTENDERS[name](setting, torch.float32)
@@ -263,41 +250,42 @@ def serve(name: str, setting: Setting) -> None:
 
     step()
     step()
-    print(json.dumps({"MiB": peak(step)}), flush=True)
-    for line in sys.stdin:
+    pipe.send(peak(step))
+    for steps in iter(pipe.recv, 0):
         times = []
-        for _ in range(int(line)):
+        for _ in range(steps):
             begun = time.process_time()
             step()
             times.append(1e3 * (time.process_time() - begun))
-        print(json.dumps(times), flush=True)
+        pipe.send(times)
 
 
-def measure(setting: Setting, names: list[str], rounds: int, steps: int) -> dict[str, dict[str, Any]]:
+def race(setting: Setting, names: list[str], rounds: int, steps: int) -> dict[str, dict[str, float]]:
     """All contenders of one setting in turn, ``steps`` steps each in every round; the median of all steps counts."""
-    command = [sys.executable, "-m", "benchmarks.ebt", *_options(setting), "--serve"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": HERE.parent}
-    processes = {name: subprocess.Popen([*command, name], **pipes) for name in names}  # type: ignore[call-overload]
-    found = {name: {**json.loads(process.stdout.readline()), "ms": []} for name, process in processes.items()}
+    spawn = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name in names:
+        pipes[name], theirs = spawn.Pipe()
+        processes.append(spawn.Process(target=serve, args=(theirs, name, setting)))
+        processes[-1].start()
+        theirs.close()
+    mib = {name: pipe.recv() for name, pipe in pipes.items()}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name, process in processes.items():
-            process.stdin.write(f"{steps}\n")
-            process.stdin.flush()
-            found[name]["ms"] += json.loads(process.stdout.readline())
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
-    for one in found.values():
-        one["fastest_ms"], one["ms"] = min(one["ms"]), statistics.median(one["ms"])
-    return found
+        for name, pipe in pipes.items():
+            pipe.send(steps)
+            times[name] += pipe.recv()
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send(0)
+        process.join()
+    return {name: {"MiB": mib[name], "ms": statistics.median(ms), "fastest_ms": min(ms)} for name, ms in times.items()}
 
 
-def table(record: dict[str, Any]) -> list[str]:
+def table(record: Record) -> list[str]:
     """The results in words, and a table for each setting."""
     lines = [
-        f"{record['processor']}, 1 thread, float32; medians of {record['rounds']} rounds of {record['steps']} steps, "
-        f"torch {record['torch']}; commit {record['commit'][:7]}{', with changes' if record['dirty'] else ''}. The "
-        "gradients of all ways are compared with ours uncompiled: the largest relative difference of a parameter's."
+        f"{told(record)} The gradients of all ways are compared with ours uncompiled: the largest relative difference "
+        "of a parameter's."
     ]
     for key, found in record["settings"].items():
         first, theirs = found["transformer"], found["published"]
@@ -321,64 +309,21 @@ def table(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Runs all contenders in turn and writes results/ebt.json and the table of README.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ebt", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
-    parser.add_argument("--steps", type=int, default=4, help="steps of one turn")
-    parser.add_argument("--large", action="store_true", help="a model of 6 layers of 384 too")
-    for name, default in zip(Setting._fields, ("4xs", 64, 16, 1), strict=True):
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--compare", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    one = Setting(options.size, options.positions, options.batch, options.system)
-    if options.serve:
-        serve(options.serve, one)
-        return
-    if options.compare:
-        torch.set_num_threads(1)
-        dtypes = {"float32": torch.float32, "float64": torch.float64}
-        print(json.dumps({name: difference(options.compare, one, dtype) for name, dtype in dtypes.items()}))
-        return
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each setting."""
     settings = [Setting("4xs", 64, 16, 1), Setting("4xs", 64, 16, 2)]
     settings += [Setting("xxs", 128, 4, 1)] if options.large else []
-    facts = environment()
-    record: dict[str, Any] = {
-        "settings": {},
-        "rounds": options.rounds,
-        "steps": options.steps,
-        "processor": facts["processor"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": facts["commit"],
-        "dirty": facts["dirty"],
-    }
+    compared = ["published", "ours_checkpointed", "ours_compiled"]
+    names, steps, rounds = list(CONTENDERS), TURN, options.turns(ROUNDS)
+    if options.quick:
+        settings, compared = [Setting("4xs", 8, 2, 1)], ["published"]
+        names, steps = ["transformer", "published", "ours", "validation_published", "validation"], 1
+    record: Record = {"settings": {}, **facts(1, rounds), "steps": steps}
     for setting in settings:
-        found = measure(setting, list(CONTENDERS), options.rounds, options.steps)
-        for name in ("published", "ours_checkpointed", "ours_compiled"):
-            command = [sys.executable, "-m", "benchmarks.ebt", *_options(setting), "--compare", name]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
-            found[name] |= json.loads(done.stdout.strip().splitlines()[-1])
+        found = race(setting, names, rounds, steps)
+        for name in compared:
+            found[name] |= alone(differences, name, setting)
         layers, _, dim = SIZES[setting.size]
         size = f"{setting.size} ({layers} layers of {dim}), {setting.positions} positions, batch {setting.batch}"
         record["settings"][f"{size}, System {setting.system}"] = found
-        _write(record)
-    print("\n".join(table(record)))
-
-
-def _write(record: dict[str, Any]) -> None:
-    """results/ebt.json, and the table of README.md."""
-    (HERE / "results").mkdir(exist_ok=True)
-    write_atomically(HERE / "results" / "ebt.json", json.dumps(record, indent=1) + "\n")
-    readme = HERE / "README.md"
-    head, tail = readme.read_text().split(BEGIN)[0], readme.read_text().split(END)[1]
-    write_atomically(readme, "\n".join([head + BEGIN, *table(record), END]) + tail)
-
-
-def _options(setting: Setting) -> list[str]:
-    return [part for name, value in setting._asdict().items() for part in (f"--{name}", str(value))]
-
-
-if __name__ == "__main__":
-    main()
+        yield record

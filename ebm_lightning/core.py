@@ -411,7 +411,8 @@ def run(
     for k in range(steps):
         with torch.set_grad_enabled(k >= steps - backprop):
             end, info = next(walk)
-        infos.append(info)
+        if watched:
+            infos.append(info)
     if not watched:
         return end, {}
     with torch.no_grad():

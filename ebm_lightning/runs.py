@@ -60,9 +60,13 @@ PACKAGES = (
 
 
 WRITTEN = tuple(
-    f":(top,exclude,glob){place}" for place in ("README.md", "experiments/*/README.md", "experiments/*/results/**")
+    f":(top,exclude,glob){place}"
+    for place in (
+        *("README.md", "experiments/*/README.md", "experiments/*/results/**"),
+        *("benchmarks/README.md", "benchmarks/results/**"),
+    )
 )
-"""What `ebm reproduce` writes itself: a tree that differs there alone is not dirty."""
+"""What `ebm reproduce` and the benchmarks write themselves: a tree that differs there alone is not dirty."""
 
 MAKE_ROOM = (signal.SIGUSR1, signal.SIGTERM)
 """What SLURM sends before a time limit (as `--signal` asks) and at a preemption."""

@@ -1,0 +1,86 @@
+"""A training step of `ebm fit` as it is used, and of the same module in a bare loop."""
+
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+import ebm_lightning.commands  # noqa: F401  (what it imports can be named in YAML without its path)
+from ebm_lightning import EBM
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.memory import keep_freed_memory
+from ebm_lightning.runs import RunFolder
+
+Config = dict[str, Any]
+
+
+def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ()) -> tuple[float, Config]:
+    """Milliseconds a step of `ebm fit -c config` with these options, and its whole configuration.
+
+    That is the median of its logging intervals but the first: with data, logging and everything that Lightning does.
+    Nothing is validated, drawn or saved before the end. ``more`` are arguments without a value.
+    Raises ValueError, with the end of what the command said, where it fails.
+    """
+    quiet = {"--trainer.limit_val_batches": 0, "--checkpoint.every_n_steps": 10**6, "--samples.every_n_steps": 0}
+    drawn = {"--samples.number": 1, "--samples.steps": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        given = {**quiet, **drawn, **options, "--run": f"{folder}/run"}
+        command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(config), *more]
+        command += [str(part) for option in given.items() for part in option]
+        environment = {**os.environ, "WANDB_MODE": "disabled"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode:
+            raise ValueError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
+        run = RunFolder(f"{folder}/run")
+        with (run.path / "metrics.csv").open() as file:
+            rows = [
+                (float(row["time"]), int(row["step"])) for row in csv.DictReader(file) if row["name"] == "train/gap"
+            ]
+        each = [(b - a) / (n - m) for (a, m), (b, n) in pairwise(rows[1:])]
+        return 1e3 * statistics.median(each), run.config()
+
+
+def made(config: Config) -> tuple[EBM, DataModule]:
+    """The module and the data of a configuration."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(EBM, "model")
+    parser.add_subclass_arguments(DataModule, "data")
+    found = parser.instantiate(parser.parse_object({name: config[name] for name in ("model", "data")}))
+    return found.model, found.data
+
+
+def bare_ms(config: Config) -> float:
+    """Milliseconds a step of the module of a configuration in a bare loop, on the same data: no Lightning, no logging.
+
+    The median of as many blocks of steps as `ebm fit` has logging intervals, but the first.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(config["threads"])
+    torch.set_float32_matmul_precision(config["matmul_precision"] or "highest")
+    torch.manual_seed(config["seed_everything"])
+    module, data = made(config)
+    configured = module.configure_optimizers()
+    plain = isinstance(configured, torch.optim.Optimizer)
+    optimizer = configured if plain else configured["optimizer"]
+    scheduler = None if plain else configured["lr_scheduler"]["scheduler"]
+    steps, every = config["trainer"]["max_steps"], config["trainer"]["log_every_n_steps"]
+    marks: list[float] = []
+    for number, batch in enumerate(data.train_stream(steps), 1):
+        loss = module.training_step(batch, number - 1)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if number % every == 0:
+            marks.append(time.perf_counter())
+    return 1e3 * statistics.median(b - a for a, b in pairwise(marks)) / every

@@ -1,0 +1,258 @@
+"""`python -m benchmarks --only overhead`: what surrounds the mathematics of a step, and of a run.
+
+The round trip of a batch of chains through a sample buffer; a batch of images, from our loader and from torch's; a
+training step of `ebm fit`, with data, logging and Lightning, beside the same module in a bare loop; the processor time
+of commands until they answer; size and time of a checkpoint, which is flushed to the disk.
+"""
+
+import logging
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.common import (
+    HERE,
+    Contender,
+    Options,
+    Record,
+    alone,
+    facts,
+    in_turns,
+    installed,
+    ratio,
+    shown,
+    spread,
+    told,
+)
+from benchmarks.fitting import bare_ms, fit_ms, made
+from ebm_lightning import EBM
+from ebm_lightning.chains import FloatStorage, SampleBuffer, Storage, Uint8Storage
+from ebm_lightning.data import available
+from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.image_module import ImageModule
+from ebm_lightning.data.sources import InMemory
+from ebm_lightning.models import DeepEnergy
+from ebm_lightning.models.backbones import MLP
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.samplers import SGLD
+from ebm_lightning.trainer import Trainer
+
+DEVICES = ("cpu", "cuda")
+ROUNDS, SECONDS = 3, 0.5
+BATCH, IMAGE, REBIRTH = 128, (3, 32, 32), 0.05
+QUICKSTART = HERE.parent / "experiments" / "quickstart" / "digits.yaml"
+COMMANDS = {
+    "`python -c pass`": ("-c", "pass"),
+    "`ebm --help`": ("-m", "ebm_lightning", "--help"),
+    "`ebm submit --help`": ("-m", "ebm_lightning", "submit", "--help"),
+    "`import torch, lightning.pytorch`": ("-c", "import torch, lightning.pytorch"),
+    "`ebm fit --help`": ("-m", "ebm_lightning", "fit", "--help"),
+}
+
+
+class Greys(ImageModule):
+    """Images of independent grey levels in the format of CIFAR-10.
+
+    Args:
+        number: how many there are to train on.
+        batch_size: examples per batch.
+    """
+
+    def __init__(self, number: int, batch_size: int = BATCH) -> None:
+        super().__init__(batch_size, valid=0)
+        self.number = number
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return IMAGE
+
+    def load(self) -> tuple[Subset, Subset]:
+        source = InMemory(
+            {"x": torch.randint(256, (self.number, *IMAGE), dtype=torch.uint8), "y": _labels(self.number)}
+        )
+        return Subset(source, torch.arange(self.number)), Subset(source, torch.arange(10))
+
+
+def _labels(number: int) -> Tensor:
+    return torch.arange(number) % 10
+
+
+def filled(size: int, shape: tuple[int, ...], storage: Storage, device: str = "cpu") -> SampleBuffer:
+    """A buffer of living chains of uniform noise."""
+    buffer = SampleBuffer(size, REBIRTH, storage=storage)
+    kept = storage.encode(torch.rand(size, *shape))
+    lives = {"age": torch.ones(size, dtype=torch.int64), "alive": torch.ones(size, dtype=torch.bool)}
+    buffer.load_state_dict([{"store.x": kept, **lives, "seen": torch.tensor(size)}])
+    buffer.to(torch.device(device))
+    return buffer
+
+
+def round_trip(buffer: SampleBuffer, pos: Tensor) -> None:
+    """A batch of chains out of the buffer, and back."""
+    buffer.finish(buffer.start({"x": pos}, ("x",)))
+
+
+def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
+    """Round trips of a batch of images: gathering and scattering alone, JEM's buffer of one tensor, and ours."""
+    store, pos = torch.rand(size, *IMAGE, device=device), torch.rand(BATCH, *IMAGE, device=device)
+
+    def floor() -> None:
+        rows = torch.randint(size, (BATCH,), device=device)
+        store[rows] = store[rows]
+
+    def jem() -> None:
+        rows = torch.randint(size, (BATCH,), device=device)
+        fresh, reborn = torch.rand_like(pos), torch.rand(BATCH, device=device) < REBIRTH
+        store[rows] = torch.where(reborn[:, None, None, None], fresh, store[rows])
+
+    found: dict[str, Callable[[], object]] = {
+        "gather and scatter alone": floor,
+        "ours, float": partial(round_trip, filled(size, IMAGE, FloatStorage(), device), pos),
+        "ours, uint8": partial(round_trip, filled(size, IMAGE, Uint8Storage(), device), pos),
+        "JEM's buffer": jem,
+    }
+    if "ebmkit" in peers:
+        import ebm
+
+        theirs = ebm.ReplayBuffer(size, IMAGE, REBIRTH, torch.rand)
+        found["ebmkit"] = lambda: theirs.push(theirs.sample(BATCH, device))
+    return {name: Contender(step) for name, step in found.items()}
+
+
+def batches(number: int, device: str) -> dict[str, Contender]:
+    """The next batch of images on the device: ours from bytes, torch's from floats, in passes without an end."""
+    ours = iter(Greys(number).train_stream(10**6, device=device))
+    data = TensorDataset(torch.rand(number, *IMAGE), _labels(number))
+    found: dict[str, Callable[[], object]] = {"ours": partial(next, ours)}
+    for workers in (0, 2):
+        loader = DataLoader(data, BATCH, shuffle=True, drop_last=True, num_workers=workers)
+        endless = chain.from_iterable(repeat(loader))
+        found[f"`DataLoader`, {workers} workers"] = partial(_moved, endless, device)
+    return {name: Contender(step) for name, step in found.items()}
+
+
+def _moved(endless: Iterator[list[Tensor]], device: str) -> list[Tensor]:
+    return [tensor.to(device) for tensor in next(endless)]
+
+
+def fits(quick: bool) -> dict[str, tuple[Path, dict[str, object]]]:
+    """What `ebm fit` trains: by name, a configuration and options."""
+    steps = {"--trainer.max_steps": 60 if quick else 400}
+    found = {"quickstart": (QUICKSTART, steps)}
+    if available("mnist"):
+        rbm = {"--data.init_args.batch_size": 512, "--model.init_args.chains.init_args.size": 512}
+        fewer = {"--trainer.max_steps": 40, "--trainer.log_every_n_steps": 10} if quick else steps
+        found["RBM, PCD-1, batch 512"] = (HERE / "rbm.yaml", {**rbm, **fewer})
+    else:
+        print("MNIST is not there (EBM_DATA): the step of an RBM is left out", flush=True)
+    return found
+
+
+def lightning(quick: bool, rounds: int) -> Record:
+    """Milliseconds a step of `ebm fit` and of a bare loop, in processes of their own that take turns."""
+    found: Record = {}
+    for name, (config, options) in fits(quick).items():
+        turns: list[tuple[float, float]] = []
+        for _ in range(rounds):
+            of_fit, whole = fit_ms(config, options)
+            turns.append((of_fit, alone(bare_ms, whole)))
+        found[name] = {
+            key: spread(values) for key, values in zip(("fit", "bare"), zip(*turns, strict=True), strict=True)
+        }
+    return found
+
+
+def answers(rounds: int) -> Record:
+    """Seconds of processor time, a whole process each."""
+    found: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(rounds):
+        for name, arguments in COMMANDS.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=HERE.parent)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {name: spread(values) for name, values in found.items()}
+
+
+def checkpoints(rounds: int, size: int) -> Record:
+    """MB and milliseconds of a checkpoint: of the quickstart, and of a small net with chains of CIFAR-10's format."""
+    module, data = made(yaml.safe_load(QUICKSTART.read_text()))
+    found = {"quickstart": checkpoint(module, data, rounds)}
+    for storage in (FloatStorage(), Uint8Storage()):
+        chains, net = SampleBuffer(size, storage=storage), DeepEnergy(MLP(3072, [16]))
+        module = EBM(net, ContrastiveDivergence(), SGLD(1.0, noise=0.01), chains=chains)
+        words = f"{size:,} chains of 3 x 32 x 32, {type(storage).__name__}"
+        found[words] = checkpoint(module, Greys(BATCH), rounds)
+    return found
+
+
+def checkpoint(module: EBM, data: DataModule, rounds: int) -> Record:
+    """Trains one step and saves it ``rounds`` times."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            max_steps=1,
+            accelerator="cpu",
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            default_root_dir=folder,
+            **silent,
+        )
+        trainer.fit(module, datamodule=data)
+        times = []
+        for number in range(rounds):
+            begun = time.perf_counter()
+            trainer.save_checkpoint(Path(folder) / f"{number}" / "step=1.ckpt")
+            times.append(1e3 * (time.perf_counter() - begun))
+        size = sum(file.stat().st_size for file in (Path(folder) / "0").rglob("*") if file.is_file())
+    return {"MB": size / 1e6, "ms": spread(times)}
+
+
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each part; on a GPU only what a GPU holds: chains and batches."""
+    quick, device, rounds = options.quick, options.device, options.turns(ROUNDS)
+    peers, seconds = installed("ebmkit"), 0.02 if quick else SECONDS
+    record = facts(torch.get_num_threads(), rounds, "lightning", "ebmkit", device=device)
+    record["buffer"] = in_turns(trips(500 if quick else 10_000, device, peers), rounds, seconds, device)
+    record["batch"] = in_turns(batches(1000 if quick else 10_000, device), rounds, seconds, device, wall=True)
+    yield record
+    if device == "cpu":
+        record["start"] = answers(rounds)
+        record["checkpoint"] = checkpoints(rounds, 500 if quick else 10_000)
+        yield record
+        record["lightning"] = lightning(quick, rounds)
+        yield record
+
+
+def table(record: Record) -> list[str]:
+    """What each part takes, and ratios."""
+    lines = [told(record), "", f"Round trip of {BATCH} chains of 3 x 32 x 32 through a buffer:", ""]
+    lines += _against(record["buffer"], "ms", "gather and scatter alone")
+    lines += ["", f"The next {BATCH} images of 3 x 32 x 32:", "", *_against(record["batch"], "ms", "ours")]
+    if found := record.get("start"):
+        lines += ["", "Processor time of a process:", "", *_against(found, "s", "`python -c pass`")]
+    if found := record.get("checkpoint"):
+        lines += ["", "A checkpoint:", "", "| | MB | ms |", "|---|---|---|"]
+        lines += [f"| {name} | {one['MB']:.3g} | {shown(one['ms'])} |" for name, one in found.items()]
+    if found := record.get("lightning"):
+        lines += ["", "A training step:", "", "| | `ebm fit`, ms | bare loop, ms | ratio |", "|---|---|---|---|"]
+        for name, one in found.items():
+            lines.append(f"| {name} | {shown(one['fit'])} | {shown(one['bare'])} | {ratio(one['fit'], one['bare'])} |")
+    return lines
+
+
+def _against(found: Record, unit: str, first: str) -> list[str]:
+    head = [f"| | {unit} | / {first} |", "|---|---|---|"]
+    return head + [f"| {name} | {shown(one)} | {ratio(one, found[first])} |" for name, one in found.items()]

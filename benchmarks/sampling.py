@@ -1,0 +1,195 @@
+"""`python -m benchmarks --only sampling`: transitions of SGLD and HMC beside the published loops and other packages.
+
+All contenders of a network have its weights, its positions and its mode, eval. The floor is one forward pass and one
+backward pass to the input alone. Ours is ``run`` as a training step calls it when it logs nothing: with the spectrally
+normalised weights computed once for all transitions; the others compute them in each. bfloat16 is autocast around
+``run``: positions, noise and gradients stay float32. Memory is what the tensors made in one call hold at most.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from benchmarks import loops
+from benchmarks.common import Contender, Options, Record, facts, in_turns, installed, peak, ratio, shown, told
+from ebm_lightning.core import EnergyModel, Sampler, run
+from ebm_lightning.kernels import compiled, has_compiler
+from ebm_lightning.memory import keep_freed_memory
+from ebm_lightning.models import JEM, DeepEnergy
+from ebm_lightning.models.backbones import MLP, IGEBMNet, WideResNet
+from ebm_lightning.samplers import HMC, SGLD
+
+DEVICES = ("cpu", "cuda")
+ROUNDS, SECONDS, LONG = 5, 1.0, 60
+PEERS = ("torchebm", "ebmkit")
+AS_JEM = SGLD(1.0, noise=0.01)
+AS_IGEBM = SGLD(10.0, noise=0.005, clip=0.01, bounds=(0.0, 1.0), noise_first=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network that is sampled: ``batch`` positions of ``shape``, ``steps`` transitions of ``sampler`` in one call."""
+
+    words: str
+    model: Callable[[], EnergyModel]
+    shape: tuple[int, ...]
+    batch: int
+    steps: int
+    sampler: SGLD
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A way in which ours is run: memory format of the weights, autocast, compilation, matmul precision."""
+
+    words: str
+    channels_last: bool = False
+    bf16: bool = False
+    compiled: bool = False
+    medium: bool = False
+
+
+def wide() -> EnergyModel:
+    """JEM on a WRN-10-2."""
+    return JEM(WideResNet(10, 2), 10)
+
+
+IMAGE = (3, 32, 32)
+CASES = (
+    Case("MLP of 2 x 256 units, points of the plane", lambda: DeepEnergy(MLP(2, [256, 256])), (2,), 512, 10, AS_JEM),
+    Case("WRN-10-2, 3 x 32 x 32", wide, IMAGE, 32, 2, AS_JEM),
+    Case("IGEBM's ResNet32, 3 x 32 x 32", lambda: DeepEnergy(IGEBMNet()), IMAGE, 32, 2, AS_IGEBM),
+)
+SMALL = (
+    Case("MLP of 2 x 16 units", lambda: DeepEnergy(MLP(2, [16, 16])), (2,), 64, 2, AS_JEM),
+    Case("IGEBM's net, tiny", lambda: DeepEnergy(IGEBMNet(width=4, stages=((4, 1),))), (3, 8, 8), 4, 2, AS_IGEBM),
+)
+OURS = {
+    "ours": Ours("ours"),
+    "channels_last": Ours("ours, `channels_last`", channels_last=True),
+    "bf16": Ours("ours, bfloat16 (and `channels_last` for images)", channels_last=True, bf16=True),
+    "compiled": Ours("ours, compiled", compiled=True),
+    "compiled_medium": Ours("ours, compiled, `matmul_precision: medium`", compiled=True, medium=True),
+}
+WORDS = {
+    "floor": "floor",
+    **{name: way.words for name, way in OURS.items()},
+    "jem": "JEM's loop",
+    "igebm": "IGEBM's loop",
+    "torchebm": "torchebm",
+    "ebmkit": "ebmkit",
+}
+
+
+def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int) -> Callable[[], Tensor]:
+    """``steps`` transitions from ``x`` in one of our ways, as a function without arguments."""
+    _ = model.variables  # no compiler enters a cached property
+    walk = compiled(run) if way.compiled else run
+
+    def step() -> Tensor:
+        with ExitStack() as modes:
+            if not way.compiled:
+                modes.enter_context(parametrize.cached())
+            if way.bf16:
+                modes.enter_context(torch.autocast(x.device.type, torch.bfloat16))
+            torch.set_float32_matmul_precision("medium" if way.medium else "highest")
+            end, _ = walk(sampler, model, {"x": x}, steps, watched=False)
+            torch.set_float32_matmul_precision("highest")
+        return end["x"]
+
+    return step
+
+
+def floor(model: EnergyModel, x: Tensor, steps: int) -> Tensor:
+    """The floor, with normalised weights computed once, as ours has them."""
+    with parametrize.cached():
+        return loops.floor(model, x, steps)
+
+
+def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dict[str, Contender]:
+    """All that sample one network, each with weights and positions from the same seed."""
+
+    def fresh(channels_last: bool = False) -> EnergyModel:
+        torch.manual_seed(0)
+        model = case.model().eval().to(device)
+        return model.to(memory_format=torch.channels_last) if channels_last else model
+
+    model, steps, image = fresh(), case.steps, len(case.shape) == 3
+    x = torch.rand(case.batch, *case.shape, device=device)
+    found: dict[str, Callable[[], object]] = {"floor": partial(floor, model, x, steps)}
+    for name, way in OURS.items():
+        suits = {"channels_last": image, "compiled": compiler, "compiled_medium": compiler and not image}
+        if suits.get(name, True):
+            found[name] = ours(way, case.sampler, fresh(way.channels_last and image), x, steps)
+    found["jem"] = partial(loops.jem, model, x, steps)
+    found["igebm"] = partial(loops.igebm, model, x, steps)
+    settings = case.sampler.step_size, case.sampler.noise, case.sampler.bounds
+    if "torchebm" in peers:
+        found["torchebm"] = partial(loops.torchebm_langevin(model, *settings), x, steps)
+    if "ebmkit" in peers:
+        found["ebmkit"] = partial(loops.ebmkit_langevin(model, *settings, case.sampler.clip), x, steps)
+    return {name: Contender(step, steps) for name, step in found.items()}
+
+
+def hamiltonian(case: Case, device: str, peers: list[str], leapfrog: int = 10) -> dict[str, Contender]:
+    """One trajectory of HMC on a network, counted in leapfrog steps."""
+    torch.manual_seed(0)
+    model = case.model().eval().to(device)
+    x = torch.rand(case.batch, *case.shape, device=device)
+    found: dict[str, Callable[[], object]] = {
+        "floor": partial(floor, model, x, leapfrog),
+        "ours": ours(OURS["ours"], HMC(0.01, leapfrog=leapfrog), model, x, 1),
+    }
+    if "torchebm" in peers:
+        found["torchebm"] = partial(loops.torchebm_hmc(model, 0.01, leapfrog), x, 1)
+    if "ebmkit" in peers:
+        found["ebmkit"] = partial(loops.ebmkit_hmc(model, 0.01, leapfrog), x, 1)
+    return {name: Contender(step, leapfrog) for name, step in found.items()}
+
+
+def memory(case: Case, device: str) -> dict[str, float]:
+    """What 1 and 60 transitions hold at most, in MiB."""
+    torch.manual_seed(0)
+    model = case.model().eval().to(device)
+    x = torch.rand(case.batch, *case.shape, device=device)
+    return {f"{steps}": peak(ours(OURS["ours"], case.sampler, model, x, steps), device) for steps in (1, LONG)}
+
+
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each network."""
+    keep_freed_memory()
+    rounds, seconds = options.turns(ROUNDS), 0.02 if options.quick else SECONDS
+    device, peers, compiler = options.device, installed(*PEERS), options.device == "cuda" or has_compiler()
+    record = facts(torch.get_num_threads(), rounds, *PEERS, device=device) | {"networks": {}, "hmc": {}, "memory": {}}
+    cases = SMALL if options.quick else CASES
+    for case in cases:
+        torch.compiler.reset()
+        key = f"{case.words}, batch {case.batch}"
+        racing = contenders(case, device, compiler and not options.quick, peers)
+        record["networks"][key] = in_turns(racing, rounds, seconds, device)
+        record["memory"][key] = memory(case, device)
+        yield record
+    record["hmc"] = in_turns(hamiltonian(cases[0], device, peers), rounds, seconds, device)
+    yield record
+
+
+def table(record: Record) -> list[str]:
+    """Milliseconds a transition, and ratios."""
+    lines = [told(record), "", "A transition of SGLD, median (fastest to slowest round):"]
+    for key, found in record["networks"].items():
+        lines += ["", f"{key}:", "", "| | ms | / floor | it / ours |", "|---|---|---|---|"]
+        lines += [
+            f"| {WORDS[name]} | {shown(one)} | {ratio(one, found['floor'])} | {ratio(one, found['ours'])} |"
+            for name, one in found.items()
+        ]
+    lines += ["", f"Memory of one call, MiB: 1 transition, {LONG} transitions:", ""]
+    lines += [f"- {key}: {', '.join(f'{mib:.3g}' for mib in one.values())}" for key, one in record["memory"].items()]
+    if found := record["hmc"]:
+        lines += ["", "A leapfrog step of HMC on the first of them:", "", "| | ms | / floor |", "|---|---|---|"]
+        lines += [f"| {WORDS[name]} | {shown(one)} | {ratio(one, found['floor'])} |" for name, one in found.items()]
+    return lines
