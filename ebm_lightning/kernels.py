@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch  # where torch keeps the budget of what it saves for a gradient
 
 from ebm_lightning.randomness import INCREMENT, hashed
 
 WORTHWHILE = 2**14
 """Elements from which a fused kernel beats its dispatch."""
+
+KEPT = 0.8
+"""The bytes kept for the gradient of a compiled negative phase, as a share of what would be kept for speed alone."""
 
 
 def bernoulli(logits: Tensor) -> Tensor:
@@ -161,9 +165,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     torch keeps its files. From the ninth variant on, torch runs the function as it is. Random numbers are torch's,
     drawn in the same order as without compilation. What the compiler does not understand runs as it is between compiled
     pieces; descent and Langevin dynamics are one piece each, Gibbs sampling has not been tried.
+
+    Of what a gradient needs only the share :data:`KEPT` is kept, and the rest is computed again.
     """
     made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
-    return made
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **settings: Any) -> Any:
+        with functorch.patch(activation_memory_budget=KEPT):  # read when it is compiled, at any call
+            return made(*arguments, **settings)
+
+    return call
 
 
 def has_compiler() -> bool:

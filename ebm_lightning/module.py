@@ -81,7 +81,8 @@ class EBM(L.LightningModule):
             raise ValueError(f"EBM(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
         self.model, self.objective, self.sampler = model, objective, sampler
         if channels_last is not False:
-            model.to(memory_format=torch.channels_last)  # of tensors with four dimensions alone
+            # Of tensors with four dimensions alone; torch's types know no call without a dtype.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
         self.compiled, self._walk = compiled, kernels.compiled(run) if compiled else run
