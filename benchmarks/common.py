@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ebm_lightning.runs import environment, write_atomically
+from ebm_lightning.runs import environment, write_atomically, write_between
 
 HERE = Path(__file__).parent
 
@@ -193,5 +193,4 @@ def publish(name: str, record: Record, lines: list[str], folder: Path = HERE) ->
         raise ValueError(f"{readme} has no place for {name}: expected the lines {begin} and {end}, put them there")
     (folder / "results").mkdir(exist_ok=True)
     write_atomically(folder / "results" / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    head, rest = text.split(begin, 1)
-    write_atomically(readme, "\n".join([head + begin, *lines, end]) + rest.split(end, 1)[1])
+    write_between(readme, begin, lines, end)

@@ -114,7 +114,7 @@ def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> Non
 def test_kill_minus_nine_and_the_same_command_again(ebm, tmp_path: Path, tiny: Path) -> None:
     """A real process, killed between two checkpoints."""
     straight, killed = RunFolder(tmp_path / "x" / "straight"), RunFolder(tmp_path / "x" / "killed")
-    command = ["fit", "-c", tiny, "--trainer.max_steps", 200, "--checkpoint.every_n_steps", 40]
+    command = ["fit", "-c", tiny, "--trainer.max_steps", 120, "--checkpoint.every_n_steps", 20]
     command += ["--samples.every_n_steps", 0]
     process = Forked([*command, "--run", killed.path], tmp_path / "log")
     for _ in range(LIMIT_S * 20):
@@ -123,7 +123,7 @@ def test_kill_minus_nine_and_the_same_command_again(ebm, tmp_path: Path, tiny: P
         time.sleep(0.05)
     process.kill()
     process.end()
-    assert 0 < checkpoints.step_of(killed.checkpoints()[-1]) < 200
+    assert 0 < checkpoints.step_of(killed.checkpoints()[-1]) < 120
     for run in (straight, killed):
         assert ebm(*command, "--run", run.path)[0] == 0
     assert all(identical(_final(straight.path)[key], _final(killed.path)[key]) for key in KEPT)
