@@ -185,4 +185,4 @@ def test_an_interrupted_run_ends_as_one_that_was_left_alone(cluster: Path, tmp_p
         [*command, "--folder", tmp_path / "runs"], env=place, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 runs ended as they should, interrupted 1 times in all" in done.stdout
+    assert "1 of 1 runs of 120 steps ended as they should, interrupted 1 times in all" in done.stdout

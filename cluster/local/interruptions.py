@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -68,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         wait(lambda run=run: jobs.of_run(run).id not in slurm.queue(), run, "its end")  # type: ignore[misc]
         rows.append(judged(run, alone, kinds))
         print(json.dumps(rows[-1]), flush=True)
-    lines = table(rows, asked.seed)
+    lines = table(rows, asked)
     print("\n".join(lines))
     if asked.write:
         write_between(README, BEGIN, lines, END)
@@ -227,7 +226,7 @@ def left_of(run: Path) -> int:
     return count
 
 
-def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
+def table(rows: list[dict[str, Any]], asked: argparse.Namespace) -> list[str]:
     facts = environment()
     columns = [column for column in rows[0] if column != "held"]
     said = {True: "yes", False: "**no**"}
@@ -238,10 +237,9 @@ def table(rows: list[dict[str, Any]], seed: int) -> list[str]:
     ]
     number = sum(len(row["interrupted by"].split(", ")) for row in rows)
     held = sum(row["held"] for row in rows)
-    command = shlex.join(["python", "cluster/local/interruptions.py", *sys.argv[1:]])
     return [
-        f"{held} of {len(rows)} runs ended as they should, interrupted {number} times in all; `{command}`, seed "
-        f"{seed}, commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
+        f"{held} of {len(rows)} runs of {asked.steps} steps ended as they should, interrupted {number} times in all; "
+        f"seed {asked.seed}, commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
         "",
         *made,
     ]
