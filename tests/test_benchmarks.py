@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import boltzmann, common, ebt, loops, sampling
+from benchmarks import boltzmann, common, ebt, growth, loops, overhead, sampling
 from benchmarks.__main__ import SECTIONS, main
 from ebm_lightning.core import run
 from ebm_lightning.models import DeepEnergy
@@ -74,7 +74,7 @@ def test_every_section_has_its_place() -> None:
         assert text.index(begin) < text.index(end)
 
 
-@pytest.mark.parametrize("section", [boltzmann, ebt])
+@pytest.mark.parametrize("section", [boltzmann, ebt, growth, overhead, sampling])
 def test_the_tables_in_the_readme_are_those_of_the_records(section) -> None:
     name = section.__name__.rpartition(".")[2]
     begin, end = common.markers(name)
