@@ -183,11 +183,16 @@ class EBM(L.LightningModule):
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
         if isinstance(self.sampler, nn.Module):
             scale_rate(optimizer, self.sampler, self.sampler.rate_factor)
         spare_biases(optimizer)
+        return optimizer
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer()
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}

@@ -357,6 +357,17 @@ ENERGIES: list[Case] = [
 """One case for every shipped energy, for the shared property tests."""
 
 
+class Linear(EnergyModel):
+    """E(x) = |W x|^2 / 2."""
+
+    def __init__(self, dim: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(dim, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).square().sum(1) / 2
+
+
 class AsksItself(L.Callback):
     """Sends the process of one rank SIGUSR1 in a training step, the first being 1."""
 

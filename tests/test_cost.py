@@ -7,29 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from oracles import Examples
+from oracles import Examples, Linear
 from scipy.stats import linregress
-from torch import Tensor, nn
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.core import EnergyModel
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
 from ebm_lightning.evaluation.cost import gradient, work
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
-
-
-class Linear(EnergyModel):
-    """E(x) = |W x|^2 / 2."""
-
-    def __init__(self, dim: int, outputs: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(dim, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x).square().sum(1) / 2
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:

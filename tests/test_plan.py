@@ -8,13 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from oracles import Examples
-from torch import Tensor, nn
+from oracles import Examples, Linear
+from torch import Tensor
 
 from ebm_lightning import EBM, Trainer
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.cli import main
-from ebm_lightning.core import EnergyModel
 from ebm_lightning.evaluation.cost import work
 from ebm_lightning.models import RBM, ConditionalDeepEnergy
 from ebm_lightning.models.backbones import IGEBMNet
@@ -26,17 +25,6 @@ from ebm_lightning.samplers import SGLD, Gibbs
 from ebm_lightning.units import Bernoulli
 
 EXAMPLES, INPUTS, OUTPUTS = 16, 6, 5
-
-
-class Linear(EnergyModel):
-    """E(x) = |W x|^2 / 2."""
-
-    def __init__(self, dim: int, outputs: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(dim, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x).square().sum(1) / 2
 
 
 def _data(x: Tensor, y: Tensor | None = None) -> Examples:

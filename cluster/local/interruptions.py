@@ -126,9 +126,8 @@ def wait(until: Callable[[], bool], run: Path, what: str) -> None:
 
 
 def last_step(run: Path) -> int:
-    file = run / "metrics.csv"
-    rows = file.read_text().splitlines()[1:-1] if file.exists() else []
-    return int(rows[-1].split(",")[1]) if rows else 0
+    rows = jobs.logged_last(run / "metrics.csv")
+    return int(rows[-1][1]) if rows else 0
 
 
 def kill_a_rank(id: str, run: Path) -> None:
@@ -181,12 +180,9 @@ def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
     }
     # Only what is killed without a warning may take steps again: those since its last checkpoint.
     again = row["rows taken again"] == 0 or not {"kill -9", "requeue"}.isdisjoint(kinds)
-    row["held"] = (
-        *(row["state"] == "COMPLETED", row["same end"], row["same rows"], again),
-        *(row["rows missing"] == 0, row["ids"] == 1, row["processes left"] == 0),
-    )
-    row["held"] = all(row["held"])
-    return row
+    alike = row["same end"] and row["same rows"] and row["rows missing"] == 0
+    once = again and row["ids"] == 1 and row["processes left"] == 0
+    return {**row, "held": row["state"] == "COMPLETED" and alike and once}
 
 
 def rows_of(run: Path) -> Counter[tuple[str, str]]:

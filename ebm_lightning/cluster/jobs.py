@@ -75,14 +75,19 @@ def _row(one: Submitted, job: slurm.Job) -> tuple[str, ...]:
     return one.id, state, str(job.restarts), step, last, str(one.folder)
 
 
-def _last(metrics: Path) -> tuple[str, str]:
-    """The last step that was logged, and its loss, or where it has none whatever was logged last; read from the end."""
+def logged_last(metrics: Path) -> list[list[str]]:
+    """The last whole rows of metrics.csv (time, step, name, value), read from its end; none before the first."""
     if not metrics.is_file():
-        return "-", "-"
+        return []
     with metrics.open("rb") as file:
         file.seek(max(metrics.stat().st_size - TAIL_BYTES, 0))
         lines = file.read().decode(errors="replace").splitlines()[1:]
-    rows = [row for row in csv.reader(lines) if len(row) == 4]
+    return [row for row in csv.reader(lines) if len(row) == 4]
+
+
+def _last(metrics: Path) -> tuple[str, str]:
+    """The last step that was logged, and its loss, or where it has none whatever was logged last."""
+    rows = logged_last(metrics)
     if not rows:
         return "-", "-"
     _, _, name, value = next((row for row in reversed(rows) if row[2].endswith("loss")), rows[-1])

@@ -52,13 +52,13 @@ class HubSplit:
         Kept in memory, or where ``workers`` is a number read by so many processes as they are asked for. Raises
         ValueError where the split cannot be read or holds no image.
         """
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
         rows, decode = self.rows(), partial(_decode, column=self.column, size=size)
         if not len(rows):
             raise ValueError(f"{self} holds no images: name another split")
         if workers is not None:
             return Streaming(rows, decode, workers, first_index)
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
         squares = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
         named = tqdm(rows, desc=f"reading {self.path}, {self.split}", unit=" images", disable=None, leave=False)
         for square, row in zip(squares, named, strict=True):

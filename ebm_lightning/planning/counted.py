@@ -91,8 +91,7 @@ def saved(module: EBM, batch: State) -> int:
 
 def optimizer_state(module: EBM) -> int:
     """Bytes that the optimizer remembers from step to step, found by one step with a gradient of zero."""
-    made = module.configure_optimizers()
-    optimizer = made["optimizer"] if isinstance(made, dict) else made
+    optimizer = module.make_optimizer()
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     optimizer.step()

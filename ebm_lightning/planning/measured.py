@@ -150,8 +150,7 @@ def comparison(plan: Plan, found: Mapping[int, float]) -> list[str]:
 
 def _examples_per_second(module: EBM, data: DataModule, precision: Callable[[], AbstractContextManager[Any]]) -> float:
     """By the median of some training steps with their optimizer, after a warm-up."""
-    made = module.configure_optimizers()
-    optimizer = made["optimizer"] if isinstance(made, dict) else made
+    optimizer = module.make_optimizer()
     batches = list(data.train_stream(WARM_UP + TIMED, device=module.device))
     seconds = [_timed(module, optimizer, batch, precision()) for batch in batches]
     return len(next(iter(batches[0].values()))) / statistics.median(seconds[WARM_UP:])
