@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks import boltzmann, ebt, growth, overhead, sampling
+from benchmarks import boltzmann, ebt, growth, overhead, papers, sampling
 from benchmarks.common import Options, publish
 
-SECTIONS = {one.__name__.rpartition(".")[2]: one for one in (sampling, overhead, growth, boltzmann, ebt)}
+SECTIONS = {one.__name__.rpartition(".")[2]: one for one in (sampling, overhead, growth, boltzmann, ebt, papers)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def run(only: list[str] | None, options: Options, write: bool | None) -> None:
         raise ValueError(f"there is no section {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")
     able = [name for name, section in SECTIONS.items() if options.device in section.DEVICES]
     if unable := [name for name in only or () if name not in able]:
-        raise ValueError(f"{', '.join(unable)} is measured on a CPU alone: on cuda there are {', '.join(able)}")
+        raise ValueError(f"{', '.join(unable)} is not measured on {options.device}: there are {', '.join(able)}")
     if options.rounds is not None and options.rounds < 1:
         raise ValueError(f"--rounds {options.rounds}: expected at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,6 +125,27 @@ def peak(step: Callable[[], object], device: str = "cpu") -> float:
         held += event.nbytes()
         most = max(most, held)
     return most / 2**20
+
+
+def ceilings(side: int = 8192) -> dict[str, float]:
+    """What this GPU reaches: 10^9 bytes a second read and written by a copy of 4 GB, 10^12 operations by products."""
+    a = torch.randn(side, side, device="cuda")
+    found, half = {}, a.bfloat16()
+    for name, factor, precision in (("fp32", a, "highest"), ("tf32", a, "high"), ("bf16", half, "highest")):
+        torch.set_float32_matmul_precision(precision)
+        found[name] = 2e-9 * side**3 / median_ms(partial(torch.mm, factor, factor), 0.2, 3, "cuda")
+    torch.set_float32_matmul_precision("highest")
+    source, target = (torch.empty(10**9, device="cuda") for _ in range(2))
+    found["copy"] = 1e-6 * 8e9 / median_ms(partial(target.copy_, source), 0.2, 3, "cuda")
+    return found
+
+
+def ceilings_told(found: dict[str, float]) -> str:
+    """Those ceilings as a sentence."""
+    return (
+        f"Measured ceilings: products of 8192 x 8192 matrices at {found['fp32']:.0f} TFLOP/s in float32, "
+        f"{found['tf32']:.0f} in TF32 and {found['bf16']:.0f} in bfloat16, a copy at {found['copy']:,.0f} GB/s."
+    )
 
 
 def alone(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:

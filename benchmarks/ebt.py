@@ -2,9 +2,9 @@
 
 Every contender is a process of its own, all of one setting are warm before the first is timed, and they take turns. A
 step is the positive phase, two steps of descent, the objective and the backward pass, without optimizer, data and
-Lightning; it is timed in seconds of the process on its processor, so that others who run there count less. Memory is
-what the tensors made in one step hold at most, as torch's profiler sees them allocated and freed. Gradients are those
-of equal weights and noise, compared parameter by parameter with ours uncompiled.
+Lightning; on a CPU it is timed in seconds of the process on its processor, so that others who run there count less.
+Memory is what the tensors made in one step hold at most, as torch's profiler or allocator sees them come and go.
+Gradients are those of equal weights and noise, compared parameter by parameter with ours uncompiled.
 
 The published way is written again here from its description (Gladstone et al. 2025, their released code): attention
 by plain products on S x (S + 1) matrices, whose superdiagonal is zeroed, filled with the score of self and taken out
@@ -37,19 +37,20 @@ from ebm_lightning.models.backbones.transformer import rotated
 from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.samplers import Descent
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
 ROUNDS, TURN = 5, 4
 """Turns of each contender, and the steps of one."""
 VOCABULARY, STEPS = 256, 2
 
 
 class Setting(NamedTuple):
-    """A size of Gladstone et al. (2025), positions, batch, and 1 or 2 for their System 1 or 2."""
+    """A size of Gladstone et al. (2025), positions, batch, 1 or 2 for their System 1 or 2, and where it is trained."""
 
     size: str
     positions: int
     batch: int
     system: int
+    device: str = "cpu"
 
 
 class PublishedAttention(nn.Module):
@@ -66,7 +67,7 @@ class PublishedAttention(nn.Module):
         k_o, k_p = rotated(k[:, :, :s], angles[:s]), rotated(k[:, :, s:], angles[1:])
         v_o, v_p = v[:, :, :s], v[:, :, s:]
         scale = 1 / math.sqrt(q.shape[-1])
-        causal = torch.full((s, s), -torch.inf, dtype=x.dtype).triu(1)
+        causal = torch.full((s, s), -torch.inf, dtype=x.dtype, device=x.device).triu(1)
         observed = ((q_o @ k_o.transpose(-1, -2)) * scale + causal).softmax(-1) @ v_o
         return torch.cat([observed, self.predicted(q_p, k_p, v_p, k_o, v_o, scale)], 2).transpose(1, 2).flatten(2)
 
@@ -74,10 +75,10 @@ class PublishedAttention(nn.Module):
         s = q.shape[2]
         scores = (q @ keys.transpose(-1, -2)) * scale
         scores = torch.cat([scores, scores.new_zeros(*scores.shape[:-1], 1)], -1)
-        superdiagonal = torch.ones(s, dtype=q.dtype).diag(1)[:s]
+        superdiagonal = torch.ones(s, dtype=q.dtype, device=q.device).diag(1)[:s]
         own = (q * k).sum(-1) * scale
         scores = scores * (1 - superdiagonal) + torch.diag_embed(own, offset=1)[:, :, :s]
-        scores = scores + torch.full((s, s + 1), -torch.inf, dtype=q.dtype).triu(2)
+        scores = scores + torch.full((s, s + 1), -torch.inf, dtype=q.dtype, device=q.device).triu(2)
         weights = scores.softmax(-1)
         of_self = (weights * superdiagonal).sum(-1, keepdim=True)
         return (weights * (1 - superdiagonal))[..., :-1] @ values + of_self * v
@@ -117,7 +118,7 @@ class Published(nn.Module):
                 (grad,) = torch.autograd.grad(self.energies(x, p, step).sum(), p, create_graph=differentiated)
             alpha = self.sampler.alpha.clamp(min=1e-4)
             if system == 2:
-                share = torch.rand(*y.shape[:2], 1, dtype=y.dtype)
+                share = torch.rand(*y.shape[:2], 1, dtype=y.dtype, device=y.device)
                 alpha = alpha / 2 + share * (alpha * 2 - alpha / 2)
             y = p - alpha * grad
             if not differentiated:
@@ -132,7 +133,7 @@ def published(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor
     net = Published(module)
 
     def loss() -> Tensor:
-        y = torch.randn(*batch["x"].shape, VOCABULARY, dtype=dtype)
+        y = torch.randn(*batch["x"].shape, VOCABULARY, dtype=dtype, device=setting.device)
         path = net(batch["x"], y, setting.system)
         path = path if setting.system == 1 else path[-1:]
         return torch.stack([F.cross_entropy(y.flatten(0, 1), batch["target"].flatten()) for y in path]).mean()
@@ -164,7 +165,7 @@ def transformer(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tens
     torch.manual_seed(0)
     layers, heads, dim = SIZES[setting.size]
     net = CausalTransformer(VOCABULARY, layers=layers, heads=heads, dim=dim)
-    module, batch = EBM(NextToken(net), TokenPrediction()).to(dtype), _batch(setting)
+    module, batch = EBM(NextToken(net), TokenPrediction()).to(setting.device, dtype), _batch(setting)
     return lambda: module.training_step(batch, 1)["loss"], module
 
 
@@ -211,13 +212,14 @@ def _module(setting: Setting, dtype: torch.dtype, compiled: bool | None = None) 
     else:
         sampler = Descent(5.0, normalise=True, noise=3.0, spread=2.0, spread_axes=2)
     chains, backprop = NoiseChains(GaussianNoise()), STEPS if setting.system == 1 else 1
-    return EBM(model, TokenPrediction(), sampler, STEPS, backprop, chains, compiled=compiled).to(dtype)
+    return EBM(model, TokenPrediction(), sampler, STEPS, backprop, chains, compiled=compiled).to(setting.device, dtype)
 
 
 def _batch(setting: Setting) -> State:
     generator = torch.Generator().manual_seed(1)
     shape = (setting.batch, setting.positions)
-    return {name: torch.randint(VOCABULARY, shape, generator=generator) for name in ("x", "target")}
+    drawn = {name: torch.randint(VOCABULARY, shape, generator=generator) for name in ("x", "target")}
+    return {name: tokens.to(setting.device) for name, tokens in drawn.items()}
 
 
 def _gradients(name: str, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
@@ -250,13 +252,16 @@ def serve(pipe: Connection, name: str, setting: Setting) -> None:
 
     step()
     step()
-    pipe.send(peak(step))
+    pipe.send(peak(step, setting.device))
+    clock = time.process_time if setting.device == "cpu" else time.perf_counter
     for steps in iter(pipe.recv, 0):
         times = []
         for _ in range(steps):
-            begun = time.process_time()
+            begun = clock()
             step()
-            times.append(1e3 * (time.process_time() - begun))
+            if setting.device == "cuda":
+                torch.cuda.synchronize()
+            times.append(1e3 * (clock() - begun))
         pipe.send(times)
 
 
@@ -311,14 +316,15 @@ def table(record: Record) -> list[str]:
 
 def measure(options: Options) -> Iterator[Record]:
     """The record, after each setting."""
-    settings = [Setting("4xs", 64, 16, 1), Setting("4xs", 64, 16, 2)]
-    settings += [Setting("xxs", 128, 4, 1)] if options.large else []
+    on, gpu = options.device, options.device == "cuda"
+    settings = [Setting("4xs", 64, 16, 1, on), Setting("4xs", 64, 16, 2, on)]
+    settings += [Setting("xxs", 256, 32, 1, on)] if gpu else [Setting("xxs", 128, 4, 1)] if options.large else []
     compared = ["published", "ours_checkpointed", "ours_compiled"]
     names, steps, rounds = list(CONTENDERS), TURN, options.turns(ROUNDS)
     if options.quick:
-        settings, compared = [Setting("4xs", 8, 2, 1)], ["published"]
+        settings, compared = [Setting("4xs", 8, 2, 1, on)], ["published"]
         names, steps = ["transformer", "published", "ours", "validation_published", "validation"], 1
-    record: Record = {"settings": {}, **facts(1, rounds), "steps": steps}
+    record: Record = {"settings": {}, **facts(1, rounds, device=on), "steps": steps}
     for setting in settings:
         found = race(setting, names, rounds, steps)
         for name in compared:

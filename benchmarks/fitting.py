@@ -43,7 +43,7 @@ def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ())
         run = RunFolder(f"{folder}/run")
         with (run.path / "metrics.csv").open() as file:
             rows = [
-                (float(row["time"]), int(row["step"])) for row in csv.DictReader(file) if row["name"] == "train/gap"
+                (float(row["time"]), int(row["step"])) for row in csv.DictReader(file) if row["name"] == "train/loss"
             ]
         each = [(b - a) / (n - m) for (a, m), (b, n) in pairwise(rows[1:])]
         return 1e3 * statistics.median(each), run.config()

@@ -4,24 +4,42 @@ All contenders of a network have its weights, its positions and its mode, eval. 
 backward pass to the input alone. Ours is ``run`` as a training step calls it when it logs nothing: with the spectrally
 normalised weights computed once for all transitions; the others compute them in each. bfloat16 is autocast around
 ``run``: positions, noise and gradients stay float32. Memory is what the tensors made in one call hold at most.
+
+On a GPU the networks are those of the papers, with their batches, and the rate of each is set beside that of a large
+matrix product. There float32 convolutions are made in TF32, which is torch's default; the MLP's products are float32.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import loops
-from benchmarks.common import Contender, Options, Record, facts, in_turns, installed, peak, ratio, shown, told
+from benchmarks.common import (
+    Contender,
+    Options,
+    Record,
+    ceilings,
+    ceilings_told,
+    facts,
+    in_turns,
+    installed,
+    peak,
+    ratio,
+    shown,
+    told,
+)
 from ebm_lightning.core import EnergyModel, Sampler, run
+from ebm_lightning.graphs import Graphed
 from ebm_lightning.kernels import compiled, has_compiler
 from ebm_lightning.memory import keep_freed_memory
 from ebm_lightning.models import JEM, DeepEnergy
 from ebm_lightning.models.backbones import MLP, IGEBMNet, WideResNet
+from ebm_lightning.module import run_cached
 from ebm_lightning.samplers import HMC, SGLD
 
 DEVICES = ("cpu", "cuda")
@@ -42,16 +60,22 @@ class Case:
     steps: int
     sampler: SGLD
 
+    @property
+    def image(self) -> bool:
+        """Whether there are convolutions, so that their memory format matters."""
+        return len(self.shape) == 3
+
 
 @dataclass(frozen=True)
 class Ours:
-    """A way in which ours is run: memory format of the weights, autocast, compilation, matmul precision."""
+    """A way in which ours is run: memory format, autocast, compilation, matmul precision, CUDA graphs."""
 
     words: str
     channels_last: bool = False
     bf16: bool = False
     compiled: bool = False
     medium: bool = False
+    graphs: bool = False
 
 
 def wide() -> EnergyModel:
@@ -65,6 +89,12 @@ CASES = (
     Case("WRN-10-2, 3 x 32 x 32", wide, IMAGE, 32, 2, AS_JEM),
     Case("IGEBM's ResNet32, 3 x 32 x 32", lambda: DeepEnergy(IGEBMNet()), IMAGE, 32, 2, AS_IGEBM),
 )
+LARGE = (
+    CASES[0],
+    Case("WRN-28-10, 3 x 32 x 32", lambda: DeepEnergy(WideResNet(28, 10, 1)), IMAGE, 64, 4, AS_JEM),
+    Case("IGEBM's ResNet32, 3 x 32 x 32", lambda: DeepEnergy(IGEBMNet()), IMAGE, 128, 4, AS_IGEBM),
+)
+"""On a GPU."""
 SMALL = (
     Case("MLP of 2 x 16 units", lambda: DeepEnergy(MLP(2, [16, 16])), (2,), 64, 2, AS_JEM),
     Case("IGEBM's net, tiny", lambda: DeepEnergy(IGEBMNet(width=4, stages=((4, 1),))), (3, 8, 8), 4, 2, AS_IGEBM),
@@ -76,9 +106,18 @@ OURS = {
     "compiled": Ours("ours, compiled", compiled=True),
     "compiled_medium": Ours("ours, compiled, `matmul_precision: medium`", compiled=True, medium=True),
 }
+ON_GPU = {
+    "graphs": Ours("ours, `cuda_graphs`", graphs=True),
+    "compiled_graphs": Ours("ours, compiled, `cuda_graphs`", compiled=True, graphs=True),
+    "bf16_graphs": Ours("ours, bfloat16, `cuda_graphs`", channels_last=True, bf16=True, graphs=True),
+    "bf16_compiled_graphs": Ours(
+        "ours, bfloat16, compiled, `cuda_graphs`", channels_last=True, bf16=True, compiled=True, graphs=True
+    ),
+}
+WAYS = OURS | ON_GPU
 WORDS = {
     "floor": "floor",
-    **{name: way.words for name, way in OURS.items()},
+    **{name: way.words for name, way in WAYS.items()},
     "jem": "JEM's loop",
     "igebm": "IGEBM's loop",
     "torchebm": "torchebm",
@@ -89,14 +128,11 @@ WORDS = {
 def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int) -> Callable[[], Tensor]:
     """``steps`` transitions from ``x`` in one of our ways, as a function without arguments."""
     _ = model.variables  # no compiler enters a cached property
-    walk = compiled(run) if way.compiled else run
+    walk = compiled(run) if way.compiled else run_cached
+    walk = Graphed(walk) if way.graphs else walk
 
     def step() -> Tensor:
-        with ExitStack() as modes:
-            if not way.compiled:
-                modes.enter_context(parametrize.cached())
-            if way.bf16:
-                modes.enter_context(torch.autocast(x.device.type, torch.bfloat16))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=way.bf16):
             torch.set_float32_matmul_precision("medium" if way.medium else "highest")
             end, _ = walk(sampler, model, {"x": x}, steps, watched=False)
             torch.set_float32_matmul_precision("highest")
@@ -119,12 +155,12 @@ def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dic
         model = case.model().eval().to(device)
         return model.to(memory_format=torch.channels_last) if channels_last else model
 
-    model, steps, image = fresh(), case.steps, len(case.shape) == 3
+    model, steps, image = fresh(), case.steps, case.image
     x = torch.rand(case.batch, *case.shape, device=device)
     found: dict[str, Callable[[], object]] = {"floor": partial(floor, model, x, steps)}
-    for name, way in OURS.items():
-        suits = {"channels_last": image, "compiled": compiler, "compiled_medium": compiler and not image}
-        if suits.get(name, True):
+    for name, way in (WAYS if device == "cuda" else OURS).items():
+        memory_format = way.channels_last and not way.bf16  # the row that shows nothing else
+        if (compiler or not way.compiled) and (image or not memory_format) and not (image and way.medium):
             found[name] = ours(way, case.sampler, fresh(way.channels_last and image), x, steps)
     found["jem"] = partial(loops.jem, model, x, steps)
     found["igebm"] = partial(loops.igebm, model, x, steps)
@@ -160,19 +196,36 @@ def memory(case: Case, device: str) -> dict[str, float]:
     return {f"{steps}": peak(ours(OURS["ours"], case.sampler, model, x, steps), device) for steps in (1, LONG)}
 
 
+def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
+    """10^12 operations a second of each contender, and what matrix product to compare it with."""
+    model, x = case.model().eval().cuda(), torch.rand(case.batch, *case.shape, device="cuda")
+    with FlopCounterMode(display=False) as counted:
+        floor(model, x, 1)
+    rated = {}
+    for name, one in found.items():
+        way = WAYS.get(name, WAYS["ours"])
+        arithmetic = "bf16" if way.bf16 else "tf32" if case.image or way.medium else "fp32"
+        rated[name] = (counted.get_total_flops() / one["median"] / 1e9, arithmetic)
+    return rated
+
+
 def measure(options: Options) -> Iterator[Record]:
     """The record, after each network."""
     keep_freed_memory()
     rounds, seconds = options.turns(ROUNDS), 0.02 if options.quick else SECONDS
     device, peers, compiler = options.device, installed(*PEERS), options.device == "cuda" or has_compiler()
     record = facts(torch.get_num_threads(), rounds, *PEERS, device=device) | {"networks": {}, "hmc": {}, "memory": {}}
-    cases = SMALL if options.quick else CASES
+    cases = SMALL if options.quick else LARGE if device == "cuda" else CASES
+    if device == "cuda":
+        record |= {"ceilings": ceilings(), "rates": {}}
     for case in cases:
         torch.compiler.reset()
         key = f"{case.words}, batch {case.batch}"
         racing = contenders(case, device, compiler and not options.quick, peers)
         record["networks"][key] = in_turns(racing, rounds, seconds, device)
         record["memory"][key] = memory(case, device)
+        if device == "cuda":
+            record["rates"][key] = rates(case, record["networks"][key])
         yield record
     record["hmc"] = in_turns(hamiltonian(cases[0], device, peers), rounds, seconds, device)
     yield record
@@ -180,13 +233,19 @@ def measure(options: Options) -> Iterator[Record]:
 
 def table(record: Record) -> list[str]:
     """Milliseconds a transition, and ratios."""
-    lines = [told(record), "", "A transition of SGLD, median (fastest to slowest round):"]
+    lines, peaks = [told(record)], record.get("ceilings")
+    if peaks:
+        lines += ["", ceilings_told(peaks)]
+    lines += ["", "A transition of SGLD, median (fastest to slowest round):"]
     for key, found in record["networks"].items():
-        lines += ["", f"{key}:", "", "| | ms | / floor | it / ours |", "|---|---|---|---|"]
-        lines += [
-            f"| {WORDS[name]} | {shown(one)} | {ratio(one, found['floor'])} | {ratio(one, found['ours'])} |"
-            for name, one in found.items()
-        ]
+        more = (" TFLOP/s | of the matrix rate |", "---|---|") if peaks else ("", "")
+        lines += ["", f"{key}:", "", f"| | ms | / floor | it / ours |{more[0]}", f"|---|---|---|---|{more[1]}"]
+        for name, one in found.items():
+            cells = [WORDS[name], shown(one), ratio(one, found["floor"]), ratio(one, found["ours"])]
+            if peaks:
+                rate, arithmetic = record["rates"][key][name]
+                cells += [f"{rate:.3g}", f"{rate / peaks[arithmetic]:.0%} ({arithmetic})"]
+            lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Memory of one call, MiB: 1 transition, {LONG} transitions:", ""]
     lines += [f"- {key}: {', '.join(f'{mib:.3g}' for mib in one.values())}" for key, one in record["memory"].items()]
     if found := record["hmc"]:

@@ -46,6 +46,9 @@ class NoiseChains(Chains):
 class Replacement(abc.ABC):
     """Which slot of the buffer a finished chain is written to."""
 
+    drops: bool = False
+    """Whether a finished chain may be dropped, which only the device can tell."""
+
     @abc.abstractmethod
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
         """Slot of each finished chain, shape (B,), or -1 where it is dropped.
@@ -73,6 +76,8 @@ class FIFO(Replacement):
 @dataclass(frozen=True)
 class Reservoir(Replacement):
     """A uniform sample of all chains ever finished (Vitter 1985, algorithm R; improved CD, Du et al. 2021)."""
+
+    drops = True
 
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
         rank = seen + torch.arange(len(drawn), device=drawn.device)
@@ -199,7 +204,7 @@ class SampleBuffer(Chains):
     def finish(self, end: State) -> None:
         slots = self.replacement.slots(end["chain"], self.size, self.seen)
         self.seen += len(slots)
-        if bool((slots < 0).any()):  # some are dropped
+        if self.replacement.drops:
             kept = slots >= 0
             slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, "age")}
         for name, store in self.store.items():

@@ -7,7 +7,7 @@ phase). This module names the parts of that sentence and depends on torch alone.
 import abc
 import inspect
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import cast
 
@@ -377,6 +377,39 @@ def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, T
     return grad, energy.detach()
 
 
+_WATCHED = True
+"""Whether anyone will look at the info of the transitions that are being taken."""
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Nobody looks at the info of transitions meanwhile: :func:`report` does not make one."""
+    global _WATCHED
+    before, _WATCHED = _WATCHED, False
+    try:
+        yield
+    finally:
+        _WATCHED = before
+
+
+def report(energy: Tensor, grad: Tensor, clip: float | Tensor | None = None) -> Info:
+    """The info of a gradient step at energies (B,) with gradients (B, ...), or none where nobody looks at it.
+
+    ``energy``, the mean; ``grad_norm``, the mean Euclidean norm of a gradient; with ``clip`` also ``clip_share``, the
+    share of gradient elements beyond it.
+    """
+    if not _WATCHED:
+        return {}
+    grad = grad.detach()
+    info = {
+        "energy": energy.detach().mean(),
+        "grad_norm": torch.linalg.vector_norm(grad.flatten(1), dim=1).mean(),
+    }
+    if clip is not None:
+        info["clip_share"] = (grad.abs() > clip).to(grad.dtype).mean()
+    return info
+
+
 def _energy_grad_by_func(model: EnergyModel, state: State, block: str) -> tuple[Tensor, Tensor]:
     """:func:`energy_grad` as a compiler can trace it; a gradient flows through it where grad mode is on."""
 
@@ -408,11 +441,12 @@ def run(
     if steps < 1 or not 0 <= backprop <= steps:
         raise ValueError(f"run(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
     walk, infos, end = trajectory(sampler, model, state), [], state
-    for k in range(steps):
-        with torch.set_grad_enabled(k >= steps - backprop):
-            end, info = next(walk)
-        if watched:
-            infos.append(info)
+    with nullcontext() if watched else unwatched():
+        for k in range(steps):
+            with torch.set_grad_enabled(k >= steps - backprop):
+                end, info = next(walk)
+            if watched:
+                infos.append(info)
     if not watched:
         return end, {}
     with torch.no_grad():

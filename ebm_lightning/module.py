@@ -1,6 +1,6 @@
 """EBM: the one LightningModule. It wires the positive phase, the negative phase and their comparison."""
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as L
@@ -18,6 +18,7 @@ from ebm_lightning.core import (
     Bounded,
     Chains,
     EnergyModel,
+    Info,
     Objective,
     Sampler,
     Schedule,
@@ -27,6 +28,7 @@ from ebm_lightning.core import (
     run,
 )
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.graphs import Graphed
 
 
 class EBM(L.LightningModule):
@@ -56,10 +58,14 @@ class EBM(L.LightningModule):
         channels_last: whether convolutions keep their weights, and so what passes between them, with the channels last
             in memory: the same numbers up to rounding, in three quarters of the time on a CPU, and what the matrix
             units of a GPU want. None is yes.
+        cuda_graphs: whether the transitions of the negative phase are recorded on a GPU and replayed in training
+            (:class:`~ebm_lightning.graphs.Graphed`): the same numbers. It pays where a net is too small to fill the
+            GPU while the next kernel is launched. None is no; on a CPU nothing changes.
 
     Raises:
         ValueError: where ``steps`` < 1, ``backprop`` lies outside 0..steps, the sampler's bounds differ from the
-            data's, or a run on a CPU without a C++ compiler is to be ``compiled``.
+            data's, a run on a CPU without a C++ compiler is to be ``compiled``, or ``cuda_graphs`` are asked of an
+            adaptive sampler or of transitions that are differentiated.
     """
 
     def __init__(
@@ -75,17 +81,25 @@ class EBM(L.LightningModule):
         eval_sampling: bool = True,
         compiled: bool | None = None,
         channels_last: bool | None = None,
+        cuda_graphs: bool | None = None,
     ) -> None:
         super().__init__()
         if isinstance(steps, int) and (steps < 1 or not 0 <= backprop <= steps):
             raise ValueError(f"EBM(steps={steps}, backprop={backprop}): expected steps >= 1 and 0 <= backprop <= steps")
+        if cuda_graphs and (backprop or isinstance(sampler, AdaptiveSampler)):
+            raise ValueError(
+                f"EBM(cuda_graphs={cuda_graphs}, backprop={backprop}, sampler={type(sampler).__name__}): expected "
+                "transitions that are not differentiated (backprop=0), of a sampler that does not adapt"
+            )
         self.model, self.objective, self.sampler = model, objective, sampler
         if channels_last is not False:
             # Of tensors with four dimensions alone; torch's types know no call without a dtype.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
-        self.compiled, self._walk = compiled, kernels.compiled(run) if compiled else run
+        self.compiled, self._walk = compiled, kernels.compiled(run) if compiled else run_cached
+        if cuda_graphs:
+            self._walk = Graphed(self._walk)
         if compiled:
             for part in model.modules():
                 _ = part.variables if isinstance(part, EnergyModel) else ()  # no compiler enters a cached property
@@ -157,17 +171,12 @@ class EBM(L.LightningModule):
         start = chains.start(self.sampler.extend(pos), self.sampler.free)
         return self.imagine(start, self._steps_now, backprop)[0]
 
-    def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, State]:
+    def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
         assert self.sampler is not None
-        walk = self._walk if self.training else run
-        with ExitStack() as modes:
-            if self.eval_sampling:
-                modes.enter_context(evaluating(self.model))
-                if not backprop and walk is run:
-                    # Parametrized weights (spectral norm) are constant in this phase: they are computed once.
-                    modes.enter_context(parametrize.cached())
-            watched = self._watched or walk is not run  # compiled in one form, whether the step is logged or not
+        walk = self._walk if self.training else run_cached
+        with evaluating(self.model) if self.eval_sampling else nullcontext():
+            watched = self._watched or walk is not run_cached  # made in one form, whether the step is logged or not
             return walk(self.sampler, self.model, start, steps, backprop, watched=watched)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
@@ -226,6 +235,14 @@ class EBM(L.LightningModule):
         if self._watched:
             for name, term in terms.items():
                 self.log(f"{prefix}/{name}", term, prog_bar=name == "gap" or (name == "loss" and "gap" not in terms))
+
+
+def run_cached(
+    sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0, watched: bool = True
+) -> tuple[State, Info]:
+    """:func:`run`. Parametrized weights (spectral norm) are computed once where they are constant meanwhile."""
+    with nullcontext() if backprop or model.training else parametrize.cached():
+        return run(sampler, model, state, steps, backprop, watched=watched)
 
 
 def spare_biases(optimizer: torch.optim.Optimizer) -> None:

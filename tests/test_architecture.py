@@ -32,7 +32,11 @@ ALLOWED = {
     "loggers": set(),
     "checkpoints": set(),
     "data": {"core", "kernels", "randomness"},
-    "module": {"core", "chains", "checkpoints", "kernels", "callbacks.buffer", "callbacks.sampler_memory", "data.base"},
+    "graphs": {"core"},
+    "module": {
+        *("core", "chains", "checkpoints", "graphs", "kernels"),
+        *("callbacks.buffer", "callbacks.sampler_memory", "data.base"),
+    },
     "trained": {"core", "checkpoints", "runs"},
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from oracles import FALSE_ALARM, bits, probabilities
+from oracles import FALSE_ALARM, bits, identical, probabilities
 from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -433,6 +433,17 @@ def test_a_sampler_that_clamps_to_another_interval_than_the_data_is_refused() ->
 def test_a_module_refuses_impossible_numbers_of_steps(steps: int, backprop: int) -> None:
     with pytest.raises(ValueError, match="expected steps >= 1 and 0 <= backprop <= steps"):
         EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), steps, backprop)
+
+
+def test_cuda_graphs_are_refused_where_a_phase_is_not_the_same_every_time_and_change_nothing_on_a_cpu() -> None:
+    with pytest.raises(ValueError, match=r"expected transitions that are not differentiated \(backprop=0\)"):
+        EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 2, backprop=1, cuda_graphs=True)
+    found = []
+    for asked in (None, True):
+        module = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 3, cuda_graphs=asked)
+        torch.manual_seed(2)
+        found.append(module.imagine({"x": torch.zeros(4, 1, dtype=F64)}, 3)[0])
+    assert identical(*found)
 
 
 def test_a_sample_buffer_brings_its_callback_and_other_chains_bring_none() -> None:

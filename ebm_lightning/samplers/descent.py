@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, report
 
 SMALLEST = 1e-4
 """Below which no step size falls, however it is learned."""
@@ -110,11 +110,9 @@ class Descent(Sampler, nn.Module):
         y = seen[block]
         grad, energy = energy_grad(model, seen, block)
         alpha = self.alpha.clamp(min=SMALLEST)
-        norms = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1)
-        info = {"energy": energy.mean(), "grad_norm": norms.mean(), "alpha": alpha.detach()}
-        if self.clip is not None:
-            bound = self.clip / alpha
-            info["clip_share"] = (grad.detach().abs() > bound).to(grad.dtype).mean()
+        bound = None if self.clip is None else self.clip / alpha
+        info = {**report(energy, grad, bound), "alpha": alpha.detach()}
+        if bound is not None:
             grad = grad.clamp(-bound, bound)
         y = y - self._randomised(alpha, y) * grad
         end = {**state, block: y}

@@ -6,13 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad
-
-
-def _report(energy: Tensor, grad: Tensor) -> Info:
-    """``energy``, the mean of the energies (B,), and ``grad_norm``, the mean Euclidean norm of dE/dx (B, ...)."""
-    norms = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1)
-    return {"energy": energy.detach().mean(), "grad_norm": norms.mean()}
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, report
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Langevin(Sampler):
         block, x = self.block, model.value(state, self.block)
         grad, energy = energy_grad(model, state, block)
         noise = math.sqrt(2 * self.step_size * self.temperature) * torch.randn_like(x)
-        return {**state, block: x - self.step_size * grad + noise}, _report(energy, grad)
+        return {**state, block: x - self.step_size * grad + noise}, report(energy, grad)
 
 
 @dataclass(frozen=True)
@@ -117,9 +111,8 @@ class SGLD(Sampler):
         if self.noise_first:
             x = self._noised(x)
         grad, energy = energy_grad(model, {**state, block: x}, block)
-        info = _report(energy, grad)
+        info = report(energy, grad, self.clip)
         if self.clip is not None:
-            info["clip_share"] = (grad.detach().abs() > self.clip).to(grad.dtype).mean()
             grad = grad.clamp(-self.clip, self.clip)
         x = x - self.step_size * grad
         if not self.noise_first:
@@ -170,4 +163,4 @@ class MALA(Sampler):
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         end = torch.where(accepted.view(-1, *[1] * (x.ndim - 1)), y, x)
         energy = torch.where(accepted, energy_y, energy_x)
-        return {**state, block: end}, {**_report(energy, grad_x), "accept": accepted.to(log_ratio.dtype).mean()}
+        return {**state, block: end}, {**report(energy, grad_x), "accept": accepted.to(log_ratio.dtype).mean()}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, report
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class ProximalSGLD(Sampler):
         block, x = self.block, model.value(state, self.block)
         layer = self._layer(model)
         grad, p, energy = self._gradients(layer, model, state)
-        info = {"energy": energy.mean(), "grad_norm": torch.linalg.vector_norm(grad.detach().flatten(1), dim=1).mean()}
-        if self.clip is not None:
-            info["clip_share"] = (grad.detach().abs() > self.clip).to(grad.dtype).mean()
+        info = report(energy, grad, self.clip)
         for left in reversed(range(self.inner)):
             x = x - self.step_size * (grad if self.clip is None else grad.clamp(-self.clip, self.clip))
             if left == 0 and self.noise > 0:

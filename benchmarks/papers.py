@@ -1,0 +1,85 @@
+"""`python -m benchmarks --only papers --device cuda`: training steps of the papers' own sizes on one GPU.
+
+Each is its experiment's configuration through `ebm fit`, with data, buffer, optimizer and logging: as it is shipped, in
+bfloat16, and with the negative phase as a CUDA graph. Beside it stands what `ebm plan` predicts for the GPU, at the
+share of its peak that a plan assumes, and the share that was reached.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import HERE, Options, Record, facts, spread, told
+from benchmarks.fitting import fit_ms, made
+from ebm_lightning.data import available
+from ebm_lightning.planning.machines import GPUS
+from ebm_lightning.trainer import Trainer
+
+DEVICES = ("cuda",)
+ROUNDS = 1
+EXPERIMENTS = HERE.parent / "experiments"
+SETTINGS: dict[str, tuple[Path, int]] = {
+    "JEM: WRN-28-10, batch 64, 20 transitions": (EXPERIMENTS / "grathwohl2020_jem" / "cifar10.yaml", 60),
+    "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 24),
+}
+"""The configuration, and the steps that are trained."""
+BF16 = {"--trainer.precision": "bf16-mixed"}
+GRAPHS = {"--model.init_args.cuda_graphs": "true"}
+WAYS: dict[str, dict[str, object]] = {
+    "as shipped": {},
+    "`precision: bf16-mixed`": {**BF16},
+    "`precision: bf16-mixed`, `cuda_graphs: true`": {**BF16, **GRAPHS},
+}
+
+
+def predicted(config: Record, gpu: str) -> tuple[float, float, float]:
+    """The plan of a whole configuration on one such GPU: GFLOP a step, its milliseconds, and the peak in TFLOP/s."""
+    module, data = made(config)
+    trained = config["trainer"]
+    trainer = Trainer(
+        max_steps=trained["max_steps"], accelerator="gpu", devices=1, precision=trained["precision"], logger=False
+    )
+    found = trainer.plan(module, data, 1, gpu)
+    peak = GPUS[gpu].bf16 if "16" in str(trained["precision"]) else GPUS[gpu].tf32
+    return found.step.flop / 1e9, 1e3 * found.rows[0].slowest, peak
+
+
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each setting; without CIFAR-10 there is nothing to train on."""
+    rounds, name = options.turns(ROUNDS), torch.cuda.get_device_name()
+    record = facts(torch.get_num_threads(), rounds, "lightning", device="cuda") | {"settings": {}}
+    gpu = next((gpu for gpu in GPUS if gpu in name.lower().replace(" ", "")), None)
+    if not available("cifar10"):
+        print("CIFAR-10 is not there (EBM_DATA): no paper's size is measured", flush=True)
+        return
+    for words, (config, steps) in SETTINGS.items():
+        found = record["settings"][words] = {}
+        every = 2 if options.quick else steps // 6
+        length = {"--trainer.max_steps": 6 * every, "--trainer.log_every_n_steps": every}
+        for way, changed in WAYS.items():
+            torch.cuda.empty_cache()
+            taken = [fit_ms(config, {**length, **changed}) for _ in range(rounds)]
+            found[way] = {"ms": spread([ms for ms, _ in taken])}
+            if gpu is not None:
+                found[way]["plan"] = predicted(taken[0][1], gpu)
+            yield record
+
+
+def table(record: Record) -> list[str]:
+    """Milliseconds a step, and the plan's."""
+    lines = [told(record)]
+    for words, found in record["settings"].items():
+        lines += ["", f"{words}:", "", "| | ms a step | / as shipped | TFLOP/s | of the peak | plan, ms | it / plan |"]
+        lines.append("|---|---|---|---|---|---|---|")
+        first = found["as shipped"]["ms"]["median"]
+        for way, one in found.items():
+            ms, plan = one["ms"]["median"], one.get("plan")
+            cells = [way, f"{ms:.4g}", f"{ms / first:.2f}"]
+            if plan is None:
+                cells += ["-"] * 4
+            else:
+                gflop, expected, peak = plan
+                cells += [f"{gflop / ms:.4g}", f"{gflop / ms / peak:.0%}", f"{expected:.4g}", f"{ms / expected:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
