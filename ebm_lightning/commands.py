@@ -34,7 +34,7 @@ from ebm_lightning.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.callbacks.randomness import TrainingRandomness
 from ebm_lightning.callbacks.samples import SamplePictures
-from ebm_lightning.data import DataModule, Text, TextStream
+from ebm_lightning.data import DataModule, TextModule
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.protocol import named
 from ebm_lightning.kernels import matmul_error
@@ -212,7 +212,7 @@ class ExperimentCLI(LightningCLI):
         seed: int,
     ) -> None:
         """Text of the trained run; of its data only the tokenizer is needed, whose vocabulary is in the checkpoint."""
-        if not isinstance(datamodule, Text | TextStream):
+        if not isinstance(datamodule, TextModule):
             raise ValueError(
                 f"`ebm generate` writes text, but the data of this run are {type(datamodule).__name__}: give a run "
                 "that was trained on Text or TextStream"

@@ -272,6 +272,9 @@ class Sampler(Bounded):
     rate_factor: float = 1.0
     """Of the optimizer's learning rate, for the parameters of a sampler that learns."""
 
+    rate_floor: float = 0.0
+    """The share of that rate below which a schedule does not take it, in [0, 1]; a warm-up begins at 0 all the same."""
+
     @property
     def block(self) -> str:
         """The one free variable of a gradient sampler. Raises ValueError where ``free`` does not name exactly one."""

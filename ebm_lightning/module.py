@@ -196,7 +196,7 @@ class EBM(L.LightningModule):
         """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
         if isinstance(self.sampler, nn.Module):
-            scale_rate(optimizer, self.sampler, self.sampler.rate_factor)
+            own_rate(optimizer, self.sampler, self.sampler.rate_factor, self.sampler.rate_floor)
         spare_biases(optimizer)
         return optimizer
 
@@ -254,11 +254,14 @@ def spare_biases(optimizer: torch.optim.Optimizer) -> None:
             optimizer.add_param_group({**group, "params": spared, "weight_decay": 0.0})
 
 
-def scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, factor: float) -> None:
-    """Gives the parameters of one part ``factor`` times the learning rate, in groups of their own."""
+def own_rate(optimizer: torch.optim.Optimizer, part: nn.Module, factor: float, floor: float) -> None:
+    """Gives the parameters of one part ``factor`` times the learning rate, in groups of their own.
+
+    ``floor`` is their ``rate_floor``: see :class:`~ebm_lightning.schedules.Scheduled`.
+    """
     own = {id(p) for p in part.parameters()}
     for group in list(optimizer.param_groups):
         moved = [p for p in group["params"] if id(p) in own]
         group["params"] = [p for p in group["params"] if id(p) not in own]
         if moved:
-            optimizer.add_param_group({**group, "params": moved, "lr": factor * group["lr"]})
+            optimizer.add_param_group({**group, "params": moved, "lr": factor * group["lr"], "rate_floor": floor})

@@ -178,6 +178,9 @@ class Scheduled(LRScheduler):
 
     Momentum is outside the learning rate, as in torch's SGD: buf = momentum buf + gradient, p -= lr buf.
 
+    A parameter group may have a ``rate_floor`` r, of 0 to 1, which is part of the optimizer's checkpoint: its factor is
+    max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(of(step), r).
+
     Args:
         optimizer: torch's, with a momentum where ``momentum`` is given.
         factor: of the learning rate that the optimizer was made with; None leaves it.
@@ -199,13 +202,22 @@ class Scheduled(LRScheduler):
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The learning rate of each group; the momentum is set on the way."""
-        step = max(self.last_epoch, 0)
-        for group in self.optimizer.param_groups:
+        step, groups = max(self.last_epoch, 0), self.optimizer.param_groups
+        for group in groups:
             if self.momentum is not None:
                 group["momentum"] = self.momentum(step)
-        factor = 1.0 if self.factor is None else self.factor(step)
-        return [rate * factor for rate in self.base_lrs]
+        factors = [_at_least(group.get("rate_floor", 0.0), self.factor, step) for group in groups]
+        return [rate * factor for rate, factor in zip(self.base_lrs, factors, strict=True)]
 
     def state_dict(self) -> dict[str, int]:
         """The position alone: the schedules are the configuration's."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+
+def _at_least(floor: float, factor: Schedule | None, step: int) -> float:
+    """A schedule's number, or the floor where that is more; a warm-up begins at 0 all the same."""
+    if factor is None:
+        return 1.0
+    if isinstance(factor, WarmUp):
+        return WarmUp(factor.steps)(step) * _at_least(floor, factor.of, step)
+    return max(factor(step), floor)

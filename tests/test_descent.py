@@ -13,6 +13,7 @@ from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State, Terms, run
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Descent
+from ebm_lightning.schedules import Linear, Scheduled
 
 F64 = torch.float64
 
@@ -182,6 +183,36 @@ def test_a_learned_step_size_has_its_own_learning_rate_and_no_weight_decay(learn
         assert "sampler.alpha" in module.state_dict()
 
 
+def test_a_learned_step_size_keeps_its_floor_when_a_run_goes_on() -> None:
+    """The rate of the weights falls to 0 in 8 steps, that of alpha to a quarter of its own."""
+
+    def made() -> tuple[EBM, torch.optim.Optimizer, Scheduled]:
+        module = EBM(
+            Bowl(),
+            Reached(),
+            Descent(2.0, learned=True, rate_factor=30.0, rate_floor=0.25),
+            backprop=1,
+            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.5),
+            scheduler=lambda optimizer: Scheduled(optimizer, Linear(1.0, 0.0, 8)),
+        )
+        found = module.configure_optimizers()
+        return module, found["optimizer"], found["lr_scheduler"]["scheduler"]
+
+    module, optimizer, scheduler = made()
+    for step in range(10):
+        if step == 5:
+            halted = optimizer.state_dict(), scheduler.state_dict()
+            module, optimizer, scheduler = made()
+            optimizer.load_state_dict(halted[0])
+            scheduler.load_state_dict(halted[1])
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        share = max(1 - step / 8, 0)
+        assert rates[id(module.model.a)] == pytest.approx(0.01 * share)
+        assert rates[id(module.sampler.alpha)] == pytest.approx(0.3 * max(share, 0.25))
+        optimizer.step()
+        scheduler.step()
+
+
 def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
     buffer, sampler = SampleBuffer(8), Descent(0.1, keep_path=True)
     for _ in range(2):
@@ -199,6 +230,9 @@ def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
         {"step_size": 0.0},
         {"step_size": math.nan},
         {"rate_factor": 0.0},
+        {"rate_floor": -0.1},
+        {"rate_floor": 1.5},
+        {"rate_floor": math.nan},
         {"noise": -1.0},
         {"clip": 0.0},
         {"spread": 0.5},

@@ -12,12 +12,15 @@ import yaml
 from PIL import Image
 
 from ebm_lightning import experiment
+from ebm_lightning.cluster.tasks import points
 from ebm_lightning.experiment.reproduce import built_on
 
 ROOT = Path(__file__).parent.parent / "experiments"
 GOLDEN = Path(__file__).parent / "golden"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/expected.yaml"))
-RUNS = sorted(path for folder in FOLDERS for path in folder.glob("*.yaml") if path.stem[:5] not in ("smoke", "expec"))
+FILES = {path: yaml.safe_load(path.read_text()) for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))}
+RUNS = [path for path, content in FILES.items() if "seed_everything" in content]
+"""What has a seed is a run; the others are overlays of the tests, claims, and sweeps."""
 
 
 def _name(run: Path) -> str:
@@ -47,6 +50,20 @@ def test_the_resolved_configuration_resolves_to_itself(run: Path, ebm) -> None:
     """The golden file is the resolved configuration, as the test before says."""
     golden = GOLDEN / f"{_name(run)}.yaml"
     assert _resolved(ebm, "-c", golden) == yaml.safe_load(golden.read_text())
+
+
+@pytest.mark.parametrize("kind", ["", "_transformer"])
+def test_a_scaling_sweep_is_a_grid_of_runs(kind: str, ebm, tmp_path: Path) -> None:
+    run = ROOT / "gladstone2025_ebt" / f"text_laptop{kind}.yaml"
+    made = points(run, None, run.with_name(f"scaling{kind}.yaml"), [])
+    widths = [(32, 1), (64, 1), (128, 2)]
+    sizes = [(windows, layers, *width) for windows in (4000, None) for layers in (1, 2) for width in widths]
+    assert len({point.folder(run, tmp_path) for point in made}) == len(sizes)
+    for point, size in [*zip(made, sizes, strict=True)][::5]:  # every value of every axis
+        config = _resolved(ebm, "-c", run, *point.overrides)
+        model = config["model"]["init_args"]["model"]["init_args"]
+        net = model["net"]["init_args"] if kind else model
+        assert (config["data"]["init_args"]["max_train"], *(net[key] for key in ("layers", "dim", "heads"))) == size
 
 
 @pytest.fixture

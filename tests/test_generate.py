@@ -16,8 +16,7 @@ from torch import Tensor
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.cli import main
-from ebm_lightning.data import Bytes, Characters, Tokenizer
-from ebm_lightning.data.text import recalled
+from ebm_lightning.data import Bytes, Characters, Text, TextFile, Tokenizer
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.generation import Manner, Written, drawn, read, steps_of, write
 from ebm_lightning.models import ImageEBT, NextToken, StepToken, TextEBT
@@ -42,6 +41,11 @@ def _thinker(noise: bool = True) -> EBM:
 
 def _one_pass() -> EBM:
     return EBM(NextToken(CausalTransformer(7, layers=2, heads=2, dim=8).double()), TokenPrediction()).eval()
+
+
+def _unread(tokenizer: Tokenizer) -> Text:
+    """Windows of a text that is not there."""
+    return Text(TextFile("absent.txt"), tokenizer, 8)
 
 
 def _windows(x: Tensor, length: int, tokens: list[int]) -> list[Tensor]:
@@ -188,7 +192,7 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
         (lambda: generate(_one_pass(), Bytes(), 8, Manner("a"), Path()), r"the token 97, but the model knows 0\.\.6"),
         (lambda: generate(_thinker(), Bytes(), 8, Manner("a"), Path()), r"takes tokens 0\.\.6"),
         (lambda: generate(_thinker(False), LETTERS, 8, Manner("a", candidates=2), Path()), "nothing to choose from"),
-        (lambda: recalled(LETTERS, OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
+        (lambda: _unread(LETTERS).recalled(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_words(make, words: str) -> None:
@@ -206,8 +210,8 @@ def test_the_steps_are_those_asked_for_or_those_of_training() -> None:
 
 
 def test_a_vocabulary_is_recalled_without_a_text() -> None:
-    assert recalled(Characters(), OTHER) == Characters("xyz")
-    assert recalled(Bytes(), {"size": 256, "vocabulary": "bytes"}) == Bytes()
+    assert _unread(Characters()).recalled(OTHER) == Characters("xyz")
+    assert _unread(Bytes()).recalled({"size": 256, "vocabulary": "bytes"}) == Bytes()
 
 
 CONFIG = """

@@ -1,5 +1,7 @@
 """Schedules, and what an optimizer does with them."""
 
+import math
+
 import pytest
 import torch
 from oracles import assert_counts
@@ -100,6 +102,34 @@ def test_the_learning_rate_follows_and_a_continued_schedule_goes_on() -> None:
     other.step()
     second.step()
     assert other.param_groups[0]["lr"] == pytest.approx(rates[5])
+
+
+def _cosine(step: int) -> float:
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * step / 10)) / 2
+
+
+@pytest.mark.parametrize(
+    ("factor", "free", "held"),
+    [
+        (None, lambda t: 1, lambda t: 1),
+        (Linear(1.0, 0.0, 10), lambda t: 1 - t / 10, lambda t: max(1 - t / 10, 0.4)),
+        (WarmUp(4), lambda t: min(t / 4, 1), lambda t: min(t / 4, 1)),
+        (
+            WarmUp(4, Cosine(10, 0.1)),
+            lambda t: min(t / 4, 1) * _cosine(t),
+            lambda t: min(t / 4, 1) * max(_cosine(t), 0.4),
+        ),
+    ],
+)
+def test_a_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, held) -> None:
+    first, second = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 2.0, "rate_floor": 0.4}], lr=0.5)
+    scheduler = Scheduled(optimizer, factor)
+    for step in range(11):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.5 * free(step), 2.0 * held(step)])
+        optimizer.step()
+        scheduler.step()
 
 
 def test_an_optimizer_without_momentum_is_refused() -> None:

@@ -20,7 +20,7 @@ from ebm_lightning.data.pixels import (
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
 from ebm_lightning.data.squares import Squares
-from ebm_lightning.data.text import Text, Windows
+from ebm_lightning.data.text import Text, TextModule, Windows
 from ebm_lightning.data.text_stream import TextStream
 from ebm_lightning.data.tokens import Bytes, Characters, Tokenizer, TokenizerFile
 from ebm_lightning.data.toy2d import Toy2D
@@ -60,6 +60,7 @@ __all__ = [
     "Subset",
     "Text",
     "TextFile",
+    "TextModule",
     "TextStream",
     "Threshold",
     "Tokenizer",

@@ -91,9 +91,7 @@ class TrainStream(Batches):
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        _check_shard(batch_size, rank, world)
-        if length < 0:
-            raise ValueError(f"TrainStream(length={length}): expected the number of batches of the run, 0 or more")
+        _check_shard(batch_size, rank, world, length)
         if batch_size * world > len(rows):
             raise ValueError(
                 f"a batch of {batch_size} on each of {world} rank(s) needs {batch_size * world} training examples, "
@@ -234,9 +232,7 @@ class BlockStream(Batches):
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        _check_shard(batch_size, rank, world)
-        if length < 0:
-            raise ValueError(f"BlockStream(length={length}): expected the number of batches of the run, 0 or more")
+        _check_shard(batch_size, rank, world, length)
         self.blocks, self.batch_size, self.length, self.seed, self.prepare = blocks, batch_size, length, seed, prepare
         self.memory, self.rank, self.world, self.device = memory, rank, world, torch.device(device)
         self._number = self._samples = 0
@@ -334,9 +330,11 @@ class EvalLoader:
             yield self.prepare(batch, generator)
 
 
-def _check_shard(batch_size: int, rank: int, world: int) -> None:
-    """Raises ValueError where the sizes describe no shard."""
+def _check_shard(batch_size: int, rank: int, world: int, length: int = 0) -> None:
+    """Raises ValueError where the numbers describe no shard of a run."""
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected 1 or more examples per batch")
     if not 0 <= rank < world:
         raise ValueError(f"rank={rank}, world={world}: expected 0 <= rank < world")
+    if length < 0:
+        raise ValueError(f"length={length}: expected the number of batches of the run, 0 or more")

@@ -46,7 +46,48 @@ class Windows(Source):
         return self if self.tokens.nbytes > limit else Windows(self.tokens.to(device), self.length)
 
 
-class Text(DataModule):
+class TextModule(DataModule):
+    """Windows {"x": int64 (B, length), "target": int64 (B, length)} of a text that a tokenizer makes numbers of.
+
+    A checkpoint holds the vocabulary; a run does not go on, and is not judged, with another one. Subclasses set
+    ``length`` and ``_tokenizer``, the one that they were given.
+    """
+
+    dtype = torch.int64
+    length: int
+    _tokenizer: Tokenizer
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.length,)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer as the training text has made it: a hook; by default as it was given."""
+        return self._tokenizer
+
+    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
+        return {"x": batch["x"], "target": batch["target"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the tokens of a run mean, for its checkpoint: enough to decode what a model writes."""
+        return _remembered(self.tokenizer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises ValueError where a checkpoint speaks of other tokens than these data."""
+        _check(self.tokenizer, state_dict)
+
+    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
+        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
+
+        Raises ValueError where it speaks of other tokens than these data.
+        """
+        found = self._tokenizer.recalled(state_dict["vocabulary"])
+        _check(found, state_dict)
+        return found
+
+
+class Text(TextModule):
     """Windows of a text that fits into memory: {"x": int64 (B, length), "target": int64 (B, length)}.
 
     target[t] is the token after x[t]. The documents are cut into contiguous spans, train, valid and test in this order
@@ -54,8 +95,6 @@ class Text(DataModule):
     another: each begins with the last target of the one before, so that every token of a span but its first is a target
     once, and a context once. The rest at the end, shorter than a window, is dropped: nothing is padded. A window goes
     over the borders of documents, where the end token stands if the tokenizer has one, but never over that of a span.
-
-    A checkpoint holds the vocabulary; a run does not go on, and is not judged, with another one.
 
     Args:
         corpus: Where the text is from.
@@ -74,8 +113,6 @@ class Text(DataModule):
         ValueError: Where a number is out of range; when reading, where there is no text or a split of it is shorter
             than a window; when a checkpoint is loaded, where its vocabulary is another one.
     """
-
-    dtype = torch.int64
 
     def __init__(
         self,
@@ -105,12 +142,7 @@ class Text(DataModule):
         self._tokenizer = tokenizer
 
     @property
-    def shape(self) -> tuple[int]:
-        return (self.length,)
-
-    @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer as the training text has made it; it decodes what a model of these data writes."""
         return self._content[0]
 
     def prepare_data(self) -> None:
@@ -122,24 +154,6 @@ class Text(DataModule):
 
     def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
         return train, self._content[1]["valid"]
-
-    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
-        return {"x": batch["x"], "target": batch["target"]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the tokens of a run mean, for its checkpoint."""
-        return remembered(self.tokenizer)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError where a checkpoint speaks of other tokens than these data."""
-        check_tokens(self.tokenizer, state_dict)
-
-    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
-        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
-
-        Raises ValueError where it speaks of other tokens than these data.
-        """
-        return recalled(self._tokenizer, state_dict)
 
     @cached_property
     def _content(self) -> tuple[Tokenizer, dict[Split, Subset]]:
@@ -175,21 +189,13 @@ def compact(tokens: Tensor, tokenizer: Tokenizer) -> Tensor:
     return tokens.to(torch.uint8 if tokenizer.size <= 256 else torch.int32)
 
 
-def remembered(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a checkpoint holds of a tokenizer: ``size`` and ``vocabulary``, enough to decode what a model writes."""
+def _remembered(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"size": tokenizer.size, "vocabulary": tokenizer.vocabulary}
 
 
-def recalled(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer with a checkpoint's vocabulary (``remembered``). Raises ValueError where it has another one."""
-    found = tokenizer.recalled(state["vocabulary"])
-    check_tokens(found, state)
-    return found
-
-
-def check_tokens(tokenizer: Tokenizer, state: dict[str, Any]) -> None:
-    """Raises ValueError where a checkpoint's vocabulary (``remembered``) is not this tokenizer's."""
-    if state != remembered(tokenizer):
+def _check(tokenizer: Tokenizer, state: dict[str, Any]) -> None:
+    """Raises ValueError where a checkpoint's vocabulary is not this tokenizer's."""
+    if state != _remembered(tokenizer):
         raise ValueError(
             f"the checkpoint was trained on a vocabulary of {state['size']} tokens (hash "
             f"{digest(state['vocabulary'])}), but that of these data has {tokenizer.size} (hash "

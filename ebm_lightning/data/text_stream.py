@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from ebm_lightning.core import State
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import Subset
 from ebm_lightning.data.corpora import HubText
 from ebm_lightning.data.loader import Block, Blocks, BlockStream
-from ebm_lightning.data.text import Windows, check_tokens, compact, recalled, remembered, window_starts
+from ebm_lightning.data.text import TextModule, Windows, compact, window_starts
 from ebm_lightning.data.tokens import Tokenizer
 
 
-class TextStream(DataModule):
+class TextStream(TextModule):
     """Windows of a streamed text, {"x": int64 (B, length), "target": int64 (B, length)}; target[t] follows x[t].
 
     The first documents of the stream are held out, whole: for validation, then for test. The others are read in their
@@ -41,8 +40,6 @@ class TextStream(DataModule):
             are shorter than a window; when a checkpoint is loaded, where its vocabulary is another one.
     """
 
-    dtype = torch.int64
-
     def __init__(
         self,
         corpus: HubText,
@@ -62,12 +59,8 @@ class TextStream(DataModule):
                 f"TextStream(length={length}, block={block}, test={test}): expected a context of 1 or more tokens, 1 "
                 "or more documents in a block, and 0 or more for test"
             )
-        self.corpus, self.tokenizer, self.length, self.block, self.test = corpus, tokenizer, length, block, test
+        self.corpus, self._tokenizer, self.length, self.block, self.test = corpus, tokenizer, length, block, test
         self.convention = str(tokenizer)
-
-    @property
-    def shape(self) -> tuple[int]:
-        return (self.length,)
 
     def load(self) -> tuple[Subset, Subset]:
         first = self._blocks.read(None)
@@ -75,9 +68,6 @@ class TextStream(DataModule):
 
     def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
         return train, self._held_out("valid", 0, int(self.valid))
-
-    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
-        return {"x": batch["x"], "target": batch["target"]}
 
     def train_stream(
         self,
@@ -99,21 +89,6 @@ class TextStream(DataModule):
             world=world,
             device=device,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the tokens of a run mean, for its checkpoint."""
-        return remembered(self.tokenizer)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError where a checkpoint speaks of other tokens than these data."""
-        check_tokens(self.tokenizer, state_dict)
-
-    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
-        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
-
-        Raises ValueError where it speaks of other tokens than these data.
-        """
-        return recalled(self.tokenizer, state_dict)
 
     @cached_property
     def _blocks(self) -> "TextBlocks":

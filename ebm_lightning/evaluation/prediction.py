@@ -14,14 +14,14 @@ from ebm_lightning import pictures
 from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.noised import Noised
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.evaluation.protocol import Findings, Measurement, mean
 from ebm_lightning.evaluation.thinking import PASS, Thinking, Thought
 from ebm_lightning.module import EBM
 from ebm_lightning.pictures import drawable
 
 
 @dataclass(eq=False)
-class Perplexity(Protocol):
+class Perplexity(Thinking):
     """exp of the mean cross-entropy of test tokens under softmax of the logits predicted, after each number of steps.
 
     More steps than in training are longer thinking (Gladstone et al. 2025, who take those of the default). Predictions
@@ -51,21 +51,10 @@ class Perplexity(Protocol):
     """
 
     steps: list[int] = field(default_factory=lambda: [1, 2, 3, 6, 15, 30])
-    number: int = 1000
-    block: str = "y"
-    target: str = "target"
     ignore: int | None = None
-    candidates: list[int] = field(default_factory=lambda: [1])
-
-    def __post_init__(self) -> None:
-        _ = self._thinking
-
-    @property
-    def _thinking(self) -> Thinking:
-        return Thinking(self.id, self.steps, self.candidates, self.number, self.block, self.target)
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        reached = self._thinking.errors(module, data, self.errors)
+        reached = self.errors(module, data, self.error)
         found = {how: perplexity(*rows.T) for how, rows in reached.items() if how.candidates in self.candidates}
         gains = {}
         for how in [how for how in found if how.candidates > 1]:
@@ -75,7 +64,7 @@ class Perplexity(Protocol):
         measured |= _best("steps of the lowest perplexity", found, min)
         return Findings(measured, _drawn("perplexity", {"perplexity": found}))
 
-    def errors(self, state: State) -> Tensor:
+    def error(self, state: State) -> Tensor:
         """Of every token the cross-entropy in nats, and how many tokens it is: 1, or both 0 if ignored; (B, S, 2)."""
         logits, tokens = state[self.block], state[self.target]
         kept = torch.ones_like(tokens, dtype=torch.bool) if self.ignore is None else tokens != self.ignore
@@ -84,7 +73,7 @@ class Perplexity(Protocol):
 
 
 @dataclass(eq=False)
-class PredictionError(Protocol):
+class PredictionError(Thinking):
     """Peak signal-to-noise ratio in dB, and mean square, of predicted test images, after each number of steps.
 
     PSNR is 10 log10(range^2 / MSE) of each image, and the mean over images; Gladstone et al. (2025) take the MSE of a
@@ -108,19 +97,6 @@ class PredictionError(Protocol):
             missing, or there are several candidates and nothing to choose by.
     """
 
-    steps: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 6, 15, 30])
-    number: int = 1000
-    block: str = "y"
-    target: str = "target"
-    candidates: list[int] = field(default_factory=lambda: [1])
-
-    def __post_init__(self) -> None:
-        _ = self._thinking
-
-    @property
-    def _thinking(self) -> Thinking:
-        return Thinking(self.id, self.steps, self.candidates, self.number, self.block, self.target)
-
     def measure(self, module: EBM, data: DataModule) -> Findings:
         if data.bounds is None:
             raise ValueError(f"{self.id} needs the range of the values, but {type(data).__name__} has no bounds")
@@ -129,7 +105,7 @@ class PredictionError(Protocol):
         squares: dict[str, dict[Thought, Measurement]] = {}
         examples: dict[str, Image] = {}
         for level, noised in _levels(data).items():
-            reached = self._thinking.errors(module, noised, lambda state: self.errors(state, low, high))
+            reached = self.errors(module, noised, lambda state: self.error(state, low, high))
             asked = {how: rows for how, rows in reached.items() if how.candidates in self.candidates}
             ratios[f"PSNR, dB{level}"] = {how: mean(rows[:, 0]) for how, rows in asked.items()}
             squares[f"MSE{level}"] = {how: mean(rows[:, 1]) for how, rows in asked.items()}
@@ -145,17 +121,17 @@ class PredictionError(Protocol):
     def _examples(self, module: EBM, data: DataModule, level: str, number: int = 8) -> dict[str, Image]:
         """The first test images in columns, where they are images."""
         batch = next(iter(data.eval_loader("test", device=module.device)))
-        x, thinking = batch["x"][:number], self._thinking
+        x = batch["x"][:number]
         with evaluating(module):
-            pos = thinking.completed(module, {name: value[:number] for name, value in batch.items()})
-            reached = [state[self.block] for k, state in thinking.predictions(module, pos) if k or not module.sampler]
+            pos = self.completed(module, {name: value[:number] for name, value in batch.items()})
+            reached = [state[self.block] for k, state in self.predictions(module, pos) if k or not module.sampler]
         clean = pos[self.target]
         if not drawable(clean) or clean.ndim < 3 or x.shape != clean.shape:
             return {}
         rows = torch.cat([x, *reached, clean])
         return {f"examples{level.replace(' ', '-')}": pictures.picture(rows, data.bounds, len(x))}
 
-    def errors(self, state: State, low: float, high: float) -> Tensor:
+    def error(self, state: State, low: float, high: float) -> Tensor:
         """PSNR and mean square of every image, (B, 1, 2), where values range from ``low`` to ``high``."""
         predicted, clean = state[self.block].clamp(low, high).double(), state[self.target].double()
         axes = tuple(range(1, clean.ndim))

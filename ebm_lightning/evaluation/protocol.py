@@ -72,7 +72,7 @@ class Findings:
     pictures: dict[str, Image.Image] = dataclasses.field(default_factory=dict)
 
 
-class Protocol(L.Callback):
+class Protocol(L.Callback, abc.ABC):
     """One measurement of a trained run. Final subclasses are dataclasses: their fields are the protocol's settings.
 
     The findings go to ``evaluation/<protocol>.json`` and ``.png`` of the run folder, with the settings and where they

@@ -1,13 +1,14 @@
 """Predictions of test examples, after each number of steps and with the best of each number of candidates."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ebm_lightning.core import State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Protocol
 from ebm_lightning.module import EBM
 from ebm_lightning.randomness import capture, drawn_since
 from ebm_lightning.sampling import begun
@@ -29,33 +30,31 @@ PASS = Thought(0)
 """The one pass of a run without a sampler."""
 
 
-@dataclass(frozen=True)
-class Thinking:
-    """The predictions that are asked for, of which a protocol measures the errors.
+@dataclass(eq=False)
+class Thinking(Protocol):
+    """A protocol of predictions: made here, measured by its subclasses.
 
     Args:
-        protocol: the id of that protocol, for messages.
         steps: of the sampler, each at least 0; of no effect without one.
-        candidates: of which the best is taken, each at least 1.
         number: test examples, at most: the first ones.
         block: the prediction.
         target: what it is compared with.
+        candidates: of which the best is taken, each at least 1.
 
     Raises:
         ValueError: where a number is out of range.
     """
 
-    protocol: str
-    steps: list[int]
-    candidates: list[int]
-    number: int
-    block: str
-    target: str
+    steps: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 6, 15, 30])
+    number: int = 1000
+    block: str = "y"
+    target: str = "target"
+    candidates: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
         if not self.steps or min(self.steps) < 0 or self.number < 1 or min(self.candidates, default=0) < 1:
             raise ValueError(
-                f"{self.protocol}: expected one or more numbers of candidates, each at least 1, and of steps, each at "
+                f"{self.id}: expected one or more numbers of candidates, each at least 1, and of steps, each at "
                 "least 0, and number >= 1"
             )
 
@@ -84,7 +83,7 @@ class Thinking:
         missing = [name for name in (self.block, self.target) if name not in pos]
         if missing:
             raise ValueError(
-                f"{self.protocol} compares a prediction with its target, but {missing} is not in the state "
+                f"{self.id} compares a prediction with its target, but {missing} is not in the state "
                 f"{sorted(pos)}: measure a run that predicts, on data with targets"
             )
         return pos
@@ -108,7 +107,7 @@ class Thinking:
         if max(wanted) == 1 or sampler is None:
             if max(wanted) > 1:
                 raise ValueError(
-                    f"{self.protocol} chooses among candidates by their energy, but this run predicts in one pass "
+                    f"{self.id} chooses among candidates by their energy, but this run predicts in one pass "
                     "without a sampler: measure it with candidates=[1]"
                 )
             for k, state in self.predictions(module, pos):
@@ -129,6 +128,6 @@ class Thinking:
                     yield Thought(k, n), found
             if not drawn_since(before):
                 raise ValueError(
-                    f"{self.protocol} chooses among candidates, but every prediction of this run starts at the same "
+                    f"{self.id} chooses among candidates, but every prediction of this run starts at the same "
                     "place and moves without noise, so that all are alike: measure it with candidates=[1]"
                 )

@@ -37,6 +37,8 @@ class Descent(Sampler, nn.Module):
         free: the one variable that moves, shape (B, ...).
         learned: whether alpha is a parameter; it then acts as max(alpha, 1e-4).
         rate_factor: of the optimizer's learning rate, for a learned alpha, > 0.
+        rate_floor: the share of that rate below which :class:`~ebm_lightning.schedules.Scheduled` does not take it, in
+            [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it. None is 0.
         detach: whether every step starts from a constant, so that each is judged on its own.
         noise: standard deviation of the noise of one step, >= 0, in units of the variable.
         normalise: whether a softmax over the last axis precedes every step.
@@ -60,6 +62,7 @@ class Descent(Sampler, nn.Module):
         free: tuple[str, ...] = ("y",),
         learned: bool = False,
         rate_factor: float = 1.0,
+        rate_floor: float | None = None,
         detach: bool = False,
         noise: float = 0.0,
         normalise: bool = False,
@@ -74,13 +77,15 @@ class Descent(Sampler, nn.Module):
                 f"Descent(step_size={step_size}, rate_factor={rate_factor}, noise={noise}): expected "
                 f"step_size >= {SMALLEST}, rate_factor > 0 and noise >= 0"
             )
+        if not 0 <= (rate_floor or 0.0) <= 1:
+            raise ValueError(f"Descent(rate_floor={rate_floor}): expected a share in [0, 1], or None for no floor")
         if not (spread >= 1 and spread_axes >= 1):
             raise ValueError(f"Descent(spread={spread}, spread_axes={spread_axes}): expected numbers of at least 1")
         if clip is not None and not clip > 0:
             raise ValueError(f"Descent(clip={clip}): expected a number > 0, or None for no clipping")
-        self.free, self.rate_factor, self.detach, self.noise = tuple(free), rate_factor, detach, noise
-        self.normalise, self.clip, self.spread, self.spread_axes = normalise, clip, spread, spread_axes
-        self.keep_path = keep_path
+        self.free, self.rate_factor, self.rate_floor = tuple(free), rate_factor, rate_floor or 0.0
+        self.detach, self.noise, self.normalise = detach, noise, normalise
+        self.clip, self.spread, self.spread_axes, self.keep_path = clip, spread, spread_axes, keep_path
         _ = self.block
         alpha = torch.tensor(float(step_size))
         if learned:
