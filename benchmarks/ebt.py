@@ -318,8 +318,10 @@ def measure(options: Options) -> Iterator[Record]:
     """The record, after each setting."""
     on, gpu = options.device, options.device == "cuda"
     settings = [Setting("4xs", 64, 16, 1, on), Setting("4xs", 64, 16, 2, on)]
-    settings += [Setting("xxs", 256, 32, 1, on)] if gpu else [Setting("xxs", 128, 4, 1)] if options.large else []
+    settings += [Setting("xxs", 128, 4, 1)] if options.large else []
     compared = ["published", "ours_checkpointed", "ours_compiled"]
+    if gpu:
+        settings = [Setting("4xs", 256, 32, 1, on)]
     names, steps, rounds = list(CONTENDERS), TURN, options.turns(ROUNDS)
     if options.quick:
         settings, compared = [Setting("4xs", 8, 2, 1, on)], ["published"]

@@ -13,15 +13,16 @@ import torch
 from benchmarks.common import HERE, Options, Record, facts, spread, told
 from benchmarks.fitting import fit_ms, made
 from ebm_lightning.data import available
-from ebm_lightning.planning.machines import GPUS
-from ebm_lightning.trainer import Trainer
+from ebm_lightning.planning import Cluster, count
+from ebm_lightning.planning.machines import GPUS, Arithmetic
+from ebm_lightning.planning.plan import Step
 
 DEVICES = ("cuda",)
 ROUNDS = 1
 EXPERIMENTS = HERE.parent / "experiments"
 SETTINGS: dict[str, tuple[Path, int]] = {
-    "JEM: WRN-28-10, batch 64, 20 transitions": (EXPERIMENTS / "grathwohl2020_jem" / "cifar10.yaml", 60),
-    "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 24),
+    "JEM: WRN-28-10, batch 64, 20 transitions": (EXPERIMENTS / "grathwohl2020_jem" / "cifar10.yaml", 30),
+    "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 12),
 }
 """The configuration, and the steps that are trained."""
 BF16 = {"--trainer.precision": "bf16-mixed"}
@@ -33,16 +34,10 @@ WAYS: dict[str, dict[str, object]] = {
 }
 
 
-def predicted(config: Record, gpu: str) -> tuple[float, float, float]:
-    """The plan of a whole configuration on one such GPU: GFLOP a step, its milliseconds, and the peak in TFLOP/s."""
+def counted(config: Record) -> Step:
+    """What a step of a whole configuration asks, counted on this GPU in float32."""
     module, data = made(config)
-    trained = config["trainer"]
-    trainer = Trainer(
-        max_steps=trained["max_steps"], accelerator="gpu", devices=1, precision=trained["precision"], logger=False
-    )
-    found = trainer.plan(module, data, 1, gpu)
-    peak = GPUS[gpu].bf16 if "16" in str(trained["precision"]) else GPUS[gpu].tf32
-    return found.step.flop / 1e9, 1e3 * found.rows[0].slowest, peak
+    return count(module.cuda(), data)
 
 
 def measure(options: Options) -> Iterator[Record]:
@@ -55,14 +50,17 @@ def measure(options: Options) -> Iterator[Record]:
         return
     for words, (config, steps) in SETTINGS.items():
         found = record["settings"][words] = {}
-        every = 2 if options.quick else steps // 6
+        every = 1 if options.quick else steps // 6
         length = {"--trainer.max_steps": 6 * every, "--trainer.log_every_n_steps": every}
+        step = None
         for way, changed in WAYS.items():
-            torch.cuda.empty_cache()
             taken = [fit_ms(config, {**length, **changed}) for _ in range(rounds)]
             found[way] = {"ms": spread([ms for ms, _ in taken])}
             if gpu is not None:
-                found[way]["plan"] = predicted(taken[0][1], gpu)
+                step = step or counted(taken[0][1])
+                arithmetic: Arithmetic = "bf16" if "--trainer.precision" in changed else "fp32"
+                cluster, peak = Cluster(gpu, arithmetic=arithmetic), GPUS[gpu].peak(arithmetic.replace("fp32", "tf32"))
+                found[way]["plan"] = (step.flop / 1e9, 1e3 * cluster.rows(step)[0].slowest, peak / 1e12)
             yield record
 
 

@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import loops
 from benchmarks.common import (
@@ -34,6 +33,7 @@ from benchmarks.common import (
     told,
 )
 from ebm_lightning.core import EnergyModel, Sampler, run
+from ebm_lightning.evaluation.cost import Work
 from ebm_lightning.graphs import Graphed
 from ebm_lightning.kernels import compiled, has_compiler
 from ebm_lightning.memory import keep_freed_memory
@@ -160,7 +160,8 @@ def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dic
     found: dict[str, Callable[[], object]] = {"floor": partial(floor, model, x, steps)}
     for name, way in (WAYS if device == "cuda" else OURS).items():
         memory_format = way.channels_last and not way.bf16  # the row that shows nothing else
-        if (compiler or not way.compiled) and (image or not memory_format) and not (image and way.medium):
+        compiles = compiler and not (image and (device == "cuda" or way.medium))
+        if (compiles or not way.compiled) and (image or not memory_format):
             found[name] = ours(way, case.sampler, fresh(way.channels_last and image), x, steps)
     found["jem"] = partial(loops.jem, model, x, steps)
     found["igebm"] = partial(loops.igebm, model, x, steps)
@@ -199,13 +200,13 @@ def memory(case: Case, device: str) -> dict[str, float]:
 def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
     """10^12 operations a second of each contender, and what matrix product to compare it with."""
     model, x = case.model().eval().cuda(), torch.rand(case.batch, *case.shape, device="cuda")
-    with FlopCounterMode(display=False) as counted:
+    with Work() as counted:
         floor(model, x, 1)
     rated = {}
     for name, one in found.items():
         way = WAYS.get(name, WAYS["ours"])
         arithmetic = "bf16" if way.bf16 else "tf32" if case.image or way.medium else "fp32"
-        rated[name] = (counted.get_total_flops() / one["median"] / 1e9, arithmetic)
+        rated[name] = (counted.flop / one["median"] / 1e9, arithmetic)
     return rated
 
 

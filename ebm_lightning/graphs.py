@@ -1,6 +1,7 @@
 """CUDA graphs: what a negative phase launches on a GPU, kernel by kernel, recorded once and launched as one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +86,9 @@ class Graphed:
         drawn, moving = torch.cuda.get_rng_state(device), [(buffer, buffer.clone()) for buffer in model.buffers()]
         beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside):  # libraries choose their kernels and workspaces, compilers compile
-            for _ in range(2):
+        with torch.cuda.stream(beside):
+            self.walk(sampler, model, start, steps, watched=watched)  # libraries choose kernels, compilers compile
+            with _waits_refused(sampler, model):  # here, since a recording that fails leaves the device unusable
                 self.walk(sampler, model, start, steps, watched=watched)
         torch.cuda.current_stream(device).wait_stream(beside)
         torch.cuda.set_rng_state(drawn, device)
@@ -94,18 +96,27 @@ class Graphed:
             buffer.copy_(before)
         graph, self._pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
         torch.clear_autocast_cache()  # weights are cast within the graph, or it would read those of now for ever
-        try:
-            # Other threads (NCCL's, a loader's) may go on asking the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                end, info = self.walk(sampler, model, start, steps, watched=watched)
-        except RuntimeError as fault:
-            raise ValueError(
-                f"cuda_graphs: transitions of {type(sampler).__name__} on {type(model).__name__} cannot be recorded "
-                f"({str(fault).splitlines()[0]}): they must not wait for the device; leave cuda_graphs out"
-            ) from fault
-        finally:
-            torch.clear_autocast_cache()
+        # Other threads (NCCL's, a loader's) may go on asking the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            end, info = self.walk(sampler, model, start, steps, watched=watched)
+        torch.clear_autocast_cache()
         return Recorded(graph, start, end, info)
+
+
+@contextmanager
+def _waits_refused(sampler: Sampler, model: EnergyModel) -> Iterator[None]:
+    """Says in words that the processor waits for the device, which no graph can record."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as fault:
+        raise ValueError(
+            f"cuda_graphs: transitions of {type(sampler).__name__} on {type(model).__name__} cannot be recorded "
+            f"({str(fault).splitlines()[0]}): they must not wait for the device; leave cuda_graphs out"
+        ) from fault
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _form(model: EnergyModel, state: State) -> tuple[object, ...]:

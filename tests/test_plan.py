@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from ebm_lightning import EBM, Trainer
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.cli import main
 from ebm_lightning.evaluation.cost import work
-from ebm_lightning.models import RBM, ConditionalDeepEnergy
+from ebm_lightning.models import RBM, ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.models.backbones import IGEBMNet
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.planning import GPUS, Cluster, Plan, Row, Step, all_reduce, comparison, count, measure, measured
@@ -88,7 +89,8 @@ def test_what_is_extrapolated_is_what_the_whole_batch_takes() -> None:
     batch = {"x": torch.rand(9, 2, 8, 8), "y": torch.arange(9) % 3}
     step = count(module, _data(**batch))
     whole = work(module, batch)
-    assert (step.flop, step.moved, step.calls) == (whole.flop, whole.moved, whole.calls)
+    assert (step.flop, step.convolved) == (whole.flop, whole.convolved)
+    assert (step.moved, step.calls) == (whole.moved, whole.calls)
     assert step.memory["saved for the gradient"] == saved(module, batch)
 
 
@@ -129,6 +131,22 @@ def test_the_longest_limit_counts() -> None:
     assert cluster.rows(STEP)[0].slowest == pytest.approx(7e12 / 0.5 / 989.4e12)
     assert Cluster("h100", arithmetic="bf16", share=1.0).rows(STEP)[0].slowest == pytest.approx(0.01)
     assert GPUS["a100"].peak("tf32") == 156e12
+
+
+def test_convolutions_in_float32_are_made_in_tf32() -> None:
+    step, peaks = replace(STEP, convolved=5e12), GPUS["h100"]
+    seconds = (2e12 / peaks.peak("fp32") + 5e12 / peaks.peak("tf32")) / 0.35
+    (words, limit), *_ = Cluster("h100").limits(step).items()
+    assert limit == pytest.approx(seconds)
+    assert words == "0.35 of 494.7 TFLOP/s (tf32) and 66.9 TFLOP/s (fp32)"
+    assert next(iter(Cluster("h100", arithmetic="bf16").limits(step).values())) == pytest.approx(
+        7e12 / 0.35 / peaks.peak("bf16")
+    )
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 1))
+    module = EBM(DeepEnergy(net), ContrastiveDivergence(), SGLD(0.1, noise=0.0))
+    asked = work(module, {"x": torch.rand(5, 2, 6, 6)})
+    # Forward and to the input in the transition; forward, to the weights and to the input in either phase.
+    assert asked.flop - asked.convolved == 2 * 5 * 48 * (2 + 2 * 3)
 
 
 def test_a_cluster_grows_by_whole_nodes_and_pays_for_two_rings() -> None:

@@ -77,18 +77,21 @@ def gradient(module: EBM, batch: State) -> list[Tensor | None]:
 class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what is run under it. (FlopCounterMode refuses a gradient inside of a gradient.)
 
-    ``flop`` are the operations that flop_registry knows, ``calls`` counts whatever torch runs but views, and ``moved``
-    the bytes of the tensors that these take and return.
+    ``flop`` are the operations that flop_registry knows, ``convolved`` those of them in convolutions, ``calls`` counts
+    whatever torch runs but views, and ``moved`` the bytes of the tensors that these take and return.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flop = self.calls = self.moved = 0
+        self.flop = self.convolved = self.calls = self.moved = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        operation = func._overloadpacket
+        if operation in flop_registry:
+            flop = flop_registry[operation](*args, **(kwargs or {}), out_val=out)
+            self.flop += flop
+            self.convolved += flop if "convolution" in str(operation) else 0
         if not func.is_view:
             self.calls += 1
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]

@@ -49,13 +49,14 @@ def count(
     sizes = FEW if examples > FEW[-1] else (examples,)
     with precision():
         found = [_counted(module, {name: value[:n] for name, value in batch.items()}) for n in sizes]
-    flop, moved, calls, kept = (_at(examples, sizes, numbers) for numbers in zip(*found, strict=True))
+    flop, convolved, moved, calls, kept = (_at(examples, sizes, numbers) for numbers in zip(*found, strict=True))
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = [*module.parameters(), *module.buffers()]
     how = f"counted with {' and '.join(map(str, sizes))}" + (", and extrapolated to all" if len(sizes) > 1 else "")
     return Step(
         examples=examples * accumulated,
         flop=flop * accumulated,
+        convolved=convolved * accumulated,
         moved=moved * accumulated,
         calls=calls * accumulated,
         parameters=sum(p.numel() for p in trained),
@@ -72,10 +73,7 @@ def count(
 
 
 def arithmetic_of(precision: str) -> Arithmetic:
-    """In what a GPU makes matrix products, by the trainer's precision and torch's float32_matmul_precision.
-
-    In float32, convolutions take TF32 unless cuDNN is told otherwise, so that the plan of one is pessimistic.
-    """
+    """In what a GPU makes matrix products, by the trainer's precision and torch's float32_matmul_precision."""
     if "16" in precision:
         return "bf16"
     return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
@@ -141,9 +139,9 @@ def _given_back(handle: _Handle) -> Tensor:
     return handle.tensor
 
 
-def _counted(module: EBM, batch: State) -> tuple[int, int, int, int]:
+def _counted(module: EBM, batch: State) -> tuple[int, ...]:
     asked = work(module, batch)
-    return asked.flop, asked.moved, asked.calls, saved(module, batch)
+    return asked.flop, asked.convolved, asked.moved, asked.calls, saved(module, batch)
 
 
 def _at(examples: int, sizes: tuple[int, ...], numbers: tuple[int, ...]) -> float:

@@ -35,6 +35,7 @@ class Step:
         gradient: bytes that the ranks average.
         memory: bytes by what they hold.
         counted: how this was found, as a sentence.
+        convolved: of ``flop``, those in convolutions: torch makes them in TF32 where matrix products are float32.
     """
 
     examples: int
@@ -45,6 +46,7 @@ class Step:
     gradient: int
     memory: Mapping[str, float]
     counted: str
+    convolved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,14 @@ class Cluster:
 
     def limits(self, step: Step) -> dict[str, float]:
         """Seconds that a step takes at least, by what limits it; the largest is its time."""
+        of_convolutions: Arithmetic = "tf32" if self.arithmetic == "fp32" else self.arithmetic
+        peaks = {of_convolutions: step.convolved, self.arithmetic: step.flop - step.convolved}
+        if of_convolutions == self.arithmetic or not step.convolved:
+            peaks = {self.arithmetic: step.flop}
+        words = " and ".join(f"{self._gpu.peak(one) / 1e12:g} TFLOP/s ({one})" for one in peaks)
+        seconds = sum(flop / self._gpu.peak(one) for one, flop in peaks.items()) / self.share
         return {
-            f"{self.share:g} of {self._gpu.peak(self.arithmetic) / 1e12:g} TFLOP/s ({self.arithmetic})": step.flop
-            / (self.share * self._gpu.peak(self.arithmetic)),
+            f"{self.share:g} of {words}": seconds,
             f"{self._gpu.bandwidth:g} GB/s of its memory": step.moved / (1e9 * self._gpu.bandwidth),
             f"{1e6 * LAUNCH:g} us to begin each operation": step.calls * LAUNCH,
         }
