@@ -22,7 +22,7 @@ ROUNDS = 1
 EXPERIMENTS = HERE.parent / "experiments"
 SETTINGS: dict[str, tuple[Path, int]] = {
     "JEM: WRN-28-10, batch 64, 20 transitions": (EXPERIMENTS / "grathwohl2020_jem" / "cifar10.yaml", 30),
-    "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 12),
+    "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 6),
 }
 """The configuration, and the steps that are trained."""
 BF16 = {"--trainer.precision": "bf16-mixed"}
