@@ -43,7 +43,7 @@ from ebm_lightning.module import run_cached
 from ebm_lightning.samplers import HMC, SGLD
 
 DEVICES = ("cpu", "cuda")
-ROUNDS, SECONDS, LONG = 5, 1.0, 60
+ROUNDS, SECONDS, LONG = 5, {"cpu": 1.0, "cuda": 0.3}, 60
 PEERS = ("torchebm", "ebmkit")
 AS_JEM = SGLD(1.0, noise=0.01)
 AS_IGEBM = SGLD(10.0, noise=0.005, clip=0.01, bounds=(0.0, 1.0), noise_first=True)
@@ -213,7 +213,8 @@ def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
 def measure(options: Options) -> Iterator[Record]:
     """The record, after each network."""
     keep_freed_memory()
-    rounds, seconds = options.turns(ROUNDS), 0.02 if options.quick else SECONDS
+    seconds = 0.02 if options.quick else SECONDS[options.device]
+    rounds = options.turns(ROUNDS)
     device, peers, compiler = options.device, installed(*PEERS), options.device == "cuda" or has_compiler()
     record = facts(torch.get_num_threads(), rounds, *PEERS, device=device) | {"networks": {}, "hmc": {}, "memory": {}}
     cases = SMALL if options.quick else LARGE if device == "cuda" else CASES
