@@ -8,6 +8,7 @@ import lightning.pytorch as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies import StrategyRegistry
 
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.progress import TimedProgressBar
@@ -20,6 +21,7 @@ from ebm_lightning.module import EBM
 from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.randomness import isolated
 from ebm_lightning.sampling import asked, fresh_chains, save_samples
+from ebm_lightning.sharded import Sharded
 from ebm_lightning.writing import generate
 
 DEFAULTS: dict[str, Any] = {
@@ -30,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "val_check_interval": 1000,
 }
 """What differs from Lightning's own defaults."""
+
+StrategyRegistry.register("sharded", Sharded, description="DDP that shares out gradients and the optimizer's memory.")
 
 
 class Trainer(L.Trainer):

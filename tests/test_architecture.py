@@ -32,7 +32,11 @@ ALLOWED = {
     "loggers": set(),
     "checkpoints": set(),
     "data": {"core", "kernels", "randomness"},
-    "module": {"core", "chains", "checkpoints", "kernels", "callbacks.buffer", "callbacks.sampler_memory", "data.base"},
+    "module": {
+        *("core", "chains", "checkpoints", "kernels", "ranks"),
+        *("callbacks.buffer", "callbacks.sampler_memory", "data.base"),
+    },
+    "sharded": {"core", "module", "ranks"},
     "trained": {"core", "checkpoints", "runs"},
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {
@@ -59,7 +63,8 @@ ALLOWED = {
     "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
     "planning": {"chains", "core", "data", "evaluation", "module", "runs"},
     "trainer": {
-        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "writing"),
+        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "sharded"),
+        "writing",
     },
     "mistakes": set(),
     "cli": {"cluster", "commands", "experiment", "runs"},

@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> None:
 def groups(folder: Path) -> dict[str, list[RunFolder]]:
     """The runs below a folder that differ in their seed alone, by a name for what they have in common.
 
-    The name is that of the configuration, with the values in which its runs differ. Those on which they build are not
-    compared: they differ with the seed. Groups of one configuration rise in these values. Raises ValueError where the folder holds no run.
+    The name is that of the configuration, with the values in which its runs differ, by which the groups of one
+    configuration are ordered. Those on which they build are not compared: they differ with the seed. Raises ValueError
+    where the folder holds no run.
     """
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
     if not runs:
