@@ -159,7 +159,8 @@ class Trainer(L.Trainer):
             share: of a GPU's peak that its matrix products reach, in (0, 1].
 
         Raises:
-            ValueError: where a name is not known, a number out of range, or the run has no ``max_steps``.
+            ValueError: where a name is not known, a number out of range, the run has no ``max_steps``, or its data
+                are not there.
         """
         if self.max_steps is None or self.max_steps < 1:
             raise ValueError("runs are counted in steps: set trainer.max_steps")
@@ -171,7 +172,13 @@ class Trainer(L.Trainer):
         cluster = None if here else Cluster(gpu, gpus, gpus_per_node, network, arithmetic_of(self.precision), share)
         self.precision_plugin.convert_module(model.to(self.strategy.root_device))
         in_precision = self.precision_plugin.train_step_context
-        datamodule.prepare_data()
+        try:
+            datamodule.prepare_data()
+            datamodule.eval_loader("train")
+        except ValueError as fault:
+            raise ValueError(
+                f"{fault}; any data of this shape do for a plan, as in `ebm plan ... -- --data ...`"
+            ) from fault
         model.prepare(datamodule)
         step = count(model, datamodule, self.accumulate_grad_batches, in_precision)
         if cluster is None:
