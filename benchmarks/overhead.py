@@ -303,7 +303,7 @@ def _of_a_step(agreed: Record, step: Record | None) -> list[str]:
         "|---|---|---|",
     ]
     for name, one in {**agreed, **({"that step, `ebm fit`, 1 rank": step} if step else {})}.items():
-        share = f"{100 * one['median'] / step['median']:.2g}" if step else "-"
+        share = f"{100 * one['median'] / step['median']:.3g}" if step else "-"
         lines.append(f"| {name} | {shown({key: 1e3 * ms for key, ms in one.items()})} | {share} |")
     return lines
 

@@ -1,11 +1,13 @@
 """Lightning's Trainer with the settings that energy-based models need, and checkpoints of every rank's state."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import StrategyRegistry
@@ -54,7 +56,10 @@ class Trainer(L.Trainer):
         plugins = settings.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            settings["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]  # Preemption does it
+            alone = os.environ["SLURM_NTASKS"] == "1" and settings.get("devices", 1) != 1
+            # A job of one task starts its other ranks itself; what Lightning would requeue, Preemption does.
+            made = LightningEnvironment() if alone else SLURMEnvironment(auto_requeue=False)
+            settings["plugins"] = [*plugins, made]
         super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
         self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws
