@@ -45,7 +45,7 @@ def _experiment(folder: Path, claims: list[dict] | None = None, curves: list[dic
 
 
 def _put(folder: Path, name: str, **changed: Any) -> None:
-    (folder / "results" / f"{name}.json").write_text(json.dumps(RECORD | changed))
+    write_atomically(folder / "results" / f"{name}.json", json.dumps(RECORD | changed))
 
 
 def _read(folder: Path, name: str) -> dict:
