@@ -1,24 +1,29 @@
 """`python -m benchmarks --only overhead`: what surrounds the mathematics of a step, and of a run.
 
 The round trip of a batch of chains through a sample buffer; a batch of images, from our loader and from torch's; a
-training step of `ebm fit`, with data, logging and Lightning, beside the same module in a bare loop; the processor time
-of commands until they answer; size and time of a checkpoint, which is flushed to the disk.
+training step of `ebm fit`, with data, logging and Lightning, beside the same module in a bare loop; what it takes ranks
+after each step to agree whether one was sent a signal; the processor time of commands until they answer; size and time
+of a checkpoint, which is flushed to the disk.
 """
 
 import logging
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import chain, repeat
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import (
@@ -37,6 +42,7 @@ from benchmarks.common import (
 )
 from benchmarks.fitting import bare_ms, fit_ms, made
 from ebm_lightning import EBM
+from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.chains import FloatStorage, SampleBuffer, Storage, Uint8Storage
 from ebm_lightning.data import available
 from ebm_lightning.data.base import DataModule, Subset
@@ -173,6 +179,38 @@ def lightning(quick: bool, rounds: int) -> Record:
     return found
 
 
+def agreement(rounds: int, calls: int) -> Record:
+    """Milliseconds a step that :class:`Preemption` takes, on the slower rank where there are two."""
+    found = {name: _on_ranks(number, rounds, calls) for name, number in (("1 rank", 1), ("2 ranks, gloo", 2))}
+    return {name: spread([max(each) for each in zip(*times, strict=True)]) for name, times in found.items()}
+
+
+def _on_ranks(number: int, rounds: int, calls: int) -> list[list[float]]:
+    """What :func:`hook_ms` finds on each of so many ranks, in processes of their own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(number, get_context("spawn"), torch.set_num_threads, (1,)) as processes:
+        started = [processes.submit(hook_ms, rank, number, port, rounds, calls) for rank in range(number)]
+        return [one.result() for one in started]
+
+
+def hook_ms(rank: int, ranks: int, port: int, rounds: int, calls: int) -> list[float]:
+    """Milliseconds a call of the hook after a batch, in each of some rounds after the first, on one of the ranks."""
+    if ranks > 1:
+        distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=ranks)
+    trainer = SimpleNamespace(world_size=ranks, is_global_zero=False, global_step=0, max_steps=1)
+    callback, times = Preemption(), list[float]()
+    callback.on_train_start(trainer, None)
+    for _ in range(rounds + 1):
+        begun = time.perf_counter()
+        for number in range(calls):
+            callback.on_train_batch_end(trainer, None, None, None, number)
+        times.append(1e3 * (time.perf_counter() - begun) / calls)
+    callback.teardown(trainer, None, "fit")
+    return times[1:]
+
+
 def answers(rounds: int) -> Record:
     """Seconds of processor time, a whole process each."""
     found: dict[str, list[float]] = {name: [] for name in COMMANDS}
@@ -231,6 +269,7 @@ def measure(options: Options) -> Iterator[Record]:
     if device == "cpu":
         record["start"] = answers(rounds)
         record["checkpoint"] = checkpoints(rounds, 500 if quick else 10_000)
+        record["agreement"] = agreement(rounds, 100 if quick else 5000)
         yield record
         record["lightning"] = lightning(quick, rounds)
         yield record
@@ -250,6 +289,22 @@ def table(record: Record) -> list[str]:
         lines += ["", "A training step:", "", "| | `ebm fit`, ms | bare loop, ms | ratio |", "|---|---|---|---|"]
         for name, one in found.items():
             lines.append(f"| {name} | {shown(one['fit'])} | {shown(one['bare'])} | {ratio(one['fit'], one['bare'])} |")
+    if agreed := record.get("agreement"):
+        lines += ["", *_of_a_step(agreed, record.get("lightning", {}).get("quickstart", {}).get("fit"))]
+    return lines
+
+
+def _of_a_step(agreed: Record, step: Record | None) -> list[str]:
+    """The agreement beside the step of the quickstart, where that was measured."""
+    lines = [
+        "What the agreement on a signal costs a step:",
+        "",
+        "| | us | % of the quickstart's step |",
+        "|---|---|---|",
+    ]
+    for name, one in {**agreed, **({"that step, `ebm fit`, 1 rank": step} if step else {})}.items():
+        share = f"{100 * one['median'] / step['median']:.3g}" if step else "-"
+        lines.append(f"| {name} | {shown({key: 1e3 * ms for key, ms in one.items()})} | {share} |")
     return lines
 
 

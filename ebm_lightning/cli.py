@@ -96,7 +96,7 @@ def _name_the_run(arguments: list[str]) -> list[str]:
         folder.config()
         return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
     _check_files(rest)
-    if command != "fit" and not {"-h", "--help"} & set(rest):
+    if command != "fit" and not {"--run", "-h", "--help"} & set(rest):  # --run: a rank that Lightning starts
         raise ValueError(f"`ebm {command}` needs a run folder: give the one that `ebm fit` printed")
     return arguments
 

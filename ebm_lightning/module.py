@@ -29,6 +29,7 @@ from ebm_lightning.core import (
 )
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.graphs import Graphed
+from ebm_lightning.ranks import whole
 
 
 class EBM(L.LightningModule):
@@ -190,7 +191,7 @@ class EBM(L.LightningModule):
             self.sampler.follow(self.model)
         if self._logs_now:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+            self.log("train/grad_norm", whole(torch.nn.utils.get_total_norm(gradients)))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -11,3 +12,8 @@ def mean_over_ranks(x: Tensor) -> Tensor:
         torch.distributed.all_reduce(x)
         x /= torch.distributed.get_world_size()
     return x
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that ranks share out, whole on each of them; any other tensor itself."""
+    return x.full_tensor() if isinstance(x, DTensor) else x

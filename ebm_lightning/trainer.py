@@ -1,13 +1,16 @@
 """Lightning's Trainer with the settings that energy-based models need, and checkpoints of every rank's state."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies import StrategyRegistry
 
 from ebm_lightning import checkpoints
 from ebm_lightning.callbacks.progress import TimedProgressBar
@@ -20,6 +23,7 @@ from ebm_lightning.module import EBM
 from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.randomness import isolated
 from ebm_lightning.sampling import asked, fresh_chains, save_samples
+from ebm_lightning.sharded import Sharded
 from ebm_lightning.writing import generate
 
 DEFAULTS: dict[str, Any] = {
@@ -30,6 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "val_check_interval": 1000,
 }
 """What differs from Lightning's own defaults."""
+
+StrategyRegistry.register("sharded", Sharded, description="DDP that shares out gradients and the optimizer's memory.")
 
 
 class Trainer(L.Trainer):
@@ -50,7 +56,10 @@ class Trainer(L.Trainer):
         plugins = settings.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            settings["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]  # Preemption does it
+            alone = os.environ["SLURM_NTASKS"] == "1" and settings.get("devices", 1) != 1
+            # A job of one task starts its other ranks itself; what Lightning would requeue, Preemption does.
+            made = LightningEnvironment() if alone else SLURMEnvironment(auto_requeue=False)
+            settings["plugins"] = [*plugins, made]
         super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
         self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws
@@ -155,7 +164,8 @@ class Trainer(L.Trainer):
             share: of a GPU's peak that its matrix products reach, in (0, 1].
 
         Raises:
-            ValueError: where a name is not known, a number out of range, or the run has no ``max_steps``.
+            ValueError: where a name is not known, a number out of range, the run has no ``max_steps``, or its data
+                are not there.
         """
         if self.max_steps is None or self.max_steps < 1:
             raise ValueError("runs are counted in steps: set trainer.max_steps")
@@ -167,7 +177,13 @@ class Trainer(L.Trainer):
         cluster = None if here else Cluster(gpu, gpus, gpus_per_node, network, arithmetic_of(self.precision), share)
         self.precision_plugin.convert_module(model.to(self.strategy.root_device))
         in_precision = self.precision_plugin.train_step_context
-        datamodule.prepare_data()
+        try:
+            datamodule.prepare_data()
+            datamodule.eval_loader("train")
+        except ValueError as fault:
+            raise ValueError(
+                f"{fault}; any data of this shape do for a plan, as in `ebm plan ... -- --data ...`"
+            ) from fault
         model.prepare(datamodule)
         step = count(model, datamodule, self.accumulate_grad_batches, in_precision)
         if cluster is None:

@@ -60,13 +60,13 @@ class Forked:
         return self._process.exitcode, said
 
 
-def ranks(arguments: Sequence[object], place: Path, number: int = 2) -> list[tuple[int, str]]:
+def ranks(arguments: Sequence[object], place: Path, number: int = 2, strategy: str = "ddp") -> list[tuple[int, str]]:
     """`ebm` as so many ranks of one run, as a cluster starts them: the exit status of each, and what it said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
     place.mkdir(parents=True, exist_ok=True)
-    words = [*arguments, "--trainer.devices", number, "--trainer.strategy", "ddp"]
+    words = [*arguments, "--trainer.devices", number, "--trainer.strategy", strategy]
     started = [Forked(words, place / f"rank-{rank}.log", meeting | {"LOCAL_RANK": str(rank)}) for rank in range(number)]
     return [one.end() for one in started]
 

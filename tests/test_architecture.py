@@ -34,9 +34,10 @@ ALLOWED = {
     "data": {"core", "kernels", "randomness"},
     "graphs": {"core"},
     "module": {
-        *("core", "chains", "checkpoints", "graphs", "kernels"),
+        *("core", "chains", "checkpoints", "graphs", "kernels", "ranks"),
         *("callbacks.buffer", "callbacks.sampler_memory", "data.base"),
     },
+    "sharded": {"core", "module", "ranks"},
     "trained": {"core", "checkpoints", "runs"},
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {
@@ -63,7 +64,8 @@ ALLOWED = {
     "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
     "planning": {"chains", "core", "data", "evaluation", "module", "runs"},
     "trainer": {
-        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "writing"),
+        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "sharded"),
+        "writing",
     },
     "mistakes": set(),
     "cli": {"cluster", "commands", "experiment", "runs"},

@@ -1,6 +1,7 @@
 """The benchmarks: their statistics, the tables they write, and that all contenders do the same work."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import common, loops, sampling
+from benchmarks import common, loops, overhead, sampling
 from benchmarks.__main__ import SECTIONS, main
 from ebm_lightning.core import run
 from ebm_lightning.models import DeepEnergy
@@ -130,6 +131,24 @@ def test_our_ways_of_running_differ_by_rounding_alone() -> None:
     held = sampling.memory(case, "cpu")
     before = x.nbytes  # the positions of the transition before
     assert held["60"] - held["1"] == pytest.approx(before / 2**20)
+
+
+def test_the_agreement_on_a_signal_stands_beside_the_step() -> None:
+    record = json.loads((common.HERE / "results" / "overhead.json").read_text())
+    agreed = {name: {"median": ms, "low": ms / 2, "high": 2 * ms} for name, ms in (("1", 2e-4), ("2", 0.25))}
+    record["lightning"]["quickstart"]["fit"] = {"median": 50.0, "low": 49.0, "high": 51.0}
+    rows = ["| 1 | 0.2 (0.1 to 0.4) | 0.0004 |", "| 2 | 250 (125 to 500) | 0.5 |"]
+    assert overhead.table({**record, "agreement": agreed})[-3:-1] == rows
+    del record["lightning"]
+    assert overhead.table({**record, "agreement": agreed})[-2:] == [f"{row.rsplit('| ', 1)[0]}| - |" for row in rows]
+
+
+def test_the_hook_is_called_as_in_training() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    times = overhead.hook_ms(0, 1, 0, rounds=3, calls=10)
+    assert len(times) == 3
+    assert 0 < max(times) < 50  # a training step
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_quick_run_shows_all_rows_and_writes_nothing(capsys: pytest.CaptureFixture, monkeypatch) -> None:

@@ -83,6 +83,20 @@ def test_two_ranks_that_were_stopped_end_bit_for_bit_as_if_they_had_not(runs: di
         assert identical(ours[key], theirs[key]), key
 
 
+def test_two_ranks_test_a_run_as_one_does(runs: dict[str, Path], tmp_path: Path) -> None:
+    """With the arguments that Lightning starts further ranks with."""
+    run = runs["parts"]
+    arguments = ["test", "-c", run / "config.yaml", "--run", run]
+    for status, said in ranks(arguments, tmp_path / "logs"):
+        assert status == 0, said
+    measured = run / "evaluation" / "TwoSample.json"
+    found = json.loads(measured.read_text())["measurements"]
+    measured.unlink()
+    (one,) = ranks(arguments, tmp_path / "log", 1)
+    assert one[0] == 0, one[1]
+    assert json.loads(measured.read_text())["measurements"] == found
+
+
 def test_two_ranks_of_eight_examples_learn_what_one_of_sixteen_does(ebm, tiny: Path, tmp_path: Path) -> None:
     """Chains without noise that start at the data are the same on any number of ranks; so are the gradients, in sum."""
     settings = ("--model.init_args.sampler.init_args.noise=0", "--model.init_args.chains=DataChains")

@@ -80,6 +80,17 @@ def test_accumulated_batches_are_one_step(linear: Step) -> None:
     assert step.memory["saved for the gradient"] == linear.memory["saved for the gradient"]
 
 
+def test_data_that_are_not_there_may_be_replaced(tiny: Path, ebm, tmp_path: Path) -> None:
+    """The hub is a folder that is empty; the counts are those of the shape."""
+    stream = ("TextStream", "--data.init_args.corpus.path", tmp_path, "--data.init_args.tokenizer", "Bytes")
+    status, said = ebm("plan", tiny, "--gpu", "h100", "--", "--data", *stream)
+    assert status == 1
+    assert re.search(r"ebm: error: HubText\(.*cannot be read .*; any data of this shape do for a plan", said)
+    module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0))
+    steps = [count(module, _data(x)) for x in (torch.rand(8, INPUTS), torch.zeros(8, INPUTS))]
+    assert steps[0] == steps[1]
+
+
 def test_what_is_extrapolated_is_what_the_whole_batch_takes() -> None:
     """A convolutional energy with spectral norms, whose power iterations are the same for any batch."""
     net = IGEBMNet(2, 4, ((4, 2), (6, 1)), classes=3)

@@ -45,7 +45,7 @@ def _experiment(folder: Path, claims: list[dict] | None = None, curves: list[dic
 
 
 def _put(folder: Path, name: str, **changed: Any) -> None:
-    (folder / "results" / f"{name}.json").write_text(json.dumps(RECORD | changed))
+    write_atomically(folder / "results" / f"{name}.json", json.dumps(RECORD | changed))
 
 
 def _read(folder: Path, name: str) -> dict:
@@ -622,6 +622,19 @@ def test_the_jobs_together_do_what_one_command_does(lab: Lab, jobs, tmp_path: Pa
     assert sorted(call for call in lab.said if call[0] == "fit") == sorted(fits)
 
 
+def test_a_run_of_several_ranks_has_their_cores_and_gpus_in_one_task(slurm: StandIn, jobs, tmp_path: Path) -> None:
+    folder = _experiment(tmp_path / "exp", [{"id": "a"}])
+    (folder / "r.yaml").write_text("trainer:\n  devices: 2\n")
+    (tmp_path / "site.yaml").write_text("gpus_per_node: a100:2\ncpus_per_task: 4\n")
+    with pytest.raises(ValueError, match=r"r.yaml trains on 2 ranks, and a job without a profile is for 1: give"):
+        experiment.main([str(folder), "--submit"])
+    experiment.main([str(folder), "--submit", "--profile", str(tmp_path / "site.yaml")])
+    script = (slurm.home / "17.sh").read_text()
+    asked = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
+    assert {"nodes=1", "ntasks-per-node=1", "cpus-per-task=8", "gres=gpu:a100:2"} <= asked
+    assert not any(option.startswith("gpus-per-node") for option in asked)
+
+
 def test_runs_that_a_difference_ties_are_one_job(tmp_path: Path) -> None:
     tied = [{"id": "a"}, {"id": "b", "minus": "q.yaml"}, {"id": "c", "run": "s.yaml", "seeds": [0, 1]}]
     folder = _experiment(tmp_path / "exp", tied)
@@ -641,10 +654,15 @@ def test_no_name_can_run_a_command(jobs, tmp_path: Path) -> None:
 def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path: Path, monkeypatch) -> None:
     folder = _experiment(tmp_path / "exp", [{"id": "a"}])
     (tmp_path / "two.yaml").write_text("gpus_per_node: 2\n")
+    (tmp_path / "nodes.yaml").write_text("nodes: 2\n")
     for options, sentence in (
         (["--submit", "--check"], "give one of them"),
         (["--profile", "site.yaml"], "--profile says how jobs are asked for: give --submit too"),
-        (["--submit", "--profile", str(tmp_path / "two.yaml")], "trains on one rank, and .*two.yaml is for 1 x 2"),
+        (
+            ["--submit", "--profile", str(tmp_path / "two.yaml")],
+            r"r.yaml trains on 1 rank, and .*two.yaml is for 2: give",
+        ),
+        (["--submit", "--profile", str(tmp_path / "nodes.yaml")], "trains on one node, and .*nodes.yaml is for 2: use"),
         (["--submit", "--profile", "absent.yaml"], "there is no profile absent.yaml"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from forked import LIMIT_S, Forked
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from oracles import identical
 
 from ebm_lightning import EBM, SampleBuffer, Trainer, checkpoints
@@ -175,3 +175,14 @@ def test_in_a_job_of_slurm_lightning_requeues_nothing_itself(monkeypatch, tmp_pa
         environment = trainer._accelerator_connector.cluster_environment
         assert isinstance(environment, SLURMEnvironment)
         assert environment.auto_requeue == requeues
+
+
+def test_a_job_of_one_task_starts_its_other_ranks_itself(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLURM_JOB_NAME", "job")
+    settings = {"max_steps": 1, "accelerator": "cpu", "devices": 2, "default_root_dir": tmp_path, "logger": False}
+    for tasks, kind in (("1", LightningEnvironment), ("2", SLURMEnvironment)):
+        monkeypatch.setenv("SLURM_NTASKS", tasks)
+        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", tasks)
+        for name in ("PROCID", "LOCALID", "NODEID"):
+            monkeypatch.setenv(f"SLURM_{name}", "0")
+        assert isinstance(Trainer(**settings)._accelerator_connector.cluster_environment, kind)

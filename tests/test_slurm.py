@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from ebm_lightning.runs import RunFolder
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "cluster" / "local"
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
-LIMIT_S = 180
+LIMIT_S = 300
 
 pytestmark = [
     pytest.mark.slurm,
@@ -103,25 +104,28 @@ SMALL = ("-c", "experiments/quickstart/smoke.yaml", "--trainer.max_steps", 1, "-
 DIGITS = "experiments/quickstart/digits.yaml"
 
 
-def test_a_run_on_two_nodes_and_an_array_of_two_seeds(call: Callable[..., str]) -> None:
+def test_a_run_on_two_nodes_an_array_of_four_seeds_and_a_sweep(call: Callable[..., str]) -> None:
     two = _folders(call("submit", DIGITS, "--profile", LOCAL / "two_nodes.yaml", "--", *SMALL))
-    array = _folders(call("submit", DIGITS, "--seeds", "1-2", "--", *SMALL))
-    every = [*two, *array]
+    array = _folders(call("submit", DIGITS, "--seeds", "1-4", "--", *SMALL))
+    swept = _folders(call("submit", DIGITS, "--sweep", ROOT / "cluster" / "sweep.yaml", "--", *SMALL))
+    every = [*two, *array, *swept]
 
     def said() -> str:
         return call("jobs") + "".join(map(_log, every))
 
     _wait(lambda: not slurm.queue(), said)
     rows = [line.split() for line in call("jobs").splitlines()[1:]]
-    assert [row[1:4] for row in rows] == [["COMPLETED", "0", "0"]] * 3, said()
-    for folder, seed, ranks in zip(every, (0, 1, 2), (2, 1, 1), strict=True):
+    assert [row[1:4] for row in rows] == [["COMPLETED", "0", "0"]] * 9, said()
+    for folder, seed, ranks in zip(every, (0, 1, 2, 3, 4, 0, 0, 0, 0), (2, *[1] * 8), strict=True):
         run = RunFolder(folder)
         assert [event["event"] for event in run.events()] == ["start", "checkpoint", "end"]
         assert run.seed == seed
         assert len(list(Path(f"{run.checkpoints()[-1]}.ranks").iterdir())) == ranks
         assert run.environment()["commit"] == json.loads((folder / "meta.json").read_text())["commit"]
         assert f"run      {folder}" in call("logs", folder)
-    assert "0, 1, 2" in call("report", two[0].parent)
+    seen = re.findall(r"^digits \((.*)\)  +train/loss +0 +(.*?)  ", call("report", two[0].parent), re.MULTILINE)
+    points = [f"step_size={step_size}, steps={steps}" for step_size in (0.05, 0.1) for steps in (20, 40)]
+    assert seen == sorted([*((point, "0") for point in points), ("step_size=0.1, steps=2", "0, 1, 2, 3, 4")])
 
 
 def test_a_job_is_warned_requeued_and_goes_on_and_a_cancelled_one_is_not(

@@ -90,6 +90,16 @@ class Profile:
         gpus = int(self.gpus_per_node.rpartition(":")[2]) if self.gpus_per_node else 1
         return gpus if self.devices is None else self.devices
 
+    def in_one_task(self) -> "Profile":
+        """The same cores and GPUs of a node for one process, which starts its other ranks itself."""
+        if self.ranks == 1:
+            return self
+        gpus = {"gres": f"gpu:{self.gpus_per_node}"} if self.gpus_per_node else {}
+        cores = (self.cpus_per_task or 1) * self.ranks
+        return dataclasses.replace(
+            self, devices=1, gpus_per_node=None, cpus_per_task=cores, extra={**self.extra, **gpus}
+        )
+
     def trainer(self) -> list[str]:
         """The options of `ebm fit` that agree with what SLURM is asked for."""
         return ["--trainer.num_nodes", str(self.nodes), "--trainer.devices", str(self.ranks)]

@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> None:
 def groups(folder: Path) -> dict[str, list[RunFolder]]:
     """The runs below a folder that differ in their seed alone, by a name for what they have in common.
 
-    The name is that of the configuration, with the values in which its runs differ. Those on which they build are not
-    compared: they differ with the seed. Raises ValueError where the folder holds no run.
+    The name is that of the configuration, with the values in which its runs differ, by which the groups of one
+    configuration are ordered. Those on which they build are not compared: they differ with the seed. Raises ValueError
+    where the folder holds no run.
     """
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
     if not runs:
@@ -50,10 +51,15 @@ def groups(folder: Path) -> dict[str, list[RunFolder]]:
     for stem, members in named.items():
         keys = sorted({key for common, _ in members for key in common})
         differ = [key for key in keys if len({str(common.get(key)) for common, _ in members}) > 1]
-        for common, run in members:
+        for common, run in sorted(members, key=lambda member: [_place(member[0].get(key)) for key in differ]):
             values = ", ".join(f"{key.rpartition('.')[2]}={common.get(key)}" for key in differ)
             found.setdefault(f"{stem} ({values})" if values else stem, []).append(run)
     return {name: sorted(members, key=lambda run: run.seed) for name, members in found.items()}
+
+
+def _place(value: Any) -> tuple[float, str]:
+    """Where a value stands among others: numbers in front, by their size."""
+    return (value, "") if isinstance(value, int | float) else (math.inf, str(value))
 
 
 def _common(run: RunFolder) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
+import yaml
+
 from ebm_lightning.cluster import profile, snapshot
 from ebm_lightning.cluster.script import Task
 from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.tasks import root
 from ebm_lightning.experiment.claims import Expected
+from ebm_lightning.experiment.reproduce import built_on
 
 
 def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, command: list[str]) -> None:
     """Submits what is wanted as one array; the jobs write their results into ``folder`` as `ebm reproduce` does.
+
+    A job is one process on one node, where `ebm fit` starts as many ranks as the run's configuration has devices.
 
     Args:
         folder: the experiment's.
@@ -20,13 +25,19 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
         command: the command line that this came from.
 
     Raises:
-        ValueError: where the profile is for several ranks, and as :meth:`Submission.submit` does.
+        ValueError: where the profile is for several nodes or for other ranks than a run has, and as
+            :meth:`Submission.submit` does.
     """
     asked, place = profile.read(site), folder.absolute()
-    if asked.nodes * asked.ranks > 1:
-        raise ValueError(
-            f"`ebm reproduce` trains on one rank, and {site} is for {asked.nodes} x {asked.ranks}: use another"
-        )
+    if asked.nodes > 1:
+        raise ValueError(f"`ebm reproduce` trains on one node, and {site} is for {asked.nodes}: use another")
+    trained = {config for run, _ in wanted.pairs() for config in (*built_on(folder, run), run)}
+    for run in sorted(trained):
+        if (ranks := _ranks(folder / run)) != asked.ranks:
+            raise ValueError(
+                f"{run} trains on {ranks} rank{'s' * (ranks > 1)}, and {site or 'a job without a profile'} is for "
+                f"{asked.ranks}: give a profile with as many devices or gpus_per_node"
+            )
     tasks = []
     for seed, runs in jobs(wanted):
         ids = [one.id for one in wanted.of_runs(runs).promises if seed in one.seeds]
@@ -35,8 +46,17 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
         tasks.append(Task(root().absolute() / place.name / f"reproduce-{Path(runs[0]).stem}-seed{seed}", words))
     source = snapshot.source(folder)
     snapshot.warn_of_changes(source)
-    job = Submission(root(), f"{place.name}-reproduce", tuple(tasks), asked, source, tuple(command)).submit()
+    job = Submission(
+        root(), f"{place.name}-reproduce", tuple(tasks), asked.in_one_task(), source, tuple(command)
+    ).submit()
     print("\n".join([f"job     {job}", *(f"folder  {task.folder}" for task in tasks)]))
+
+
+def _ranks(config: Path) -> int:
+    """The ranks that a configuration trains on, one on each node where it leaves their number open."""
+    trainer = (yaml.safe_load(config.read_text()) or {}).get("trainer") or {}
+    devices = trainer.get("devices")
+    return trainer.get("num_nodes", 1) * (devices if isinstance(devices, int) else 1)
 
 
 def jobs(wanted: Expected) -> list[tuple[int, list[str]]]:
