@@ -102,6 +102,7 @@ def chains_shard(module: EBM, batch: State) -> int:
     chains = module.chains
     if module.sampler is None or not isinstance(chains, SampleBuffer) or chains.device == torch.device("cpu"):
         return 0
+    chains.to(module.device)
     chains.start(module.sampler.extend(module.model.complete(batch)), module.sampler.free)
     return _size(chains.state_dict().values())
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebm_lightning.models.backbones.adaln import AdaLN, Modulation
 
@@ -112,7 +113,7 @@ class Trunk(nn.Module):
         for block in self.blocks:
             modulations = block.modulations(condition)
             q, k, v = block.project(x, positions, modulations)
-            x = block.join(x, F.scaled_dot_product_attention(q, k, v, is_causal=True), modulations)
+            x = block.join(x, causal_attention(q, k, v), modulations)
         out: Tensor = self.norm(x)
         return out
 
@@ -133,7 +134,7 @@ class Trunk(nn.Module):
             own = block.project(predicted, there, modulations)
             predicted = block.join(predicted, attend_with_self(*own, k, v, unseen), modulations)
             if layer < len(self.blocks) - 1:  # nothing reads what the observed stream becomes after the last block
-                observed = block.join(observed, F.scaled_dot_product_attention(q, k, v, is_causal=True), modulations)
+                observed = block.join(observed, causal_attention(q, k, v), modulations)
         out: Tensor = self.norm(predicted)
         return out
 
@@ -219,6 +220,18 @@ def rotated(x: Tensor, rotations: Tensor) -> Tensor:
     cos, sin = rotations.unbind(-1)
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of each position (B, heads, S, head_dim) to itself and to those before, by a fused kernel.
+
+    Where torch.compile traces a gradient within a gradient, the memory-efficient kernel of a GPU is recorded without
+    the sums that its own gradient needs (seen with torch 2.11: "LSE is not correctly aligned"): it is not taken there.
+    """
+    if torch.compiler.is_compiling():
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def attend_with_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
