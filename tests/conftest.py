@@ -18,6 +18,19 @@ from ebm_lightning.cluster.slurm import INHERITED
 
 torch.set_num_threads(1)
 
+LONGEST = ("slurm", "experiments", "compiled", "learning", "resume", "partition", "wandb")
+"""How the names of the files go on, after test_, that take longest: at the end none of them is left to one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: --no-loadscope-reorder has xdist hand out whole files in the order of their tests."""
+
+    def place(item: pytest.Item) -> int:
+        starts = (i for i, name in enumerate(LONGEST) if item.path.stem.startswith(f"test_{name}"))
+        return next(starts, len(LONGEST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(autouse=True)
 def _seed(monkeypatch: pytest.MonkeyPatch) -> None:
