@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from stand_in import StandIn
+from submission import PYTHON, git
 
 from ebm_lightning.cli import main
 from ebm_lightning.cluster.slurm import INHERITED
@@ -71,3 +72,25 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     return made
+
+
+@pytest.fixture
+def python(slurm: StandIn) -> Path:
+    """An interpreter that writes down what it would run; it may ask to be requeued, or fail."""
+    return slurm.write("python", PYTHON)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository, the working directory, with experiments/paper/net.yaml and a profile that runs no Python."""
+    place = tmp_path / "checkout"
+    (place / "experiments" / "paper").mkdir(parents=True)
+    (place / "experiments" / "paper" / "net.yaml").write_text("seed_everything: 3\nmodel: {steps: 5}\n")
+    (place / "code.py").write_text("old = 1\n")
+    git(place, "init", "-q")
+    git(place, "add", ".")
+    git(place, "commit", "-q", "-m", "first")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("EBM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("EBM_DATA", raising=False)
+    return place
