@@ -1,5 +1,6 @@
 """One seed, one thread, no network, no account: the same numbers wherever the suite runs."""
 
+import gc
 import os
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -18,6 +19,7 @@ from ebm_lightning.cli import main
 from ebm_lightning.cluster.slurm import INHERITED
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported: there is no garbage yet
 
 LONGEST = ("slurm", "experiments", "compiled", "learning", "resume", "partition", "wandb")
 """How the names of the files go on, after test_, that take longest: at the end none of them is left to one process."""
@@ -31,6 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(starts, len(LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
