@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as L
 import torch
+import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
@@ -138,8 +139,10 @@ class ExperimentCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Finds the folder of this run; `fit` claims it for its configuration."""
-        self._dump_config()
-        config = self.config_dump
+        # Lightning's own dump would check once more what was parsed a moment ago: a fifth of a command's start.
+        whole = {"skip_unset": False, "skip_link_targets": False}
+        resolved = self.parser.dump(self.config, format="yaml", skip_validation=True, **whole)
+        config = self.config_dump = yaml.safe_load(resolved)[self.subcommand]
         if config["threads"] is not None:
             torch.set_num_threads(config["threads"])
         if config["matmul_precision"] is not None:

@@ -1,5 +1,6 @@
 """One seed, one thread, no network, no account: the same numbers wherever the suite runs."""
 
+import gc
 import os
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -12,11 +13,31 @@ from pathlib import Path
 import pytest
 import torch
 from stand_in import StandIn
+from submission import PYTHON, git
 
 from ebm_lightning.cli import main
 from ebm_lightning.cluster.slurm import INHERITED
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported: there is no garbage yet
+
+LONGEST = ("slurm", "experiments", "compiled", "learning", "resume", "partition", "wandb")
+"""How the names of the files go on, after test_, that take longest: at the end none of them is left to one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: --no-loadscope-reorder has xdist hand out whole files in the order of their tests."""
+
+    def place(item: pytest.Item) -> int:
+        starts = (i for i, name in enumerate(LONGEST) if item.path.stem.startswith(f"test_{name}"))
+        return next(starts, len(LONGEST))
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +79,25 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     return made
+
+
+@pytest.fixture
+def python(slurm: StandIn) -> Path:
+    """An interpreter that writes down what it would run; it may ask to be requeued, or fail."""
+    return slurm.write("python", PYTHON)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository, the working directory, with experiments/paper/net.yaml and a profile that runs no Python."""
+    place = tmp_path / "checkout"
+    (place / "experiments" / "paper").mkdir(parents=True)
+    (place / "experiments" / "paper" / "net.yaml").write_text("seed_everything: 3\nmodel: {steps: 5}\n")
+    (place / "code.py").write_text("old = 1\n")
+    git(place, "init", "-q")
+    git(place, "add", ".")
+    git(place, "commit", "-q", "-m", "first")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("EBM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("EBM_DATA", raising=False)
+    return place

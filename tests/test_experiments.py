@@ -66,14 +66,14 @@ def test_a_scaling_sweep_is_a_grid_of_runs(kind: str, ebm, tmp_path: Path) -> No
         assert (config["data"]["init_args"]["max_train"], *(net[key] for key in ("layers", "dim", "heads"))) == size
 
 
-@pytest.fixture
-def small_images(tmp_path: Path, monkeypatch) -> None:
-    """Parquet files in the hub's layout: 40 random images for each data set that a run names."""
-    monkeypatch.setenv("EBM_DATA", str(tmp_path / "data"))
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the smoke versions are trained. In data/, Parquet files in the hub's layout: 40 random images a split."""
+    place = tmp_path_factory.mktemp("smoke")
     draw = np.random.default_rng(0)
     for name, shape, column in [("mnist", (28, 28), "image"), ("cifar10", (32, 32, 3), "img")]:
         for split in ("train", "test"):
-            folder = tmp_path / "data" / name
+            folder = place / "data" / name
             folder.mkdir(parents=True, exist_ok=True)
             rows = []
             for _ in range(40):
@@ -82,25 +82,34 @@ def small_images(tmp_path: Path, monkeypatch) -> None:
                 rows.append({"bytes": stream.getvalue(), "path": None})
             labels = np.arange(40) % 10
             pq.write_table(pa.table({column: rows, "label": labels}), folder / f"{split}-00000-of-00001.parquet")
+    return place
 
 
-@pytest.mark.parametrize("run", RUNS, ids=_name)
-def test_the_smoke_version_takes_two_steps_and_is_tested(run: Path, ebm, small_images, tmp_path: Path) -> None:
+def _smoked(ebm, run: Path, place: Path) -> Path:
+    """The folder of a run's smoke version, which is trained unless it was for a run that builds on it."""
+    if found := list(place.glob(f"runs/{run.parent.name}/{run.stem}-*")):
+        return found[0]
     own = [file for file in run.parent.glob("smoke_*.yaml") if run.stem.startswith(file.stem[len("smoke_") :])]
     overlays = [run.parent / "smoke.yaml", *sorted(own, key=lambda file: len(file.stem))[-1:]]  # the most specific one
-    place = tmp_path / "runs" / run.parent.name / run.stem
     chosen = [argument for overlay in overlays for argument in ("-c", overlay)]
     options = ["--trainer.enable_progress_bar", "false"]
     if yaml.safe_load(run.read_text())["data"]["class_path"] != "Noised":  # whose images hold out themselves
         options += ["--data.init_args.valid", "0.2"]
     for below in built_on(run.parent, run.name):
-        status, said = ebm("fit", "-c", run.parent / below, *chosen, *options)
-        assert status == 0, said
-    status, said = ebm("fit", "-c", run, *chosen, *options, "--run", place)
+        _smoked(ebm, run.parent / below, place)
+    status, said = ebm("fit", "-c", run, *chosen, *options)
     assert status == 0, said
-    assert list(place.glob("checkpoints/step=00000002.ckpt"))
-    if yaml.safe_load((place / "config.yaml").read_text())["model"]["init_args"]["sampler"]:
-        assert list(place.glob("samples/*.npz"))
+    return next(place.glob(f"runs/{run.parent.name}/{run.stem}-*"))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_the_smoke_version_takes_two_steps(run: Path, ebm, place: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EBM_DATA", str(place / "data"))
+    monkeypatch.setenv("EBM_RUNS", str(place / "runs"))
+    folder = _smoked(ebm, run, place)
+    assert list(folder.glob("checkpoints/step=00000002.ckpt"))
+    if yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["sampler"]:
+        assert list(folder.glob("samples/*.npz"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
