@@ -26,17 +26,37 @@ def _born(noise: Noise, pos: State, name: str) -> Tensor:
     return noise.born(pos, name) if pos[name].is_floating_point() else pos[name].detach()
 
 
+def _in_turn(pos: State, number: int | None) -> State:
+    """``number`` examples of a batch, in turn and again from its beginning; None leaves the batch as it is."""
+    if number is None:
+        return pos
+    return {name: value[torch.arange(number, device=value.device) % len(value)] for name, value in pos.items()}
+
+
+def _check_number(owner: object, number: int | None) -> None:
+    if number is not None and number < 1:
+        raise ValueError(f"{type(owner).__name__}(number={number}): expected at least 1 chain, or None for the batch's")
+
+
 class NoiseChains(Chains):
     """Short-run chains: the free variables start from noise, the clamped ones stay at the data (Nijkamp et al. 2019).
 
     Args:
         noise: where the free variables start; None is uniform on [0, 1).
+        number: chains of a negative phase, whatever the batch of data is: what a GPU holds, or what a contrast of means
+            needs. Clamped variables are those of the batch in turn. None is one for each example.
+
+    Raises:
+        ValueError: where ``number`` < 1.
     """
 
-    def __init__(self, noise: Noise | None = None) -> None:
+    def __init__(self, noise: Noise | None = None, number: int | None = None) -> None:
+        _check_number(self, number)
         self.noise: Noise = noise or UniformNoise()
+        self.number = number
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
+        pos = _in_turn(pos, self.number)
         return {name: _born(self.noise, pos, name) if name in free else value.detach() for name, value in pos.items()}
 
     def finish(self, end: State) -> None:
@@ -149,10 +169,11 @@ class SampleBuffer(Chains):
         device: where the chains are kept, for example "cpu"; None keeps them where the data is.
         max_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is large.
             None sets no bound.
+        number: chains of a negative phase, as in :class:`NoiseChains`.
 
     Raises:
-        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], a batch exceeds ``size``, or the chains would
-            take more than ``max_gb``.
+        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], ``number`` < 1, a phase needs more chains than
+            ``size``, or the chains would take more than ``max_gb``.
     """
 
     def __init__(
@@ -165,13 +186,15 @@ class SampleBuffer(Chains):
         keep: tuple[str, ...] = (),
         device: str | None = None,
         max_gb: float | None = None,
+        number: int | None = None,
     ) -> None:
+        _check_number(self, number)
         if size < 1 or not 0 <= rebirth <= 1:
             raise ValueError(f"SampleBuffer(size={size}, rebirth={rebirth}): expected size >= 1 and rebirth in [0, 1]")
         self.noise: Noise = noise or UniformNoise()
         self.size, self.rebirth, self.keep = size, rebirth, tuple(keep)
         self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
-        self.device, self.max_gb = torch.device(device) if device else None, max_gb
+        self.device, self.max_gb, self.number = torch.device(device) if device else None, max_gb, number
         self.seen = 0
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
@@ -179,6 +202,7 @@ class SampleBuffer(Chains):
         self.full = False
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
+        pos = _in_turn(pos, self.number)
         n = len(next(iter(pos.values())))
         if n > self.size:
             raise ValueError(f"SampleBuffer(size={self.size}) cannot serve a batch of {n}; make it at least {n}")

@@ -183,3 +183,32 @@ def test_chains_that_would_take_too_much_memory_are_refused_before_they_are_made
     with pytest.raises(ValueError, match=r"would keep 2.4e-05 GB of x, y, more than .*: expected a size of at most 5"):
         buffer.start(pos, ("x",))
     assert buffer.state_dict() == {}
+
+
+def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() -> None:
+    """A phase of 9 or 4 chains beside 6 examples, fresh and kept."""
+    for chains in (NoiseChains(UniformNoise(), number=9), SampleBuffer(SIZE, number=9), SampleBuffer(SIZE, number=4)):
+        start = chains.start(_pos(), ("x",))
+        assert start["x"].shape == (chains.number, 2)
+        assert (start["x"] < 1).all()
+        assert start["y"].tolist() == [k % N for k in range(chains.number)]
+        chains.finish({**start, "x": torch.zeros(chains.number, 2)})
+    assert int(chains.alive.sum()) == 4
+
+
+def test_a_contrast_is_that_of_the_means_over_examples_and_over_chains() -> None:
+    module = EBM(
+        Gaussian([0.0, 0.0], [1.0, 4.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(9, number=9)
+    )
+    pos = {"x": torch.randn(4, 2)}
+    neg = module.sample_negatives(pos)
+    gap = module.objective(module.model, pos, neg)["gap"]
+    energy = module.model.energy
+    torch.testing.assert_close(gap, energy(pos).mean() - energy(neg).mean())
+    assert len(neg["x"]) == 9
+
+
+@pytest.mark.parametrize("make", [NoiseChains, lambda number: SampleBuffer(3, number=number)])
+def test_no_chains_at_all_are_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"\(number=0\): expected at least 1 chain"):
+        make(number=0)
