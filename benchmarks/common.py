@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from ebm_lightning.kernels import matmul_error
 from ebm_lightning.runs import environment, write_atomically, write_between
 
 HERE = Path(__file__).parent
@@ -127,25 +129,37 @@ def peak(step: Callable[[], object], device: str = "cpu") -> float:
     return most / 2**20
 
 
-def ceilings(side: int = 8192) -> dict[str, float]:
-    """What this GPU reaches: 10^9 bytes a second read and written by a copy of 4 GB, 10^12 operations by products."""
-    a = torch.randn(side, side, device="cuda")
-    found, half = {}, a.bfloat16()
-    for name, factor, precision in (("fp32", a, "highest"), ("tf32", a, "high"), ("bf16", half, "highest")):
+def ceilings(device: str, side: int) -> dict[str, float]:
+    """What this machine reaches: 10^12 operations a second by products of square matrices, 10^9 bytes by a copy.
+
+    A float32 product on a CPU is that of the faster of two libraries, if the second one does not round.
+    """
+    a = torch.randn(side, side, device=device)
+    half, seconds = a.bfloat16(), 0.2
+
+    def rate(factor: Tensor, precision: str) -> float:
         torch.set_float32_matmul_precision(precision)
-        found[name] = 2e-9 * side**3 / median_ms(partial(torch.mm, factor, factor), 0.2, 3, "cuda")
-    torch.set_float32_matmul_precision("highest")
-    source, target = (torch.empty(10**9, device="cuda") for _ in range(2))
-    found["copy"] = 1e-6 * 8e9 / median_ms(partial(target.copy_, source), 0.2, 3, "cuda")
+        found = 2e-9 * side**3 / median_ms(partial(torch.mm, factor, factor), seconds, 3, device)
+        torch.set_float32_matmul_precision("highest")
+        return found
+
+    found = {"fp32": rate(a, "highest"), "bf16": rate(half, "highest")}
+    if device == "cuda":
+        found["tf32"] = rate(a, "high")
+    else:
+        torch.set_float32_matmul_precision("medium")
+        exact = matmul_error() < 1e-5
+        found["fp32"] = max(found["fp32"], rate(a, "medium")) if exact else found["fp32"]
+    source, target = (torch.empty(15 * side**2, device=device) for _ in range(2))
+    found["copy"] = 1e-6 * 2 * source.nbytes / median_ms(partial(target.copy_, source), seconds, 3, device)
     return found
 
 
 def ceilings_told(found: dict[str, float]) -> str:
     """Those ceilings as a sentence."""
-    return (
-        f"Measured ceilings: products of 8192 x 8192 matrices at {found['fp32']:.0f} TFLOP/s in float32, "
-        f"{found['tf32']:.0f} in TF32 and {found['bf16']:.0f} in bfloat16, a copy at {found['copy']:,.0f} GB/s."
-    )
+    names = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
+    products = ", ".join(f"{1e3 * found[key]:,.0f} in {name}" for key, name in names.items() if key in found)
+    return f"Measured ceilings: large matrix products at {products} GFLOP/s, a copy at {found['copy']:,.0f} GB/s."
 
 
 def alone(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,29 +59,32 @@ def made(config: Config) -> tuple[EBM, DataModule]:
     return found.model, found.data
 
 
-def bare_ms(config: Config) -> float:
-    """Milliseconds a step of the module of a configuration in a bare loop, on the same data: no Lightning, no logging.
-
-    The median of as many blocks of steps as `ebm fit` has logging intervals, but the first.
-    """
+def bare_steps(config: Config) -> Iterator[int]:
+    """Trains the module of a configuration in a bare loop, without Lightning and logging: counts its steps from 1."""
     keep_freed_memory()
     torch.set_num_threads(config["threads"])
-    torch.set_float32_matmul_precision(config["matmul_precision"] or "highest")
+    torch.set_float32_matmul_precision(config.get("matmul_precision") or "highest")
     torch.manual_seed(config["seed_everything"])
     module, data = made(config)
     configured = module.configure_optimizers()
     plain = isinstance(configured, torch.optim.Optimizer)
     optimizer = configured if plain else configured["optimizer"]
     scheduler = None if plain else configured["lr_scheduler"]["scheduler"]
-    steps, every = config["trainer"]["max_steps"], config["trainer"]["log_every_n_steps"]
-    marks: list[float] = []
-    for number, batch in enumerate(data.train_stream(steps), 1):
+    for number, batch in enumerate(data.train_stream(config["trainer"]["max_steps"]), 1):
         loss = module.training_step(batch, number - 1)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        if number % every == 0:
-            marks.append(time.perf_counter())
+        yield number
+
+
+def bare_ms(config: Config) -> float:
+    """Milliseconds a step of :func:`bare_steps`.
+
+    The median of as many blocks of steps as `ebm fit` has logging intervals, but the first.
+    """
+    every = config["trainer"]["log_every_n_steps"]
+    marks = [time.perf_counter() for number in bare_steps(config) if number % every == 0]
     return 1e3 * statistics.median(b - a for a, b in pairwise(marks)) / every

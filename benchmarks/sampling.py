@@ -219,7 +219,7 @@ def measure(options: Options) -> Iterator[Record]:
     record = facts(torch.get_num_threads(), rounds, *PEERS, device=device) | {"networks": {}, "hmc": {}, "memory": {}}
     cases = SMALL if options.quick else LARGE if device == "cuda" else CASES
     if device == "cuda":
-        record |= {"ceilings": ceilings(), "rates": {}}
+        record |= {"ceilings": ceilings("cuda", 8192), "rates": {}}
     for case in cases:
         torch.compiler.reset()
         key = f"{case.words}, batch {case.batch}"

@@ -1,7 +1,7 @@
 """EBM: the one LightningModule. It wires the positive phase, the negative phase and their comparison."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from ebm_lightning import checkpoints, kernels
 from ebm_lightning.callbacks.buffer import BufferCallback
+from ebm_lightning.callbacks.compile_choice import CompileChoice
 from ebm_lightning.callbacks.sampler_memory import SamplerMemory
 from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
 from ebm_lightning.core import (
@@ -54,8 +55,9 @@ class EBM(L.LightningModule):
         compiled: whether the transitions of the negative phase are compiled in training
             (:func:`~ebm_lightning.kernels.compiled`): the same numbers up to rounding, from the same random numbers,
             in less time and memory, after a minute or two of compilation for each number of steps. It pays where
-            transitions are differentiated, as in energy-based transformers. The objective, validation and protocols
-            stay as they are. None is no.
+            transitions are differentiated, as in energy-based transformers, and for small nets. The objective,
+            validation and protocols stay as they are. "auto" measures once whether it pays
+            (:class:`~ebm_lightning.callbacks.compile_choice.CompileChoice`). None is no.
         channels_last: whether convolutions keep their weights, and so what passes between them, with the channels last
             in memory: the same numbers up to rounding, in three quarters of the time on a CPU, and what the matrix
             units of a GPU want. None is yes.
@@ -80,7 +82,7 @@ class EBM(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         eval_sampling: bool = True,
-        compiled: bool | None = None,
+        compiled: bool | Literal["auto"] | None = None,
         channels_last: bool | None = None,
         cuda_graphs: bool | None = None,
     ) -> None:
@@ -98,19 +100,15 @@ class EBM(L.LightningModule):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
-        self.compiled, self._walk = compiled, kernels.compiled(run) if compiled else run_cached
-        if cuda_graphs:
-            self._walk = Graphed(self._walk)
-        if compiled:
-            for part in model.modules():
-                _ = part.variables if isinstance(part, EnergyModel) else ()  # no compiler enters a cached property
+        self.compiled, self.cuda_graphs = compiled, cuda_graphs
+        self.compile_phase(compiled is True)
         self._continued = False
         if isinstance(self.chains.noise, nn.Module):
             self.noise = self.chains.noise  # what was fitted to the data is part of the checkpoint
 
     def setup(self, stage: str) -> None:
         """Refuses a sampler that clamps to another interval than the data lies in, and what cannot be compiled here."""
-        if self.compiled and stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+        if self.compiled is True and stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
             kernels.require_compiler()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         clamp = self.sampler.bounds if self.sampler else None
@@ -141,7 +139,17 @@ class EBM(L.LightningModule):
     def configure_callbacks(self) -> list[L.Callback]:
         """What outlives a step brings the callback that manages its life, so that PCD cannot silently turn into CD."""
         kept: list[L.Callback] = [BufferCallback(self.chains)] if isinstance(self.chains, SampleBuffer) else []
-        return kept + ([SamplerMemory(self.sampler)] if isinstance(self.sampler, AdaptiveSampler) else [])
+        kept += [SamplerMemory(self.sampler)] if isinstance(self.sampler, AdaptiveSampler) else []
+        return kept + ([CompileChoice()] if self.compiled == "auto" else [])
+
+    def compile_phase(self, compiled: bool) -> None:
+        """Whether transitions of the negative phase are compiled in training from now on."""
+        self._walk = kernels.compiled(run) if compiled else run_cached
+        if self.cuda_graphs:
+            self._walk = Graphed(self._walk)
+        if compiled:
+            for part in self.model.modules():
+                _ = part.variables if isinstance(part, EnergyModel) else ()  # no compiler enters a cached property
 
     def training_step(self, batch: State, batch_idx: int) -> Terms:
         """Positive phase, negative phase, comparison; Lightning descends ``["loss"]``."""
@@ -171,6 +179,14 @@ class EBM(L.LightningModule):
         chains = DataChains() if self.chains.noise is None else NoiseChains(self.chains.noise)
         start = chains.start(self.sampler.extend(pos), self.sampler.free)
         return self.imagine(start, self._steps_now, backprop)[0]
+
+    def gradient(self, batch: State) -> list[Tensor | None]:
+        """The gradient of the training loss in every parameter that has one, from chains that are born at the call."""
+        with torch.enable_grad():
+            pos = self.model.complete(batch)
+            terms = self.objective(self.model, pos, self.answer(pos, self.backprop))
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
     def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""

@@ -35,14 +35,14 @@ ALLOWED = {
     "graphs": {"core"},
     "module": {
         *("core", "chains", "checkpoints", "graphs", "kernels", "ranks"),
-        *("callbacks.buffer", "callbacks.sampler_memory", "data.base"),
+        *("callbacks.buffer", "callbacks.compile_choice", "callbacks.sampler_memory", "data.base"),
     },
     "sharded": {"core", "module", "ranks"},
     "trained": {"core", "checkpoints", "runs"},
     "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
     "callbacks": {
         *("core", "chains", "module", "sampling", "pictures", "loggers", "checkpoints", "randomness", "runs"),
-        *("callbacks.buffer", "callbacks.rank_state", "data", "metrics"),
+        *("callbacks.buffer", "callbacks.rank_state", "data", "kernels", "metrics"),
     },
     "evaluation": {
         "core",

@@ -1,5 +1,6 @@
 """Compiled negative phases against those that are not: the same gradients, the same random numbers."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_thinking import Pairs
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader
 
+import ebm_lightning.module as module_file
 from ebm_lightning import EBM, Trainer, kernels
 from ebm_lightning.core import EnergyModel, Objective, State
 from ebm_lightning.evaluation import Perplexity
@@ -140,3 +142,40 @@ def test_held_out_data_need_first_derivatives_alone(monkeypatch) -> None:
     found = Trainer(**QUIET).validate(EBM(DeepEnergy(MLP(2, [4])), DenoisingScoreMatching(0.5)), points, verbose=False)
     assert set(found[0]) >= {"valid/loss", "valid/energy_data"}
     assert asked == [False] * 3
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_what_pays_is_measured_once_and_remembered(
+    pays: bool, ebm, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins: the compiled form is the walk itself, and the slow one waits. The run is one that measured nothing."""
+    walked: list[str] = []
+
+    def named(name: str, walk: Callable, slow: bool) -> Callable:
+        def call(*arguments, **settings):
+            walked.append(name)
+            time.sleep(0.02 if slow else 0)
+            return walk(*arguments, **settings)
+
+        return call
+
+    def fit(run: str, *arguments: object) -> tuple[Path, str]:
+        status, said = ebm("fit", "-c", tiny, "--run", tmp_path / "x" / run, *SHORT, *arguments)
+        assert status == 0, said
+        return tmp_path / "x" / run, said
+
+    plain, _ = fit("plain")
+    monkeypatch.setattr(kernels, "compiled", lambda walk: named("compiled", walk, slow=not pays))
+    monkeypatch.setattr(module_file, "run_cached", named("plain", module_file.run_cached, slow=pays))
+    auto = "--model.init_args.compiled=auto"
+    with monkeypatch.context() as patch:
+        _cut_at(patch, 6)
+        with pytest.raises(PowerCut):
+            fit("auto", auto)
+    assert {"plain", "compiled"} == set(walked)
+    walked.clear()
+    run, said = fit("auto", auto)
+    assert set(walked) == {"compiled" if pays else "plain"}
+    assert "a step takes" not in said.lower(), "it was measured once"
+    assert all(identical(_final(run)[key], _final(plain)[key]) for key in KEPT)
+    assert _final(run)["callbacks"]["CompileChoice"] == {"compiled": pays}

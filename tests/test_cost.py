@@ -14,7 +14,7 @@ from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
-from ebm_lightning.evaluation.cost import gradient, work
+from ebm_lightning.evaluation.cost import work
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
 
@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
     module = EBM(Linear(6, 5), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, chains=SampleBuffer(16))
     batch = {"x": torch.rand(8, 6)}
     state = torch.get_rng_state()
-    (found,) = gradient(module, batch)
+    (found,) = module.gradient(batch)
     torch.set_rng_state(state)
     neg, _ = module.imagine(NoiseChains(UniformNoise()).start(batch, ("x",)), 3)
     loss = module.model.energy(batch).mean() - module.model.energy(neg).mean()

@@ -61,17 +61,8 @@ class TrainingCost(Protocol):
 def work(module: EBM, batch: State) -> "Work":
     """The work of a training step, counted without fusion or compilation, which hide it."""
     with Work() as counted, sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
-        gradient(module, batch)
+        module.gradient(batch)
     return counted
-
-
-def gradient(module: EBM, batch: State) -> list[Tensor | None]:
-    """The gradient of the training loss in every parameter that has one, from chains that are born at the call."""
-    with torch.enable_grad():
-        pos = module.model.complete(batch)
-        terms = module.objective(module.model, pos, module.answer(pos, module.backprop))
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
 
 class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -102,7 +93,7 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _timed(module: EBM, batch: State) -> float:
     wait(module)
     begun = time.perf_counter()
-    gradient(module, batch)
+    module.gradient(batch)
     wait(module)
     return time.perf_counter() - begun
 

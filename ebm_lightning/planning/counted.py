@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.cost import gradient, work
+from ebm_lightning.evaluation.cost import work
 from ebm_lightning.module import EBM
 from ebm_lightning.planning.machines import Arithmetic
 from ebm_lightning.planning.plan import Step
@@ -83,7 +83,7 @@ def saved(module: EBM, batch: State) -> int:
     """The most bytes that autograd keeps at a time for a training step, beside the weights."""
     keeping = _Keeping({p.untyped_storage().data_ptr() for p in module.parameters()})
     with saved_tensors_hooks(keeping.keep, _given_back), torch.compiler.set_stance("force_eager"):
-        gradient(module, batch)
+        module.gradient(batch)
     return keeping.most
 
 

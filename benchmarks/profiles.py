@@ -1,0 +1,100 @@
+"""`python -m benchmarks --only profiles`: where the time of our steps goes, operator by operator, and their rate.
+
+Transitions of SGLD on convolutional nets and a bare training step of an RBM, under torch's profiler: the share of the
+time that each operator takes itself, without those that it calls; what is left is Python and the profiler. The rate is
+that of the counted operations without the profiler, beside large matrix products in the same arithmetic.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import torch
+import yaml
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.common import HERE, Options, Record, ceilings, ceilings_told, facts, median_ms, told
+from benchmarks.fitting import bare_steps
+from benchmarks.sampling import CASES, OURS, SMALL, Case, ours
+from ebm_lightning.data import available
+from ebm_lightning.evaluation.cost import Work
+from ebm_lightning.memory import keep_freed_memory
+
+DEVICES = ("cpu",)
+ROUNDS, CALLS, SHOWN = 1, 20, 6
+WAYS = ("channels_last", "bf16")
+BATCH = 512
+
+
+def transitions(case: Case, way: str) -> Callable[[], object]:
+    """One transition in one of our ways."""
+    torch.manual_seed(0)
+    model = case.model().eval().to(memory_format=torch.channels_last)
+    return ours(OURS[way], case.sampler, model, torch.rand(case.batch, *case.shape), 1)
+
+
+def rbm_steps(half: bool) -> Callable[[], object]:
+    """A training step of the RBM of benchmarks/rbm.yaml by PCD-1 at batch 512, with its products in bfloat16 or not."""
+    config = yaml.safe_load((HERE / "rbm.yaml").read_text())
+    config["data"]["init_args"]["batch_size"] = BATCH
+    config["model"]["init_args"]["chains"]["init_args"]["size"] = BATCH
+    config["trainer"]["max_steps"] = 10**9
+    steps = bare_steps(config)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            next(steps)
+
+    return step
+
+
+def steps(quick: bool) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """What is profiled: words, its arithmetic, and the step."""
+    for case in SMALL[1:] if quick else CASES[1:]:
+        for way in WAYS:
+            words = f"transition, {case.words}, batch {case.batch}, {OURS[way].words.removeprefix('ours, ')}"
+            yield words, "bf16" if OURS[way].bf16 else "fp32", transitions(case, way)
+    if available("mnist"):
+        for half in (False, True):
+            words = f"training step of a 784-500 RBM, PCD-1, batch {BATCH}{', bfloat16 products' if half else ''}"
+            yield words, "bf16" if half else "fp32", rbm_steps(half)
+
+
+def shares(step: Callable[[], object], calls: int) -> dict[str, float]:
+    """Of the time of some calls, what each operator takes itself, the largest first; the rest is outside of them."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        whole = calls * median_ms(step, 0.0, calls) * 1e3
+    own = Counter({event.key: event.self_cpu_time_total for event in seen.key_averages()})
+    total = max(whole, float(own.total()))
+    return {name: time / total for name, time in own.most_common(SHOWN)}
+
+
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each step."""
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    record = facts(threads, options.turns(ROUNDS)) | {"ceilings": ceilings("cpu", 256 if options.quick else 2048)}
+    record["steps"] = {}
+    for words, arithmetic, step in steps(options.quick):
+        for _ in range(3):
+            step()
+        with Work() as counted:
+            step()
+        ms = median_ms(step, 0.1 if options.quick else 3.0)
+        found = {"ms": ms, "arithmetic": arithmetic, "rate": counted.flop / ms / 1e9}
+        record["steps"][words] = found | {"shares": shares(step, 2 if options.quick else CALLS)}
+        yield record
+
+
+def table(record: Record) -> list[str]:
+    """Milliseconds, rates and shares."""
+    peaks = record["ceilings"]
+    lines = [told(record), "", ceilings_told(peaks), ""]
+    lines += ["| | ms | GFLOP/s | of the matrix rate | its operators, by the time they take themselves |"]
+    lines += ["|---|---|---|---|---|"]
+    for words, one in record["steps"].items():
+        share = one["rate"] / peaks[one["arithmetic"]]
+        where = ", ".join(f"`{name.removeprefix('aten::')}` {part:.0%}" for name, part in one["shares"].items())
+        lines.append(
+            f"| {words} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {where} |"
+        )
+    return lines
