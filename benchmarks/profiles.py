@@ -63,25 +63,32 @@ def shares(step: Callable[[], object], calls: int) -> dict[str, float]:
     """Of the time of some calls, what each operator takes itself, the largest first; the rest is outside of them."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         whole = calls * median_ms(step, 0.0, calls) * 1e3
-    own = Counter({event.key: event.self_cpu_time_total for event in seen.key_averages()})
+    own = Counter[str]()
+    for event in seen.key_averages():
+        own[_plain(event.key)] += event.self_cpu_time_total
     total = max(whole, float(own.total()))
     return {name: time / total for name, time in own.most_common(SHOWN)}
 
 
+def _plain(name: str) -> str:
+    """An operator's name without where it comes from; one name for all that torch.compile has made."""
+    return "fused kernels" if "ompiled" in name else name.removeprefix("aten::").rpartition(": ")[2]
+
+
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each step."""
+    """The record, after each of them."""
     keep_freed_memory()
     threads = torch.get_num_threads()
     record = facts(threads, options.turns(ROUNDS)) | {"ceilings": ceilings("cpu", 256 if options.quick else 2048)}
-    record["steps"] = {}
+    record["profiles"] = {}
     for words, arithmetic, step in steps(options.quick):
         for _ in range(3):
             step()
-        with Work() as counted:
+        with Work() as counted, torch.compiler.set_stance("force_eager"):
             step()
         ms = median_ms(step, 0.1 if options.quick else 3.0)
         found = {"ms": ms, "arithmetic": arithmetic, "rate": counted.flop / ms / 1e9}
-        record["steps"][words] = found | {"shares": shares(step, 2 if options.quick else CALLS)}
+        record["profiles"][words] = found | {"shares": shares(step, 2 if options.quick else CALLS)}
         yield record
 
 
@@ -91,9 +98,9 @@ def table(record: Record) -> list[str]:
     lines = [told(record), "", ceilings_told(peaks), ""]
     lines += ["| | ms | GFLOP/s | of the matrix rate | its operators, by the time they take themselves |"]
     lines += ["|---|---|---|---|---|"]
-    for words, one in record["steps"].items():
+    for words, one in record["profiles"].items():
         share = one["rate"] / peaks[one["arithmetic"]]
-        where = ", ".join(f"`{name.removeprefix('aten::')}` {part:.0%}" for name, part in one["shares"].items())
+        where = ", ".join(f"{name} {part:.0%}" for name, part in one["shares"].items())
         lines.append(
             f"| {words} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {where} |"
         )
