@@ -1,6 +1,5 @@
 """A training step of `ebm fit` as it is used, and of the same module in a bare loop."""
 
-import csv
 import os
 import statistics
 import subprocess
@@ -42,10 +41,7 @@ def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ())
         if done.returncode:
             raise ValueError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
         run = RunFolder(f"{folder}/run")
-        with (run.path / "metrics.csv").open() as file:
-            rows = [
-                (float(row["time"]), int(row["step"])) for row in csv.DictReader(file) if row["name"] == "train/loss"
-            ]
+        rows = [(when, step) for step, when in run.times().items()]
         each = [(b - a) / (n - m) for (a, m), (b, n) in pairwise(rows[1:])]
         return 1e3 * statistics.median(each), run.config()
 

@@ -186,14 +186,21 @@ class RunFolder:
 
         Raises ValueError where nothing was logged.
         """
+        columns: dict[str, dict[int, float]] = {}
+        for row in self._rows():
+            columns.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
+        return columns
+
+    def times(self) -> dict[int, float]:
+        """When each step was logged, in seconds since the epoch. Raises ValueError where nothing was logged."""
+        return {int(row["step"]): float(row["time"]) for row in self._rows()}
+
+    def _rows(self) -> Iterator[dict[str, str]]:
         file = self.path / "metrics.csv"
         if not file.is_file():
             raise ValueError(f"there is no {file}: the run has logged nothing")
-        columns: dict[str, dict[int, float]] = {}
         with file.open(newline="") as rows:
-            for row in csv.DictReader(rows):
-                columns.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
-        return columns
+            yield from csv.DictReader(rows)
 
     def event(self, kind: str, **details: Any) -> None:
         """Appends what happened to events.jsonl, with the time in seconds since the epoch."""

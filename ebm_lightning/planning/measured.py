@@ -1,6 +1,5 @@
 """What a training step takes on this machine: measured in this process, and in runs of one and of two."""
 
-import csv
 import os
 import statistics
 import subprocess
@@ -125,7 +124,7 @@ def measure(config: Config, processes: int, seconds: float) -> float:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ValueError(f"the run to be measured failed on {processes} processes: {last}")
-        when = _times(run.path / "metrics.csv")
+        when = run.times()
         return (when[2 * half - 1] - when[half - 1]) / half
 
 
@@ -168,12 +167,6 @@ def _timed(
     optimizer.step()
     wait(module)
     return time.perf_counter() - begun
-
-
-def _times(file: Path) -> dict[int, float]:
-    """When each step was logged, in seconds."""
-    with file.open(newline="") as rows:
-        return {int(row["step"]): float(row["time"]) for row in csv.DictReader(rows)}
 
 
 def _bandwidth(size: int) -> float:
