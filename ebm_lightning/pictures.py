@@ -82,7 +82,7 @@ def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Im
         edges = torch.linspace(low, high if high > low else low + 1, bins + 1, dtype=torch.float64)
     edges[0], edges[-1] = min(float(edges[0]), low), max(float(edges[-1]), high)
     for name, v in finite.items():
-        shares = [1 / len(v)] * len(v)
+        shares = [1 / len(v) for _ in v]
         axes.hist(v.tolist(), edges.tolist(), weights=shares, histtype="stepfilled", alpha=0.55, label=name)
     axes.set_xlabel(label)
     axes.set_ylabel("share")

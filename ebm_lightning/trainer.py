@@ -35,6 +35,10 @@ DEFAULTS: dict[str, Any] = {
 }
 """What differs from Lightning's own defaults."""
 
+for _share in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+    # typing keeps whichever of Union[int, float] and Union[float, int] it saw first; by the second, 1 is 1.0: all.
+    L.Trainer.__init__.__annotations__[_share] = int | float | None
+
 StrategyRegistry.register("sharded", Sharded, description="DDP that shares out gradients and the optimizer's memory.")
 
 

@@ -110,6 +110,17 @@ def test_the_same_command_finds_its_run_and_another_value_makes_another(ebm, tin
     assert f"{STEP_SIZE}: 0.1 -> 0.3" in said
 
 
+@pytest.mark.parametrize(("given", "kind"), [("1", int), ("1.0", float), ("0.5", float), ("null", type(None))])
+def test_one_batch_is_not_all_of_them(given: str, kind: type, ebm, tiny: Path) -> None:
+    """In every part of a run: Lightning takes an int for batches, and a float for a share of them."""
+    parts = [f"limit_{part}_batches" for part in ("train", "val", "test", "predict")]
+    options = [f"--trainer.{part}={given}" for part in parts]
+    status, said = ebm("fit", "-c", tiny, *options, "--print_config")
+    assert status == 0, said
+    found = yaml.safe_load(said)["trainer"]
+    assert {type(found[part]) for part in parts} == {kind}
+
+
 def test_print_config_shows_the_configuration_that_fit_would_keep(ebm, tiny: Path, trained: Path) -> None:
     status, said = ebm("fit", "-c", tiny, "--print_config")
     assert status == 0

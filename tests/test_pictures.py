@@ -114,3 +114,9 @@ def test_what_is_not_finite_is_left_out_of_a_histogram() -> None:
     spoiled = torch.tensor([1.0, 2.0, torch.nan, torch.inf, -torch.inf, 3e38])
     left = histogram({"values": spoiled}, "x")
     assert left.tobytes() == histogram({"values": spoiled[:2]}, "x").tobytes()
+
+
+def test_a_set_of_which_nothing_is_finite_has_no_bar() -> None:
+    """As the energies of chains that went away; the other set is drawn."""
+    energies = {"data": torch.linspace(-1, 1, 100), "chains": torch.full((5,), torch.inf)}
+    assert len(_coloured(histogram(energies, "E"), 2, 0)[0]) > 2000
