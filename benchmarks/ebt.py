@@ -316,12 +316,13 @@ def table(record: Record) -> list[str]:
 
 def measure(options: Options) -> Iterator[Record]:
     """The record, after each setting."""
-    on, gpu = options.device, options.device == "cuda"
-    settings = [Setting("4xs", 64, 16, 1, on), Setting("4xs", 64, 16, 2, on)]
-    settings += [Setting("xxs", 128, 4, 1)] if options.large else []
-    compared = ["published", "ours_checkpointed", "ours_compiled"]
-    if gpu:
+    on = options.device
+    if on == "cuda":
         settings = [Setting("4xs", 256, 32, 1, on)]
+    else:
+        settings = [Setting("4xs", 64, 16, 1), Setting("4xs", 64, 16, 2)]
+        settings += [Setting("xxs", 128, 4, 1)] if options.large else []
+    compared = ["published", "ours_checkpointed", "ours_compiled"]
     names, steps, rounds = list(CONTENDERS), TURN, options.turns(ROUNDS)
     if options.quick:
         settings, compared = [Setting("4xs", 8, 2, 1, on)], ["published"]

@@ -360,6 +360,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Gives a module's buffers, such as the statistics of training, the values back that they had before."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
 def energy_grad(model: EnergyModel, state: State, block: str) -> tuple[Tensor, Tensor]:
     """(dE/dblock, E): the gradient in one variable, in its shape, and the detached energies (B,).
 

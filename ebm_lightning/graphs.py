@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, buffers_kept
 
 MOST = 32
 """Graphs that are kept; a phase of a form that would need another one runs as it is."""
@@ -83,17 +83,15 @@ class Graphed:
         self, sampler: Sampler, model: EnergyModel, state: State, steps: int, watched: bool, device: torch.device
     ) -> Recorded:
         start = {name: tensor.detach().clone() for name, tensor in state.items()}
-        drawn, moving = torch.cuda.get_rng_state(device), [(buffer, buffer.clone()) for buffer in model.buffers()]
+        drawn = torch.cuda.get_rng_state(device)
         beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside):
+        with torch.cuda.stream(beside), buffers_kept(model):
             self.walk(sampler, model, start, steps, watched=watched)  # libraries choose kernels, compilers compile
             with _waits_refused(sampler, model):  # here, since a recording that fails leaves the device unusable
                 self.walk(sampler, model, start, steps, watched=watched)
         torch.cuda.current_stream(device).wait_stream(beside)
         torch.cuda.set_rng_state(drawn, device)
-        for buffer, before in moving:  # statistics, of a model in train mode
-            buffer.copy_(before)
         graph, self._pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
         torch.clear_autocast_cache()  # weights are cast within the graph, or it would read those of now for ever
         # Other threads (NCCL's, a loader's) may go on asking the device meanwhile.

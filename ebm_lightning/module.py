@@ -188,6 +188,11 @@ class EBM(L.LightningModule):
             parameters = [p for p in self.parameters() if p.requires_grad]
             return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
+    def wait(self) -> None:
+        """Until the device has done what it was asked for, so that it can be timed."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
         assert self.sampler is not None

@@ -1,16 +1,15 @@
 """Compiling the negative phase where that pays: measured once, when a run begins, and remembered with it."""
 
 import time
-from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebm_lightning import kernels
-from ebm_lightning.core import State
+from ebm_lightning.core import State, buffers_kept
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.randomness import isolated
 
@@ -30,7 +29,7 @@ class Compilable(Protocol):
 
     def gradient(self, batch: State) -> list[Tensor | None]: ...
 
-    def buffers(self) -> Iterator[Tensor]: ...
+    def wait(self) -> None: ...
 
 
 class CompileChoice(L.Callback):
@@ -60,15 +59,13 @@ class CompileChoice(L.Callback):
 
 
 def _pays(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
-    seconds, moving = {}, [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with isolated(0):
+    seconds = {}
+    with isolated(0), buffers_kept(cast(nn.Module, module)):
         batch = next(iter(data.train_stream(1, device=module.device)))
         for compiled in (False, True):
             module.compile_phase(compiled)
             taken = [_timed(trainer, module, batch) for _ in range(WARM_UP + TIMED)]
             seconds[compiled] = min(taken[WARM_UP:])
-    for buffer, before in moving:  # statistics of training
-        buffer.copy_(before)
     gain = seconds[False] / seconds[True]
     rank_zero_info(
         f"compiled: auto. A step takes {1e3 * seconds[False]:.3g} ms as it is and {1e3 * seconds[True]:.3g} ms "
@@ -78,10 +75,9 @@ def _pays(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
 
 
 def _timed(trainer: L.Trainer, module: Compilable, batch: State) -> float:
+    module.wait()
     begun = time.perf_counter()
     with trainer.precision_plugin.train_step_context():
-        found = module.gradient(batch)
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)
-    del found
+        module.gradient(batch)
+    module.wait()
     return time.perf_counter() - begun

@@ -87,11 +87,11 @@ class LikelihoodMonitor(L.Callback):
     ) -> None:
         step = trainer.global_step
         due = step != self._measured_at and (self._is_due(step) or step == trainer.max_steps)
-        if due and pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+        assert isinstance(pl_module, EBM)
+        if due:
+            pl_module.wait()
         self.train_seconds += time.perf_counter() - self._begun
         if due:
-            assert isinstance(pl_module, EBM)
             self.measure(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -91,14 +91,8 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _timed(module: EBM, batch: State) -> float:
-    wait(module)
+    module.wait()
     begun = time.perf_counter()
     module.gradient(batch)
-    wait(module)
+    module.wait()
     return time.perf_counter() - begun
-
-
-def wait(module: EBM) -> None:
-    """Until the module's device has done what it was asked for, so that it can be timed."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)

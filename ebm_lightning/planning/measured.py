@@ -19,7 +19,6 @@ import yaml
 
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.cost import wait
 from ebm_lightning.module import EBM
 from ebm_lightning.planning.plan import ALWAYS, Plan, Row, Step, all_reduce, markdown, seconds_text
 from ebm_lightning.runs import Config, RunFolder
@@ -158,14 +157,14 @@ def _examples_per_second(module: EBM, data: DataModule, precision: Callable[[], 
 def _timed(
     module: EBM, optimizer: torch.optim.Optimizer, batch: State, precision: AbstractContextManager[Any]
 ) -> float:
-    wait(module)
+    module.wait()
     begun = time.perf_counter()
     optimizer.zero_grad()
     with precision:
         loss = module.training_step(batch, 0)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    wait(module)
+    module.wait()
     return time.perf_counter() - begun
 
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, report
 
 
 def velocity_verlet(
@@ -67,9 +67,5 @@ class HMC(Sampler):
         log_ratio = energy - energy_end + (p.square() - p_end.square()).detach().flatten(1).sum(1) / 2
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         end = torch.where(accepted.view(-1, *[1] * (x.ndim - 1)), y, x)
-        info = {
-            "energy": torch.where(accepted, energy_end, energy).mean(),
-            "accept": accepted.to(log_ratio.dtype).mean(),
-            "grad_norm": torch.linalg.vector_norm(grad.detach().flatten(1), dim=1).mean(),
-        }
-        return {**state, block: end}, info
+        info = report(torch.where(accepted, energy_end, energy), grad)
+        return {**state, block: end}, {**info, "accept": accepted.to(log_ratio.dtype).mean()}
