@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -84,7 +85,7 @@ def call(ebm, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
 def _wait(until: Callable[[], bool], what: Callable[[], str] = str) -> None:
     end = time.monotonic() + LIMIT_S
     while not until():
-        assert time.monotonic() < end, f"waited {LIMIT_S} s: {what()}"
+        assert time.monotonic() < end, f"waited {LIMIT_S} s for {slurm.queue()} on {slurm.nodes()}: {what()}"
         time.sleep(0.3)
 
 
@@ -168,6 +169,24 @@ def test_a_job_is_warned_requeued_and_goes_on_and_a_cancelled_one_is_not(
     _wait(lambda: jobs.of_run(second).id not in slurm.queue(), logs[second])
     assert _state(second) == "COMPLETED"
     assert not list(cluster.parent.rglob("hacked"))
+
+
+def test_a_node_whose_daemon_crashes_is_there_again(call: Callable[..., str], cluster: Path, tmp_path: Path) -> None:
+    """As slurmd 22.05 was seen to, in a job's end: until it is back, no signal reaches the job."""
+    (cluster / "experiments" / "net.yaml").write_text("seed_everything: 0\n")
+    saves = tmp_path / "saves"
+    saves.write_text(SAVES)
+    saves.chmod(0o755)
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"python": str(saves)}))
+    (run,) = _folders(call("submit", cluster / "experiments" / "net.yaml", "--profile", tmp_path / "one.yaml"))
+    log = partial(_log, run)
+    _wait(lambda: "it runs" in log(), log)
+    for node in ("n1", "n2"):
+        os.kill(int((cluster.parent / "two" / f"{node}.pid").read_text()), signal.SIGKILL)
+    call("cancel", run)
+    _wait(lambda: not slurm.queue(), log)
+    assert (run / "saved").exists()
+    _wait(lambda: set(slurm.nodes().values()) == {"idle"})
 
 
 def test_a_profile_that_no_node_can_serve_is_refused_in_slurms_words(
