@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks import boltzmann, ebt, growth, overhead, papers, profiles, sampling
+from benchmarks import boltzmann, ebt, growth, overhead, papers, plans, profiles, sampling
 from benchmarks.common import Options, publish
 
 SECTIONS = {
-    one.__name__.rpartition(".")[2]: one for one in (sampling, overhead, growth, boltzmann, ebt, papers, profiles)
+    one.__name__.rpartition(".")[2]: one
+    for one in (sampling, overhead, growth, boltzmann, ebt, papers, plans, profiles)
 }
 
 

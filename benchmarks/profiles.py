@@ -1,12 +1,13 @@
 """`python -m benchmarks --only profiles`: where the time of our steps goes, operator by operator, and their rate.
 
-Transitions of SGLD on convolutional nets and a bare training step of an RBM, under torch's profiler: the share of the
-time that each operator takes itself, without those that it calls; what is left is Python and the profiler. The rate is
-that of the counted operations without the profiler, beside large matrix products in the same arithmetic.
+Transitions of SGLD and bare training steps of an RBM, under torch's profiler: the share of the time that each operator
+takes itself, without those that it calls; what is left is Python and the profiler. The rate is that of the counted
+operations without the profiler, beside large matrix products in the same arithmetic.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import torch
 import yaml
@@ -21,8 +22,10 @@ from ebm_lightning.memory import keep_freed_memory
 
 DEVICES = ("cpu",)
 ROUNDS, CALLS, SHOWN = 1, 20, 6
-WAYS = ("channels_last", "bf16")
-BATCH = 512
+WAYS = {True: ("channels_last", "compiled_last", "bf16", "compiled_bf16"), False: ("ours", "compiled")}
+"""Those of images, and of points."""
+BATCH, SWEEPS = 512, (1, 10)
+"""Of an RBM's step: its examples, and k of PCD-k."""
 
 
 def transitions(case: Case, way: str) -> Callable[[], object]:
@@ -32,9 +35,10 @@ def transitions(case: Case, way: str) -> Callable[[], object]:
     return ours(OURS[way], case.sampler, model, torch.rand(case.batch, *case.shape), 1)
 
 
-def rbm_steps(half: bool) -> Callable[[], object]:
-    """A training step of the RBM of benchmarks/rbm.yaml by PCD-1 at batch 512, with its products in bfloat16 or not."""
+def rbm_steps(k: int, half: bool) -> Callable[[], object]:
+    """A training step of the RBM of benchmarks/rbm.yaml by PCD-k, with its products in bfloat16 or not."""
     config = yaml.safe_load((HERE / "rbm.yaml").read_text())
+    config["model"]["init_args"]["steps"] = k
     config["data"]["init_args"]["batch_size"] = BATCH
     config["model"]["init_args"]["chains"]["init_args"]["size"] = BATCH
     config["trainer"]["max_steps"] = 10**9
@@ -49,14 +53,17 @@ def rbm_steps(half: bool) -> Callable[[], object]:
 
 def steps(quick: bool) -> Iterator[tuple[str, str, Callable[[], object]]]:
     """What is profiled: words, its arithmetic, and the step."""
-    for case in SMALL[1:] if quick else CASES[1:]:
-        for way in WAYS:
-            words = f"transition, {case.words}, batch {case.batch}, {OURS[way].words.removeprefix('ours, ')}"
+    for case in SMALL if quick else CASES:
+        torch.compiler.reset()
+        for way in WAYS[case.image]:
+            if quick and OURS[way].compiled:
+                continue
+            words = f"transition, {case.words}, batch {case.batch}, {OURS[way].words}"
             yield words, "bf16" if OURS[way].bf16 else "fp32", transitions(case, way)
     if available("mnist"):
-        for half in (False, True):
-            words = f"training step of a 784-500 RBM, PCD-1, batch {BATCH}{', bfloat16 products' if half else ''}"
-            yield words, "bf16" if half else "fp32", rbm_steps(half)
+        for k, half in product(SWEEPS, (False, True)):
+            words = f"training step of a 784-500 RBM, PCD-{k}, batch {BATCH}{', bfloat16 products' if half else ''}"
+            yield words, "bf16" if half else "fp32", rbm_steps(k, half)
 
 
 def shares(step: Callable[[], object], calls: int) -> dict[str, float]:

@@ -104,6 +104,10 @@ OURS = {
     "channels_last": Ours("ours, `channels_last`", channels_last=True),
     "bf16": Ours("ours, bfloat16 (and `channels_last` for images)", channels_last=True, bf16=True),
     "compiled": Ours("ours, compiled", compiled=True),
+    "compiled_last": Ours("ours, compiled, `channels_last`", channels_last=True, compiled=True),
+    "compiled_bf16": Ours(
+        "ours, bfloat16, compiled (and `channels_last` for images)", channels_last=True, bf16=True, compiled=True
+    ),
     "compiled_medium": Ours("ours, compiled, `matmul_precision: medium`", compiled=True, medium=True),
 }
 ON_GPU = {

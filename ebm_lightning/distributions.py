@@ -87,8 +87,9 @@ class CategoricalConditional(Conditional):
         return torch.softmax(self.logits, -1)
 
     def sample(self) -> Tensor:
-        exponential = -torch.empty_like(self.logits).uniform_(1e-30, 1).log()
-        return (self.logits - exponential.log()).argmax(-1)
+        logits = kernels.widened(self.logits)
+        exponential = -torch.empty_like(logits).uniform_(1e-30, 1).log()
+        return (logits - exponential.log()).argmax(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         chosen = torch.log_softmax(self.logits, -1).gather(-1, value.unsqueeze(-1)).squeeze(-1)

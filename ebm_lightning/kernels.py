@@ -27,12 +27,13 @@ def bernoulli(logits: Tensor) -> Tensor:
     """Independent draws from {0, 1} with p(1) = sigmoid(logits), in the shape and dtype of ``logits``.
 
     Large ones on a CPU compare sigmoid(logits) with hashed counters, 24 bits each: SplitMix64 from a start that torch's
-    generator draws, so that the generator remains the one source of randomness.
+    generator draws, so that the generator remains the one source of randomness. No draw has fewer bits where ``logits``
+    do: 8 would turn probabilities below 1/256 into multiples of it.
     """
     if fuses(logits):
         return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits)
-    p = torch.sigmoid(logits)
-    return (torch.rand_like(p) < p).to(p.dtype)
+    p = torch.sigmoid(widened(logits))
+    return (torch.rand_like(p) < p).to(logits.dtype)
 
 
 def softplus_sum(x: Tensor) -> Tensor:
@@ -75,6 +76,11 @@ def binarise(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
     return (u < pixels.to(torch.float32) / white).to(torch.float32)
 
 
+def widened(x: Tensor) -> Tensor:
+    """The same numbers in float32 where they have fewer bits, as under autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def fuses(x: Tensor) -> bool:
     """Whether a kernel over the elements of ``x`` is fused: large ones, on a CPU, outside the autograd graph."""
     return x.device.type == "cpu" and x.numel() >= WORTHWHILE and not (torch.is_grad_enabled() and x.requires_grad)
@@ -104,7 +110,7 @@ def _uniform(n: int, start: Tensor) -> Tensor:
 
 
 def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
-    return (_uniform(logits.numel(), start) < torch.sigmoid(logits)).to(logits.dtype)
+    return (_uniform(logits.numel(), start) < torch.sigmoid(widened(logits))).to(logits.dtype)
 
 
 def _binarise(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
@@ -129,8 +135,7 @@ class _SoftplusSum(torch.autograd.Function):
 
 
 def _softplus_sum(x: Tensor) -> tuple[Tensor, Tensor]:
-    wide = x if x.dtype == torch.float64 else x.to(torch.float32)
-    return torch.nn.functional.softplus(wide).sum(1), torch.sigmoid(x)
+    return torch.nn.functional.softplus(widened(x)).sum(1), torch.sigmoid(x)
 
 
 def _softplus_difference(x: Tensor, factors: Tensor, begin: Tensor, end: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from scipy import stats
 from torch.nn.functional import softplus
 
 from ebm_lightning import kernels
+from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.randomness import hashed, keyed, uniform
 
 LARGE = 2**18
@@ -24,6 +25,23 @@ def test_draws_have_their_probability(n: int) -> None:
     counts = torch.stack([draws.sum(1), (1 - draws).sum(1)], 1)
     for row, p in zip(counts, torch.sigmoid(logits[:, 0]), strict=True):
         assert_counts(row, torch.stack([p, 1 - p]))
+
+
+@pytest.mark.parametrize("n", [1000, LARGE])
+def test_draws_of_half_precision_have_their_probability_where_it_is_small(n: int) -> None:
+    """Of one in 404, which a uniform number of 8 bits would make one in 256."""
+    logits = torch.full((n,), -6.0, dtype=torch.bfloat16)
+    rounds = max(1, LARGE // n)
+    draws = torch.stack([kernels.bernoulli(logits) for _ in range(rounds)])
+    assert draws.dtype == torch.bfloat16
+    p, on = torch.sigmoid(torch.tensor(-6.0)), draws.float().sum()
+    assert_counts(torch.stack([on, draws.numel() - on]), torch.stack([p, 1 - p]))
+
+
+def test_categories_of_half_precision_have_their_probability_where_it_is_small() -> None:
+    logits = torch.tensor([0.0, -6.0, 0.0], dtype=torch.bfloat16).expand(LARGE, 3)
+    drawn = CategoricalConditional(logits).sample()
+    assert_counts(torch.bincount(drawn, minlength=3), torch.softmax(logits[0].double(), 0))
 
 
 def test_hashed_numbers_are_uniform_and_independent_of_their_neighbours() -> None:

@@ -3,7 +3,7 @@
     eval "$(cluster/local/up)" && python cluster/local/interruptions.py
 
 Each run is sent USR1, TERM, `scontrol requeue`, kill -9 of one rank and a time limit, in an order and at steps that
-are drawn. Prints a table and, with ``--write``, puts it into cluster/README.md.
+are drawn. Prints a table and, with ``--write``, puts it into cluster/README.md, and what it found into results.json.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from sklearn.datasets import load_digits
 
 from ebm_lightning import checkpoints
 from ebm_lightning.cluster import jobs, slurm
-from ebm_lightning.runs import RunFolder, environment, write_between
+from ebm_lightning.runs import RunFolder, environment, write_atomically, write_between
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
 BEGIN, END = "<!-- interruptions: written by `interruptions.py --write` -->", "<!-- end of interruptions -->"
 IMAGES = 300
 LIMIT_S = 600
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of their order and steps (0)")
     parser.add_argument("--steps", type=int, default=800, help="training steps of each run (800)")
     parser.add_argument("--folder", type=Path, default=Path("runs/interruptions"), help="where runs go, a new folder")
-    parser.add_argument("--write", action="store_true", help="put the table into cluster/README.md")
+    parser.add_argument("--write", action="store_true", help="to cluster/README.md and results.json")
     asked = parser.parse_args(arguments)
     if asked.folder.exists():
         parser.error(f"there is a {asked.folder} already: give a new --folder")
@@ -67,10 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
         wait(lambda run=run: jobs.of_run(run).id not in slurm.queue(), run, "its end")  # type: ignore[misc]
         rows.append(judged(run, alone, kinds))
         print(json.dumps(rows[-1]), flush=True)
-    lines = table(rows, asked)
-    print("\n".join(lines))
+    facts = environment()
+    source = {"commit": facts["commit"], "dirty": facts["dirty"], "torch": facts["versions"]["torch"]}
+    record = {"seed": asked.seed, "steps": asked.steps, **source, "runs": rows}
+    print("\n".join(table(record)))
     if asked.write:
-        write_between(README, BEGIN, lines, END)
+        write_atomically(RESULTS, json.dumps(record, indent=1) + "\n")
+        write_between(README, BEGIN, table(record), END)
     sys.exit(0 if all(row["held"] for row in rows) else 1)
 
 
@@ -222,8 +225,9 @@ def left_of(run: Path) -> int:
     return count
 
 
-def table(rows: list[dict[str, Any]], asked: argparse.Namespace) -> list[str]:
-    facts = environment()
+def table(record: dict[str, Any]) -> list[str]:
+    """The lines that say what became of each run."""
+    rows = record["runs"]
     columns = [column for column in rows[0] if column != "held"]
     said = {True: "yes", False: "**no**"}
     made = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
@@ -233,9 +237,10 @@ def table(rows: list[dict[str, Any]], asked: argparse.Namespace) -> list[str]:
     ]
     number = sum(len(row["interrupted by"].split(", ")) for row in rows)
     held = sum(row["held"] for row in rows)
+    commit = (record["commit"] or "unknown")[:7] + (", with changes" if record["dirty"] else "")
     return [
-        f"{held} of {len(rows)} runs of {asked.steps} steps ended as they should, interrupted {number} times in all; "
-        f"seed {asked.seed}, commit {(facts['commit'] or '-')[:7]}, torch {facts['versions']['torch']}.",
+        f"{held} of {len(rows)} runs of {record['steps']} steps ended as they should, interrupted {number} times in "
+        f"all; seed {record['seed']}, commit {commit}, torch {record['torch']}.",
         "",
         *made,
     ]

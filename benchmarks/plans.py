@@ -1,0 +1,55 @@
+"""`python -m benchmarks --only plans`: what `ebm plan --measure 2` predicts for training here, and what it measures.
+
+Each round is the command itself, whose last table is read.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import HERE, Options, Record, facts, ratio, shown, spread, told
+from ebm_lightning.data import available
+
+DEVICES = ("cpu",)
+ROUNDS = 3
+CONFIG = Path("experiments") / "tieleman2008_pcd" / "pcd_500.yaml"
+PROCESSES = 2
+
+
+def measure(options: Options) -> Iterator[Record]:
+    """The record, after each round. Raises ValueError where MNIST is not there, or where the command fails."""
+    if not available("mnist"):
+        raise ValueError("plans trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
+    rounds = [_planned(1 if options.quick else PROCESSES) for _ in range(options.turns(ROUNDS))]
+    yield facts(torch.get_num_threads(), len(rounds), "lightning") | {
+        "processes": {
+            processes: {
+                name: spread([each[processes][column] for each in rounds])
+                for column, name in ((2, "predicted"), (3, "measured"))
+            }
+            for processes in rounds[0]
+        }
+    }
+
+
+def table(record: Record) -> list[str]:
+    """Milliseconds a step, by processes that share the machine."""
+    lines = [told(record), "", f"`ebm plan {CONFIG} --measure {PROCESSES}`:", ""]
+    lines += ["| processes | predicted, ms a step | measured, ms a step | measured / predicted |", "|---|---|---|---|"]
+    for processes, found in record["processes"].items():
+        predicted, measured = found["predicted"], found["measured"]
+        lines.append(f"| {processes} | {shown(predicted)} | {shown(measured)} | {ratio(measured, predicted)} |")
+    return lines
+
+
+def _planned(processes: int) -> dict[str, list[float]]:
+    """The rows of the command's last table by their processes."""
+    command = [sys.executable, "-m", "ebm_lightning", "plan", CONFIG, "--measure", str(processes)]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"ebm plan failed: {done.stderr.strip().splitlines()[-1]}")
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.strip().rpartition("\n\n")[2].splitlines()[2:]]
+    return {row[0]: [float(cell) for cell in row] for row in rows}
