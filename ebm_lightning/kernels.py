@@ -31,7 +31,7 @@ def bernoulli(logits: Tensor) -> Tensor:
     do: 8 would turn probabilities below 1/256 into multiples of it.
     """
     if fuses(logits):
-        return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits)
+        return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits).to(logits.dtype)
     p = torch.sigmoid(widened(logits))
     return (torch.rand_like(p) < p).to(logits.dtype)
 
@@ -110,7 +110,8 @@ def _uniform(n: int, start: Tensor) -> Tensor:
 
 
 def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
-    return (_uniform(logits.numel(), start) < torch.sigmoid(widened(logits))).to(logits.dtype)
+    p = torch.sigmoid(widened(logits))
+    return (_uniform(logits.numel(), start) < p).to(p.dtype)  # a kernel that writes bfloat16 is slower than two
 
 
 def _binarise(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:

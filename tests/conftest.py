@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lab import Lab
 from stand_in import StandIn
 from submission import PYTHON, git
 
 from ebm_lightning.cli import main
 from ebm_lightning.cluster.slurm import INHERITED
+from ebm_lightning.experiment import reproduce
 
 torch.set_num_threads(1)
 gc.disable()  # until all tests are imported: there is no garbage yet
@@ -101,3 +103,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EBM_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("EBM_DATA", raising=False)
     return place
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Stands for what `ebm reproduce` would train and test."""
+    made = Lab(tmp_path / "runs")
+    monkeypatch.setattr(reproduce, "_ebm", made)
+    monkeypatch.setattr(reproduce, "environment", lambda: made.now)
+    return made

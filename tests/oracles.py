@@ -55,6 +55,9 @@ from ebm_lightning.units import Gaussian as GaussianUnits
 FALSE_ALARM = 1e-6
 """The probability with which one statistical check fails although the code is right."""
 
+Z = float(stats.norm.isf(FALSE_ALARM / 2))
+"""Standard errors that one estimate may lie from the truth, 4.9."""
+
 
 def identical(a: object, b: object) -> bool:
     """Whether two trees of tensors, dictionaries and sequences are the same, bit for bit."""

@@ -1,18 +1,15 @@
-"""Data: the order and randomness of batches, pixel conventions against their means, files written by the tests."""
+"""Data: the order and randomness of batches, splits, the modules that need no files, and all of it under a trainer."""
 
-import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as L
-import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from PIL import Image
+from oracles import Z, identical
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ebm_lightning.core import State
 from ebm_lightning.data import (
@@ -29,7 +26,6 @@ from ebm_lightning.data import (
     ImageModule,
     Images,
     InMemory,
-    PixelConvention,
     ReflectPadCrop,
     Squares,
     Streaming,
@@ -37,17 +33,8 @@ from ebm_lightning.data import (
     Threshold,
     Toy2D,
     TrainStream,
-    available,
-    load_images,
 )
 from ebm_lightning.randomness import mix, uniform
-
-Z = 4.9
-"""Standard errors allowed: a two-sided false alarm of about 1e-6 per comparison."""
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noisy(batch: State, g: torch.Generator) -> State:
@@ -57,13 +44,6 @@ def noisy(batch: State, g: torch.Generator) -> State:
 def stream(n: int = 22, batch_size: int = 4, length: int = 12, seed: int = 5, **shard: int) -> TrainStream:
     source = InMemory({"x": torch.arange(n)})
     return TrainStream(source, torch.arange(n), batch_size, length, seed, noisy, **shard)
-
-
-def same(left: list[State], right: list[State]) -> bool:
-    return len(left) == len(right) and all(
-        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 def augmented_digits(**options: int | float) -> Digits:
@@ -108,7 +88,7 @@ def test_hashed_uniform_numbers_are_mix_of_the_counter_and_uniform() -> None:
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     first, again, other = list(stream()), list(stream()), list(stream(seed=6))
-    assert same(first, again)
+    assert identical(first, again)
     assert not torch.equal(first[0]["index"], other[0]["index"])
     passes = [torch.cat([batch["index"] for batch in first[k : k + 5]]) for k in (0, 5)]
     assert all(len(set(shown.tolist())) == 20 for shown in passes)
@@ -138,7 +118,7 @@ def test_a_resumed_stream_repeats_the_uninterrupted_one(stop: int) -> None:
     assert state == {"epoch": (stop - 1) // 5, "samples": ((stop - 1) % 5 + 1) * 64}
     resumed = augmented_digits(valid=1500 - 330).train_stream(12)
     resumed.load_state_dict(state)
-    assert same(head + list(itertools.islice(resumed, 12 - stop)), uninterrupted)
+    assert identical(head + list(itertools.islice(resumed, 12 - stop)), uninterrupted)
 
 
 def test_the_state_is_advanced_when_the_batch_is_handed_out() -> None:
@@ -151,7 +131,7 @@ def test_the_state_is_advanced_when_the_batch_is_handed_out() -> None:
 
 def test_a_second_iter_goes_on() -> None:
     whole, batches = list(stream()), stream()
-    assert same(list(itertools.islice(batches, 3)) + list(itertools.islice(batches, 9)), whole)
+    assert identical(list(itertools.islice(batches, 3)) + list(itertools.islice(batches, 9)), whole)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
@@ -180,7 +160,7 @@ def test_evaluation_sees_every_row_once_and_the_same_every_time() -> None:
     assert [len(loader) for loader in loaders] == [2, 2, 2] == [len(batches) for batches in passes]
     shown = torch.cat([batch["index"] for batches in passes for batch in batches])
     assert torch.equal(shown.sort().values, rows)
-    assert same(passes[1], list(loaders[1]))
+    assert identical(passes[1], list(loaders[1]))
     single = list(EvalLoader(source, rows, 4, 0, noisy))
     assert torch.equal(torch.cat([batch["index"] for batch in single]), rows)
     assert not torch.equal(single[0]["noise"], single[1]["noise"])
@@ -215,7 +195,7 @@ def test_streaming_gives_the_batches_of_memory(workers: int) -> None:
         return {**batch, "x": batch["x"] + torch.rand(len(batch["x"]), generator=g)}
 
     both = [list(TrainStream(source, rows, 4, 8, 1, jittered)) for source in (memory, streaming)]
-    assert same(*both)
+    assert identical(*both)
     assert len(both[0]) == 8
     assert torch.equal(both[0][0]["index"] - 100, both[0][0]["x"].floor().long())
 
@@ -224,103 +204,6 @@ def test_memory_stays_on_the_cpu_beyond_its_limit() -> None:
     source = InMemory({"x": torch.zeros(10, dtype=torch.uint8)})
     assert source.to(torch.device("meta"), limit=9) is source
     assert source.to(torch.device("meta"), limit=10).tensors["x"].device.type == "meta"
-
-
-# Pixels
-
-
-@pytest.mark.parametrize(
-    ("convention", "mean", "variance"),
-    [
-        (Grey(), lambda v: v / 16, lambda v: torch.zeros_like(v)),
-        (Dequantised(), lambda v: (v + 0.5) / 17, lambda v: torch.full_like(v, 1 / 12 / 17**2)),
-        (DynamicBinarisation(), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
-        (FixedBinarisation(1), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
-        (Threshold(0.5), lambda v: (v > 8).double(), lambda v: torch.zeros_like(v)),
-        (Threshold(0.0), lambda v: (v > 0).double(), lambda v: torch.zeros_like(v)),
-    ],
-    ids=lambda value: repr(value) if isinstance(value, PixelConvention) else "",
-)
-def test_a_pixel_convention_has_its_mean_and_variance(
-    convention: PixelConvention, mean: Callable[[Tensor], Tensor], variance: Callable[[Tensor], Tensor]
-) -> None:
-    n = 20_000
-    levels = torch.arange(17, dtype=torch.uint8).expand(n, 1, 1, 17)
-    x = convention(levels, 17, torch.arange(n), generator())
-    assert x.dtype == torch.float32
-    assert x.shape == levels.shape
-    assert float(x.min()) >= 0
-    assert float(x.max()) <= 1
-    v = torch.arange(17, dtype=torch.float64)
-    error = (x.double().flatten(1).mean(0) - mean(v)).abs()
-    assert bool((error <= Z * (variance(v) / n).sqrt() + 1e-7).all())
-    spread = (x.double().flatten(1).var(0) - variance(v)).abs()
-    # For draws in an interval of length 1 (or 1/17) the fourth moment is below the variance times its square.
-    width = 1 / 17 if isinstance(convention, Dequantised) else 1.0
-    assert bool((spread <= Z * width * (variance(v) / n).sqrt() + 1e-4 * width).all())
-
-
-def test_fixed_binarisation_draws_an_image_once_and_dynamic_again() -> None:
-    images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8)
-    index = torch.arange(50) + 7
-    g = generator()
-    fixed, dynamic = FixedBinarisation(1), DynamicBinarisation()
-    first = fixed(images, 256, index, g)
-    order = torch.randperm(50)
-    assert torch.equal(fixed(images[order], 256, index[order], g), first[order])
-    assert not torch.equal(FixedBinarisation(2)(images, 256, index, g), first)
-    assert not torch.equal(fixed(images, 256, index + 50, g), first)
-    assert not torch.equal(dynamic(images, 256, index, g), dynamic(images, 256, index, g))
-
-
-def test_fixed_binarisation_draws_neighbouring_images_independently() -> None:
-    greys = torch.full((400, 1, 10, 10), 8, dtype=torch.uint8)
-    x = FixedBinarisation()(greys, 17, torch.arange(400), generator()).flatten(1)
-    for shift in range(3):
-        agreement = (x[1:, : 100 - shift] == x[:-1, shift:]).double()
-        assert abs(float(agreement.mean()) - 0.5) < Z * 0.5 / agreement.numel() ** 0.5
-
-
-def test_fixed_binarisation_is_the_same_in_training_and_after() -> None:
-    data = Digits(75, pixels=FixedBinarisation(4), valid=0, seed=1)
-    shown = torch.cat([batch["x"] for batch in itertools.islice(data.train_stream(20), 20)]).flatten(1)
-    kept = data.tensors("train")["x"].flatten(1)
-    assert torch.equal(shown.unique(dim=0), kept.unique(dim=0))
-    assert not torch.equal(kept, Digits(75, pixels=FixedBinarisation(5), valid=0).tensors("train")["x"].flatten(1))
-
-
-def test_fixed_binarisation_refuses_augmentation() -> None:
-    with pytest.raises(ValueError, match="leave out the augmentations"):
-        Digits(pixels=FixedBinarisation(), augmentations=[HorizontalFlip()])
-
-
-# Augmentation
-
-
-def test_reflect_pad_crop_is_pad_and_slice() -> None:
-    images = torch.randint(256, (300, 3, 7, 9), dtype=torch.uint8)
-    for padding in (1, 4, 6):
-        cropped = ReflectPadCrop(padding)(images, generator(1))
-        rows, columns = torch.randint(2 * padding + 1, (2, 300), generator=generator(1)).tolist()
-        padded = F.pad(images.float(), (padding,) * 4, mode="reflect").to(torch.uint8)
-        for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
-            assert torch.equal(cropped[k], padded[k, :, row : row + 7, column : column + 9])
-    assert rows != columns
-    assert {0, 12} <= set(rows)
-    with pytest.raises(ValueError, match="larger than its padding"):
-        ReflectPadCrop(7)(images, generator())
-
-
-def test_horizontal_flip_mirrors_with_its_probability() -> None:
-    images = torch.randint(256, (4000, 1, 2, 5), dtype=torch.uint8)
-    changed = HorizontalFlip(0.3)(images, generator())
-    mirrored = (changed == images.flip(-1)).flatten(1).all(1)
-    untouched = (changed == images).flatten(1).all(1)
-    assert bool((mirrored | untouched).all())
-    # An image that equals its mirror has probability 2^-32 and does not matter.
-    assert abs(float(mirrored.double().mean()) - 0.3) < Z * (0.3 * 0.7 / 4000) ** 0.5
-    assert torch.equal(HorizontalFlip(1.0)(images, generator()), images.flip(-1))
-    assert torch.equal(HorizontalFlip(0.0)(images, generator()), images)
 
 
 # DataModules
@@ -406,9 +289,9 @@ def test_evaluation_draws_do_not_depend_on_the_run() -> None:
 
 def test_a_module_takes_the_seed_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "11")
-    assert same(list(Digits().train_stream(2)), list(Digits(seed=11).train_stream(2)))
+    assert identical(list(Digits().train_stream(2)), list(Digits(seed=11).train_stream(2)))
     monkeypatch.delenv("PL_GLOBAL_SEED")
-    assert same(list(Digits().train_stream(2)), list(Digits(seed=0).train_stream(2)))
+    assert identical(list(Digits().train_stream(2)), list(Digits(seed=0).train_stream(2)))
 
 
 def test_images_are_scaled_to_their_bounds_and_noise_is_added_after() -> None:
@@ -505,154 +388,6 @@ def test_faults_are_told_in_words(make: Callable[[], object], words: str) -> Non
         make()
 
 
-# Images from files
-
-
-def png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def write_set(
-    folder: Path, split: str, images: np.ndarray, labels: list[int], columns: tuple[str, str] = ("image", "label")
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"bytes": png(image), "path": f"{k}.png"} for k, image in enumerate(images)]
-    halves = [(0, len(rows) // 2), (len(rows) // 2, len(rows))]
-    for number, (start, end) in enumerate(halves):
-        table = pa.table({columns[0]: rows[start:end], columns[1]: labels[start:end]})
-        pq.write_table(table, folder / f"{split}-{number:05d}-of-00002.parquet", row_group_size=7)
-
-
-@pytest.fixture
-def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    images = {
-        split: random.integers(256, size=(n, 28, 28), dtype=np.uint8) for split, n in (("train", 40), ("test", 12))
-    }
-    for split, pixels in images.items():
-        write_set(tmp_path / "mnist", split, pixels, [k % 10 for k in range(len(pixels))])
-    monkeypatch.setenv("EBM_DATA", str(tmp_path))
-    return images
-
-
-def test_a_local_folder_comes_back_as_it_was_written(mnist: dict[str, np.ndarray]) -> None:
-    assert available("mnist")
-    assert not available("cifar10")
-    for split, images in mnist.items():
-        tensors = load_images("mnist", split)
-        assert torch.equal(tensors["x"], torch.from_numpy(images).unsqueeze(1))
-        assert torch.equal(tensors["y"], torch.arange(len(images)) % 10)
-    data = Images("mnist", batch_size=6, valid=4)
-    assert torch.equal((data.tensors("test")["x"] * 255).round().to(torch.uint8), load_images("mnist", "test")["x"])
-    assert (len(data.tensors("train")["x"]), len(data.tensors("valid")["x"])) == (36, 4)
-    data.prepare_data()
-
-
-@pytest.mark.usefixtures("mnist")
-def test_hidden_labels_are_hidden_from_everything_that_learns() -> None:
-    open_, data = (Images("mnist", batch_size=6, valid=4, labels_per_class=n) for n in (None, 2))
-    for split in ("valid", "test"):
-        assert torch.equal(data.tensors(split)["y"], open_.tensors(split)["y"])
-    y, truth = data.tensors("train")["y"], open_.tensors("train")["y"]
-    assert torch.equal(data.tensors("train")["x"], open_.tensors("train")["x"])
-    assert torch.equal(torch.bincount(y + 1), torch.tensor([36 - 20] + [2] * 10))
-    assert torch.equal(y[y >= 0], truth[y >= 0])
-    streamed = torch.cat([batch["y"] for batch in data.train_stream(6)])  # one epoch
-    assert torch.equal(streamed.sort().values, y.sort().values)
-    again = Images("mnist", valid=4, labels_per_class=2, seed=9).tensors("train")["y"]
-    other = Images("mnist", valid=4, labels_per_class=2, split_seed=1).tensors("train")["y"]
-    assert torch.equal(again, y)
-    assert not torch.equal(other, y)
-    with pytest.raises(ValueError, match=r"labels_per_class=5\): a class of mnist has only \d training examples"):
-        Images("mnist", valid=0, labels_per_class=5).tensors("train")
-
-
-def test_fixed_binarisation_tells_training_images_from_test_images(
-    mnist: dict[str, np.ndarray], tmp_path: Path
-) -> None:
-    write_set(tmp_path / "twice" / "mnist", "train", mnist["test"], [0] * 12)
-    write_set(tmp_path / "twice" / "mnist", "test", mnist["test"], [0] * 12)
-    data = Images("mnist", root=str(tmp_path / "twice"), pixels=FixedBinarisation(), valid=0)
-    assert not torch.equal(data.tensors("train")["x"].sum(0), data.tensors("test")["x"].sum(0))
-
-
-def test_colour_images_and_the_other_columns_and_folders_of_the_hub(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
-    for split in ("train", "test"):
-        write_set(tmp_path / "cifar100" / "cifar100", split, images, [99, 0, 1, 2, 3, 4], ("img", "fine_label"))
-    assert available("cifar100", str(tmp_path))
-    tensors = load_images("cifar100", "train", str(tmp_path))
-    assert torch.equal(tensors["x"], torch.from_numpy(images).permute(0, 3, 1, 2))
-    assert tensors["y"].tolist() == [99, 0, 1, 2, 3, 4]
-    assert Images("cifar100", root=str(tmp_path)).classes == 100
-    write_set(tmp_path / "svhn", "test", images, [0] * 6, ("picture", "label"))
-    with pytest.raises(ValueError, match="expected image or img"):
-        load_images("svhn", "test", str(tmp_path))
-    write_set(tmp_path / "mnist", "test", images, [0] * 6)
-    with pytest.raises(ValueError, match=r"has \(32, 32\) pixels: expected \(28, 28\)"):
-        load_images("mnist", "test", str(tmp_path))
-
-
-@pytest.mark.usefixtures("mnist")
-@pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: b"", lambda data: data[:200]])
-def test_a_truncated_file_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    file = tmp_path / "mnist" / "train-00001-of-00002.parquet"
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ValueError, match=r"train-00001-of-00002\.parquet cannot be read as parquet") as caught:
-        Images("mnist").tensors("train")
-    assert caught.value.__suppress_context__
-    assert "\n" not in str(caught.value)
-
-
-def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    (tmp_path / "mnist").mkdir()
-    table = pa.table({"image": [{"bytes": b"no image", "path": ""}], "label": [1]})
-    pq.write_table(table, tmp_path / "mnist" / "train-0.parquet")
-    with pytest.raises(ValueError, match=r"image 0 of row group 0 of .*train-0.parquet cannot be decoded"):
-        load_images("mnist", "train", str(tmp_path))
-
-
-def test_absent_data_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def unreachable(path: str, config: str, split: str) -> None:
-        raise ConnectionError(f"Couldn't reach {path!r} on the Hub\nand more")
-
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    monkeypatch.setenv("EBM_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"neither in .*svhn nor on the hub .*set EBM_DATA") as caught:
-        load_images("svhn", "test")
-    assert str(tmp_path / "svhn") in str(caught.value)
-    assert "\n" not in str(caught.value)
-    monkeypatch.delenv("EBM_DATA")
-    with pytest.raises(ValueError, match="EBM_DATA is not set"):
-        Images("svhn").prepare_data()
-
-
-def test_the_hub_is_read_through_datasets(mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def load_dataset(path: str, config: str, split: str) -> datasets.Dataset:
-        assert (path, config) == ("ylecun/mnist", "mnist")
-        rows = [{"bytes": png(image), "path": None} for image in mnist[split]]
-        labels = [k % 10 for k in range(len(rows))]
-        return datasets.Dataset.from_dict({"image": rows, "label": labels}).cast_column("image", datasets.Image())
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.delenv("EBM_DATA")
-    tensors = load_images("mnist", "test")
-    assert torch.equal(tensors["x"], torch.from_numpy(mnist["test"]).unsqueeze(1))
-    assert torch.equal(tensors["y"], torch.arange(12) % 10)
-
-
 # Under a trainer
 
 
@@ -702,11 +437,11 @@ def test_a_trainer_is_given_one_long_epoch() -> None:
     fit.fit(module, datamodule=data)
     assert fit.global_step == 15
     assert fit.current_epoch == 1
-    assert same(module.trained, list(augmented_digits(valid=150).train_stream(30)))
+    assert identical(module.trained, list(augmented_digits(valid=150).train_stream(30)))
     expected = list(augmented_digits(valid=150).eval_loader("valid"))
-    assert same(module.validated, expected * 3)
+    assert identical(module.validated, expected * 3)
     fit.test(module, datamodule=data, verbose=False)
-    assert same(module.tested, list(augmented_digits().eval_loader("test")))
+    assert identical(module.tested, list(augmented_digits().eval_loader("test")))
     assert data.tensors("test")["x"].shape == (297, 1, 8, 8)
 
 
@@ -720,13 +455,13 @@ def test_a_trainer_resumes_in_the_middle_of_its_epoch(stop: int, tmp_path: Path)
     resumed = trainer(14, accumulate=2)
     resumed.fit(module, datamodule=Digits(200, noise=0.1, seed=2), ckpt_path=tmp_path / "middle.ckpt")
     assert resumed.global_step == 14
-    assert same(module.trained, list(Digits(200, noise=0.1, seed=2).train_stream(28)))
+    assert identical(module.trained, list(Digits(200, noise=0.1, seed=2).train_stream(28)))
 
 
 def test_a_run_cut_into_epochs_goes_on_and_needs_no_validation() -> None:
     module = Recorder()
     trainer(6, limit_train_batches=4).fit(module, datamodule=Digits(200, seed=2, valid=0))
-    assert same(module.trained, list(Digits(200, seed=2, valid=0).train_stream(6)))
+    assert identical(module.trained, list(Digits(200, seed=2, valid=0).train_stream(6)))
     assert not module.validated
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import FALSE_ALARM, Examples, assert_counts, assert_means, bits, index_of, perturbed, probabilities
+from oracles import FALSE_ALARM, Examples, Z, assert_counts, assert_means, bits, index_of, perturbed, probabilities
 from scipy import linalg, stats
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from ebm_lightning.samplers import HMC, MALA, SGLD, FastWeights, Gibbs, Langevin
 from ebm_lightning.units import Bernoulli
 
 F64 = torch.float64
-Z = float(stats.norm.isf(FALSE_ALARM / 2))
 FACTOR = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.6, 0.8, 0.0, 0.0], [-0.5, 0.4, 0.9, 0.0], [0.3, 0.7, -0.2, 0.5]])
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5, 0.0, 2.0], dtype=F64), (FACTOR @ FACTOR.T).double()
 

@@ -5,13 +5,11 @@ import itertools
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from oracles import Z
 
 from ebm_lightning.core import State
 from ebm_lightning.data import DataModule, Dequantised, Digits, HorizontalFlip, Noised
 from ebm_lightning.data.noised import kept
-
-Z = 4.9
-"""Standard errors allowed: a two-sided false alarm of about 1e-6 per comparison."""
 
 
 def digits(**options: object) -> Digits:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from forked import ranks
 from oracles import (
-    FALSE_ALARM,
+    Z,
     assert_counts,
     assert_means,
     bits,
@@ -24,7 +24,6 @@ from oracles import (
     log_partition,
     probabilities,
 )
-from scipy import stats
 from torch import Tensor, distributed
 
 from ebm_lightning.callbacks import likelihood as monitor_module
@@ -55,9 +54,6 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.randomness import isolated, mix
 from ebm_lightning.runs import RunFolder
 from ebm_lightning.units import Bernoulli, Gaussian, Softmax, Units
-
-Z = float(stats.norm.isf(FALSE_ALARM / 2))
-"""Standard errors that an estimate may lie from the truth."""
 
 
 def _rbm(visible: dict[str, Units] | None = None, hidden: int = 4, size: float = 1.0, **settings: Any) -> RBM:

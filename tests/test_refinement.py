@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import FALSE_ALARM, Examples, LinearClassifier
+from oracles import FALSE_ALARM, Examples, LinearClassifier, Z
 from scipy import stats
 from torch import Tensor
 
@@ -16,7 +16,6 @@ from ebm_lightning.evaluation import L2, Ball, ClassificationError, Linf, Refine
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD, Langevin
 
-Z = float(stats.norm.isf(FALSE_ALARM / 2))
 STEP = 0.1
 
 

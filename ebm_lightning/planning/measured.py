@@ -6,11 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ from ebm_lightning.runs import Config, RunFolder
 WARM_UP, TIMED = 2, 5
 """Training steps that are taken first, and those whose median counts."""
 
+SIDE, BETWEEN = 512, 4
+"""Of the matrices that are multiplied in place of a process's work, and how many products are made between two sums."""
+
 SPAN_S = 5.0
 """How long the steps of a measured run are to take, in seconds: its clock ticks in hundredths."""
 
@@ -39,8 +43,8 @@ def calibrate(
 ) -> Plan:
     """The plan of a run of so many steps here: with one process and, on a CPU, with two that share its cores.
 
-    Training steps are timed in this process, with the threads that each of the processes would have; what two of them
-    need to sum the gradient is timed between two threads. That both slow one another down is not in it.
+    Training steps are timed in this process, with the threads that each of the processes would have, while the cores of
+    the other one multiply matrices; what two of them need to sum the gradient is timed between two threads.
 
     Args:
         module: the module to be trained, on its device.
@@ -55,7 +59,8 @@ def calibrate(
     for processes in (1, 2) if on_cpu else (1,):
         threads = threads_of(processes)
         torch.set_num_threads(threads)
-        seconds = step.examples / _examples_per_second(module, data, precision)
+        with _neighbours(processes - 1):
+            seconds = step.examples / _examples_per_second(module, data, precision)
         bandwidth = _bandwidth(step.gradient) if processes > 1 else 1.0
         rows.append(
             Row(1, processes, processes * step.examples, seconds, all_reduce(step.gradient, processes, bandwidth))
@@ -71,7 +76,7 @@ def calibrate(
         steps,
         speed="; ".join(speeds),
         assumed=(
-            "each process has its share of the cores, and the processes do not slow one another down",
+            "each process has its share of the cores, while the others multiply matrices",
             *ALWAYS,
         ),
     )
@@ -168,14 +173,52 @@ def _timed(
     return time.perf_counter() - begun
 
 
+@contextmanager
+def _neighbours(number: int) -> Iterator[None]:
+    """So many threads that multiply matrices meanwhile, with the CPU threads that this one has: other processes' work.
+
+    Cores that share a clock, a cache or their arithmetic units are slower where all of them are at work.
+    """
+    threads, ends = torch.get_num_threads(), Event()
+
+    def work() -> None:
+        multiply = _multiplication(threads)
+        while not ends.is_set():
+            multiply()
+
+    working = [Thread(target=work) for _ in range(number)]
+    for one in working:
+        one.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        for one in working:
+            one.join()
+
+
+def _multiplication(threads: int) -> Callable[[], object]:
+    """A product of two matrices, with so many CPU threads of the thread that calls this."""
+    torch.set_num_threads(threads)
+    factor, product = torch.rand(SIDE, SIDE), torch.empty(SIDE, SIDE)
+    return partial(torch.mm, factor, factor, out=product)
+
+
 def _bandwidth(size: int) -> float:
-    """Bytes per second between two processes of this machine: that of a sum of ``size`` bytes by gloo."""
+    """Bytes per second between two processes of this machine: that of a sum of ``size`` bytes by gloo.
+
+    Both multiply matrices before each sum: cores that have nothing else to do answer sooner.
+    """
     store, seconds = torch.distributed.HashStore(), [0.0, 0.0]  # type: ignore[attr-defined]
+    threads = torch.get_num_threads()
 
     def rank(number: int) -> None:
+        multiply = _multiplication(threads)
         group = torch.distributed.ProcessGroupGloo(store, number, 2, timedelta(minutes=1))
         part, times = [torch.zeros(max(size // 4, 1))], []
         for _ in range(WARM_UP + TIMED):
+            for _ in range(BETWEEN):
+                multiply()
             begun = time.perf_counter()
             group.allreduce(part).wait()  # type: ignore[attr-defined]
             times.append(time.perf_counter() - begun)
