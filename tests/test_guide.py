@@ -1,6 +1,8 @@
 """What the guide to a cluster says: every command of it is one."""
 
+import json
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -46,3 +48,9 @@ def test_every_command_of_the_guide_is_one(
             (run / "metrics.csv").write_text("time,step,name,value\n0,1,train/loss,2\n0,1,train/gap,2\n")
             (run / "slurm" / "17.out").write_text("hello\n")
             (run / "wandb" / "offline-run-20300101_000000-id").mkdir(parents=True)
+
+
+def test_the_table_of_interruptions_is_that_of_its_results() -> None:
+    script = runpy.run_path(str(ROOT / "cluster" / "local" / "interruptions.py"))
+    found = (ROOT / "cluster" / "README.md").read_text().split(script["BEGIN"])[1].split(script["END"])[0].strip()
+    assert found == "\n".join(script["table"](json.loads(script["RESULTS"].read_text())))
