@@ -20,7 +20,7 @@ PROCESSES = 2
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each round. Raises ValueError where MNIST is not there, or where the command fails."""
+    """The record, after all rounds. Raises ValueError where MNIST is not there, or where the command fails."""
     if not available("mnist"):
         raise ValueError("plans trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
     rounds = [_planned(1 if options.quick else PROCESSES) for _ in range(options.turns(ROUNDS))]

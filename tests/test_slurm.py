@@ -82,6 +82,15 @@ def call(ebm, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     return made
 
 
+@pytest.fixture
+def saves(tmp_path: Path) -> str:
+    """What a profile calls Python: SAVES as a program."""
+    program = tmp_path / "saves"
+    program.write_text(SAVES)
+    program.chmod(0o755)
+    return str(program)
+
+
 def _wait(until: Callable[[], bool], what: Callable[[], str] = str) -> None:
     end = time.monotonic() + LIMIT_S
     while not until():
@@ -130,17 +139,14 @@ def test_a_run_on_two_nodes_an_array_of_four_seeds_and_a_sweep(call: Callable[..
 
 
 def test_a_job_is_warned_requeued_and_goes_on_and_a_cancelled_one_is_not(
-    call: Callable[..., str], cluster: Path, tmp_path: Path
+    call: Callable[..., str], cluster: Path, saves: str, tmp_path: Path
 ) -> None:
     """In a folder whose name would run a command, or be a pattern, wherever it is not quoted."""
     place = cluster / "experiments" / "a b'\"$(touch hacked); touch hacked #%j"
     place.mkdir()
     (place / "net.yaml").write_text("seed_everything: 0\n")
-    saves = tmp_path / "saves"
-    saves.write_text(SAVES)
-    saves.chmod(0o755)
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"python": str(saves), "nodes": "2"}))
-    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"python": str(saves)}))
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"python": saves, "nodes": "2"}))
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"python": saves}))
     (first,) = _folders(call("submit", place / "net.yaml", "--profile", tmp_path / "site.yaml"))
     second, third = _folders(call("submit", place / "net.yaml", "--profile", tmp_path / "one.yaml", "--seeds", "1-2"))
     logs = {run: partial(_log, run) for run in (first, second, third)}
@@ -171,13 +177,12 @@ def test_a_job_is_warned_requeued_and_goes_on_and_a_cancelled_one_is_not(
     assert not list(cluster.parent.rglob("hacked"))
 
 
-def test_a_node_whose_daemon_crashes_is_there_again(call: Callable[..., str], cluster: Path, tmp_path: Path) -> None:
+def test_a_node_whose_daemon_crashes_is_there_again(
+    call: Callable[..., str], cluster: Path, saves: str, tmp_path: Path
+) -> None:
     """As slurmd 22.05 was seen to, in a job's end: until it is back, no signal reaches the job."""
     (cluster / "experiments" / "net.yaml").write_text("seed_everything: 0\n")
-    saves = tmp_path / "saves"
-    saves.write_text(SAVES)
-    saves.chmod(0o755)
-    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"python": str(saves)}))
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"python": saves}))
     (run,) = _folders(call("submit", cluster / "experiments" / "net.yaml", "--profile", tmp_path / "one.yaml"))
     log = partial(_log, run)
     _wait(lambda: "it runs" in log(), log)

@@ -200,7 +200,7 @@ def _neighbours(number: int) -> Iterator[None]:
 def _multiplication(threads: int) -> Callable[[], object]:
     """A product of two matrices, with so many CPU threads of the thread that calls this."""
     torch.set_num_threads(threads)
-    factor, product = torch.rand(SIDE, SIDE), torch.empty(SIDE, SIDE)
+    factor, product = torch.ones(SIDE, SIDE), torch.empty(SIDE, SIDE)
     return partial(torch.mm, factor, factor, out=product)
 
 
