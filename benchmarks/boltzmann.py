@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from benchmarks.common import HERE, Options, Record, alone, facts, installed, median_ms, told
+from benchmarks.common import HERE, Options, Record, alone, facts, installed, median_ms, require_mnist, told
 from benchmarks.fitting import fit_ms
-from ebm_lightning.data import available
 from ebm_lightning.kernels import matmul_error
 from ebm_lightning.metrics import Linear, ais
 from ebm_lightning.models import RBM
@@ -39,8 +38,7 @@ OWNERS = {"rbms": "rbms", "rbms_ais": "rbms", "sklearn": "scikit-learn", "learne
 
 def measure(options: Options) -> Iterator[Record]:
     """The record, after each round. Raises ValueError where MNIST is not there."""
-    if not available("mnist"):
-        raise ValueError("boltzmann trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
+    require_mnist("boltzmann")
     there = installed(*PEERS)
     plan = [one for one in _plan(options.quick) if OWNERS.get(one[0]) in (None, *there)]
     found: dict[str, list[float]] = {}

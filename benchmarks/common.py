@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from ebm_lightning.data import available
 from ebm_lightning.kernels import matmul_error
 from ebm_lightning.runs import environment, write_atomically, write_between
 
@@ -168,6 +169,12 @@ def alone(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> An
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as process:
         return process.submit(function, *arguments).result()
+
+
+def require_mnist(section: str) -> None:
+    """Raises ValueError where MNIST, on which a section trains, is not there."""
+    if not available("mnist"):
+        raise ValueError(f"{section} trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
 
 
 def version(package: str) -> str | None:

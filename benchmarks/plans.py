@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import HERE, Options, Record, facts, ratio, shown, spread, told
-from ebm_lightning.data import available
+from benchmarks.common import HERE, Options, Record, facts, ratio, require_mnist, shown, spread, told
 
 DEVICES = ("cpu",)
 ROUNDS = 3
@@ -21,8 +20,7 @@ PROCESSES = 2
 
 def measure(options: Options) -> Iterator[Record]:
     """The record, after all rounds. Raises ValueError where MNIST is not there, or where the command fails."""
-    if not available("mnist"):
-        raise ValueError("plans trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
+    require_mnist("plans")
     rounds = [_planned(1 if options.quick else PROCESSES) for _ in range(options.turns(ROUNDS))]
     yield facts(torch.get_num_threads(), len(rounds), "lightning") | {
         "processes": {
