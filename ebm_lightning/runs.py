@@ -241,12 +241,25 @@ def default_folder(config: Config, config_files: list[str]) -> Path:
 def identity(config: Config) -> dict[str, Any]:
     """What makes a run this run: the flattened configuration without :data:`FREE_KEYS` and without what is null.
 
-    So an option that a later version adds, null by default, does not make another run of an old one.
+    Classes are named by their last name. So neither an option that a later version adds, null by default, nor a class
+    that moves to another module makes another run of an old one.
     """
     return {
         key: value
-        for key, value in flatten(config).items()
+        for key, value in flatten(shorten_class_paths(config)).items()
         if value is not None and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    }
+
+
+def shorten_class_paths(tree: Any) -> Any:
+    """A configuration whose classes and functions have their last names in place of their paths."""
+    if isinstance(tree, list):
+        return [shorten_class_paths(part) for part in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    return {
+        key: value.rpartition(".")[2] if key == "class_path" and isinstance(value, str) else shorten_class_paths(value)
+        for key, value in tree.items()
     }
 
 
@@ -308,8 +321,8 @@ def _data_of(config: Config) -> dict[str, Any]:
     """
     free = ("batch_size", "valid", "split_seed", "seed", "memory_gb", "max_train", "only")
     return {
-        key: str(value).rpartition(".")[2] if key.endswith("class_path") else value
-        for key, value in flatten({"data": config.get("data") or {}}).items()
+        key: value
+        for key, value in flatten(shorten_class_paths({"data": config.get("data") or {}})).items()
         if key.removeprefix("data.init_args.") not in free
     }
 

@@ -49,6 +49,16 @@ def test_an_option_that_is_null_makes_no_other_run() -> None:
     ]
 
 
+def test_a_class_that_moves_to_another_module_makes_no_other_run() -> None:
+    inner = {"terms": [{"class_path": "old.Contrast", "init_args": {"net": {"class_path": "old.MLP"}}}]}
+    moved = {"terms": [{"class_path": "new.home.Contrast", "init_args": {"net": {"class_path": "MLP"}}}]}
+    before, after = (_changed("model.init_args.objective", value) for value in (inner, moved))
+    assert identity(before) == identity(after)
+    assert differences(before, after) == []
+    renamed = json.loads(json.dumps(moved).replace("MLP", "ConvNet"))
+    assert identity(_changed("model.init_args.objective", renamed)) != identity(before)
+
+
 @pytest.mark.parametrize("key", FREE_KEYS)
 def test_a_free_key_and_what_lies_below_it_is_no_part_of_the_identity(key: str) -> None:
     before = _changed(key, 1)
