@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.common import HERE, Options, Record, alone, facts, installed, median_ms, require_mnist, told
 from benchmarks.fitting import fit_ms
-from ebm_lightning.kernels import matmul_error
-from ebm_lightning.metrics import Linear, ais
-from ebm_lightning.models import RBM
-from ebm_lightning.units import Bernoulli
+from ebm_lightning.energies import RBM
+from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.evaluation.metrics import Linear, ais
+from ebm_lightning.utils.fused_ops import matmul_error
 
 DEVICES = ("cpu",)
 ROUNDS = 5

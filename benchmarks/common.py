@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ebm_lightning.data import available
-from ebm_lightning.kernels import matmul_error
-from ebm_lightning.runs import environment, write_atomically, write_between
+from ebm_lightning.runs.files import write_atomically, write_between
+from ebm_lightning.runs.provenance import environment
+from ebm_lightning.utils.fused_ops import matmul_error
 
 HERE = Path(__file__).parent
 

@@ -30,12 +30,12 @@ from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State
 from ebm_lightning.distributions import GaussianNoise
-from ebm_lightning.memory import keep_freed_memory
-from ebm_lightning.models import NextToken, StepToken, TextEBT
-from ebm_lightning.models.backbones import SIZES, CausalTransformer
-from ebm_lightning.models.backbones.transformer import rotated
+from ebm_lightning.energies import NextToken, StepToken, TextEBT
+from ebm_lightning.energies.networks import SIZES, CausalTransformer
+from ebm_lightning.energies.networks.transformer import rotated
 from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.samplers import Descent
+from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, TURN = 5, 4

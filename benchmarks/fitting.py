@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-import ebm_lightning.commands  # noqa: F401  (what it imports can be named in YAML without its path)
+import ebm_lightning.cli.lightning  # noqa: F401  (what it imports can be named in YAML without its path)
 from ebm_lightning import EBM
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.memory import keep_freed_memory
-from ebm_lightning.runs import RunFolder
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.utils.malloc import keep_freed_memory
 
 Config = dict[str, Any]
 

@@ -16,9 +16,9 @@ from benchmarks.overhead import QUICKSTART, filled, round_trip
 from benchmarks.sampling import AS_JEM, OURS, ours, wide
 from ebm_lightning.chains import FloatStorage
 from ebm_lightning.core import EnergyModel
-from ebm_lightning.memory import keep_freed_memory
-from ebm_lightning.models import DeepEnergy
-from ebm_lightning.models.backbones import MLP
+from ebm_lightning.energies import DeepEnergy
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, SECONDS = 3, 0.5

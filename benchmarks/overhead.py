@@ -42,17 +42,17 @@ from benchmarks.common import (
 )
 from benchmarks.fitting import bare_ms, fit_ms, made
 from ebm_lightning import EBM
-from ebm_lightning.callbacks.preemption import Preemption
 from ebm_lightning.chains import FloatStorage, SampleBuffer, Storage, Uint8Storage
 from ebm_lightning.data import available
 from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.image_module import ImageModule
+from ebm_lightning.data.images.base import ImageModule
 from ebm_lightning.data.sources import InMemory
-from ebm_lightning.models import DeepEnergy
-from ebm_lightning.models.backbones import MLP
+from ebm_lightning.energies import DeepEnergy
+from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
-from ebm_lightning.trainer import Trainer
+from ebm_lightning.training.callbacks.preemption import Preemption
+from ebm_lightning.training.trainer import Trainer
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, SECONDS = 3, 0.5

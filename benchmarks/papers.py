@@ -14,8 +14,8 @@ from benchmarks.common import HERE, Options, Record, facts, spread, told
 from benchmarks.fitting import fit_ms, made
 from ebm_lightning.data import available
 from ebm_lightning.planning import Cluster, count
-from ebm_lightning.planning.machines import GPUS, Arithmetic
-from ebm_lightning.planning.plan import Step
+from ebm_lightning.planning.hardware import GPUS, Arithmetic
+from ebm_lightning.planning.roofline import Step
 
 DEVICES = ("cuda",)
 ROUNDS = 1

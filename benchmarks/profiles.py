@@ -17,8 +17,8 @@ from benchmarks.common import HERE, Options, Record, ceilings, ceilings_told, fa
 from benchmarks.fitting import bare_steps
 from benchmarks.sampling import CASES, OURS, SMALL, Case, ours
 from ebm_lightning.data import available
-from ebm_lightning.evaluation.cost import Work
-from ebm_lightning.memory import keep_freed_memory
+from ebm_lightning.evaluation.protocols.training_cost import Work
+from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu",)
 ROUNDS, CALLS, SHOWN = 1, 20, 6

@@ -33,14 +33,14 @@ from benchmarks.common import (
     told,
 )
 from ebm_lightning.core import EnergyModel, Sampler, run
-from ebm_lightning.evaluation.cost import Work
-from ebm_lightning.graphs import Graphed
-from ebm_lightning.kernels import compiled, has_compiler
-from ebm_lightning.memory import keep_freed_memory
-from ebm_lightning.models import JEM, DeepEnergy
-from ebm_lightning.models.backbones import MLP, IGEBMNet, WideResNet
-from ebm_lightning.module import run_cached
+from ebm_lightning.energies import JEM, DeepEnergy
+from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
+from ebm_lightning.evaluation.protocols.training_cost import Work
 from ebm_lightning.samplers import HMC, SGLD
+from ebm_lightning.training.module import run_cached
+from ebm_lightning.utils.cuda_graphs import Graphed
+from ebm_lightning.utils.fused_ops import compiled, has_compiler
+from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, SECONDS, LONG = 5, {"cpu": 1.0, "cuda": 0.3}, 60

@@ -1,5 +1,5 @@
 """`python -m ebm_lightning` is `ebm`."""
 
-from ebm_lightning.cli import main
+from ebm_lightning.cli.main import main
 
 main()

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Lab
-from stand_in import StandIn
-from submission import PYTHON, git
+from support.lab import Lab
+from support.stand_in import StandIn
+from support.submission import PYTHON, git
 
-from ebm_lightning.cli import main
+from ebm_lightning.cli.main import main
 from ebm_lightning.cluster.slurm import INHERITED
-from ebm_lightning.experiment import reproduce
+from ebm_lightning.reproduction import reproduce
 
 torch.set_num_threads(1)
 gc.disable()  # until all tests are imported: there is no garbage yet
@@ -70,7 +70,7 @@ def ebm(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def tiny() -> Path:
     """A complete configuration that takes 12 steps in a second: SGLD, a buffer, EMA and a schedule."""
-    return Path(__file__).parent / "tiny.yaml"
+    return Path(__file__).parent / "support" / "tiny.yaml"
 
 
 @pytest.fixture

@@ -9,106 +9,39 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ebm_lightning"
 
-ALLOWED = {
-    # a part of the package: the parts of the package it may import
-    "core": set(),
-    "kernels": {"randomness"},
-    "memory": set(),
-    "ranks": set(),
-    "enumeration": {"kernels"},
-    "schedules": {"core", "randomness"},
-    "distributions": {"core", "kernels"},
-    "units": {"core", "distributions", "kernels"},
-    "bipartite": {"core", "enumeration", "units"},
-    "randomness": set(),
-    "runs": set(),
-    "optim": set(),
-    "models": {"bipartite", "core", "distributions", "kernels", "models", "ranks", "units"},
-    "samplers": {"core"},
-    "objectives": {"core", "distributions", "ranks"},
-    "chains": {"core", "distributions"},
-    "metrics": {"core", "distributions"},
-    "pictures": {"core"},
-    "loggers": set(),
-    "checkpoints": set(),
-    "data": {"core", "kernels", "randomness"},
-    "graphs": {"core"},
-    "module": {
-        *("core", "chains", "checkpoints", "graphs", "kernels", "ranks"),
-        *("callbacks.buffer", "callbacks.compile_choice", "callbacks.sampler_memory", "data.base"),
-    },
-    "sharded": {"core", "module", "ranks"},
-    "trained": {"core", "checkpoints", "runs"},
-    "sampling": {"core", "chains", "distributions", "module", "data.base", "pictures"},
-    "callbacks": {
-        *("core", "chains", "module", "sampling", "pictures", "loggers", "checkpoints", "randomness", "runs"),
-        *("callbacks.buffer", "callbacks.rank_state", "data", "kernels", "metrics"),
-    },
-    "evaluation": {
-        "core",
-        "chains",
-        "checkpoints",
-        "distributions",
-        "metrics",
-        "module",
-        "sampling",
-        "pictures",
-        "randomness",
-        "runs",
-        "samplers",
-        "data",
-        "evaluation",
-        "trained",
-    },
-    "generation": {"chains", "core", "data", "models", "module", "randomness", "sampling"},
-    "writing": {"core", "data", "generation", "models", "module", "pictures", "runs"},
-    "planning": {"chains", "core", "data", "evaluation", "module", "runs"},
-    "trainer": {
-        *("checkpoints", "callbacks", "data", "generation", "module", "planning", "randomness", "sampling", "sharded"),
-        "writing",
-    },
-    "mistakes": set(),
-    "cli": {"cluster", "commands", "experiment", "runs"},
-    "cluster": {"runs"},
-    "experiment": {"cluster", "runs"},
-    "commands": {
-        *(
-            "callbacks",
-            "checkpoints",
-            "chains",
-            "core",
-            "data",
-            "distributions",
-            "evaluation",
-            "kernels",
-            "loggers",
-            "memory",
-            "mistakes",
-        ),
-        *("models", "module", "objectives", "optim", "planning", "runs", "samplers", "schedules", "trained"),
-        *("trainer", "units"),
-    },
+TABLE = {
+    # floor, rooms: the rooms that they may import, all of them on lower floors
+    1: {"core": ""},
+    2: {"utils": "core", "samplers": "core", "runs": "core"},
+    3: {"distributions": "core utils", "data": "core utils", "cluster": "runs"},
+    4: dict.fromkeys(("energies", "objectives", "chains"), "core utils distributions")
+    | {"reproduction": "runs cluster"},
+    5: {"training": "core utils runs distributions data chains"},
+    6: {"generation": "core utils runs distributions data chains energies training"},
+    7: {"evaluation": "core utils runs distributions data chains energies training generation samplers"},
+    8: {"planning": "core utils runs distributions data chains energies training generation samplers evaluation"},
+    9: {"cli": "*"},
 }
+"""Who may import whom, as docs/architecture.md has it; a room is a folder or file at the root of the package."""
+
+ALLOWED = {room: set(below.split()) for rooms in TABLE.values() for room, below in rooms.items()}
+FLOOR = {room: floor for floor, rooms in TABLE.items() for room in rooms}
+
+MAX_ROOT_ENTRIES = 19
 
 NEVER = {
-    # a part of the package: the libraries it must not touch
+    # rooms: the libraries that they must not touch
     "core": {"lightning", "wandb", "numpy", "torchmetrics"},
-    "distributions": {"lightning", "wandb"},
-    "kernels": {"lightning", "wandb"},
-    "units": {"lightning", "wandb"},
-    "schedules": {"lightning", "wandb"},
-    "models": {"lightning", "wandb"},
-    "samplers": {"lightning", "wandb"},
-    "objectives": {"lightning", "wandb"},
-    "chains": {"lightning", "wandb"},
-    "metrics": {"lightning", "wandb"},
-    "callbacks": {"wandb"},
-    "evaluation": {"wandb"},
-    "runs": {"torch", "lightning", "wandb"},
-    "cli": {"torch", "lightning", "wandb"},
-    "cluster": {"torch", "lightning", "wandb"},
-    "experiment": {"torch", "lightning", "wandb"},
+    "utils distributions energies samplers objectives chains": {"lightning", "wandb"},
+    "data training generation evaluation planning": {"wandb"},
+    "cluster reproduction": {"torch", "lightning", "wandb"},
 }
+
+TORCH_FREE = (
+    *("cli/main.py", "cli/cluster.py", "cli/reproduce.py", "cluster", "reproduction", "runs/dependencies.py"),
+    *("runs/files.py", "runs/folder.py", "runs/identity.py", "runs/preemption.py", "runs/provenance.py"),
+)
+"""What the command line needs before a command needs torch."""
 
 
 def _part(file: Path) -> str:
@@ -129,22 +62,37 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_file_imports_only_what_its_part_may(file: Path) -> None:
-    part = _part(file)
-    if part == "__init__" or part == "__main__":
+def test_a_file_imports_only_what_its_room_may(file: Path) -> None:
+    room = _part(file)
+    if room in ("__init__", "__main__"):
         return
     for name in _imports(file):
         library, _, inner = name.partition(".")
-        if library == "ebm_lightning":
-            assert any(f"{inner}.".startswith(f"{may}.") for may in ALLOWED[part] | {part, "__version__"}), (
-                f"{part} may not import {name}"
-            )
-        else:
-            assert library not in NEVER.get(part, set()), f"{part} may not import {name}"
+        if library != "ebm_lightning":
+            assert not any(library in never for rooms, never in NEVER.items() if room in rooms.split()), name
+        elif (other := inner.partition(".")[0]) not in (room, "__version__") and ALLOWED[room] != {"*"}:
+            assert other in ALLOWED[room], f"{room} may not import {name}"
 
 
-def test_every_part_has_its_line_in_the_table() -> None:
-    assert {_part(file) for file in FILES} - {"__init__", "__main__"} == set(ALLOWED)
+def test_no_arrow_runs_upwards_and_nothing_imports_the_command_line() -> None:
+    for room, below in ALLOWED.items():
+        assert below == {"*"} or all(FLOOR[other] < FLOOR[room] for other in below)
+        assert "cli" not in below
+
+
+def test_the_root_has_few_entries_and_every_room_its_place_in_the_table() -> None:
+    entries = {entry.name for entry in PACKAGE.iterdir() if entry.name != "__pycache__"}
+    assert len(entries) <= MAX_ROOT_ENTRIES
+    assert {name.removesuffix(".py") for name in entries} - {"__init__", "__main__", "py.typed"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("place", TORCH_FREE)
+def test_what_starts_early_imports_no_torch(place: str) -> None:
+    for file in [PACKAGE / place] if place.endswith(".py") else sorted((PACKAGE / place).rglob("*.py")):
+        for node in ast.parse(file.read_text()).body:  # what a function imports waits for its call
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+                assert not {name.partition(".")[0] for name in names} & {"torch", "lightning"}, f"{file.name}: {names}"
 
 
 BUILT_ON = {"layerwise.py": "rbm", "dbm.py": "layerwise", "mean_field_net.py": "dbm", "next_candidate.py": "ebt"}
@@ -158,7 +106,7 @@ def test_methods_do_not_import_one_another(folder: str) -> None:
             continue
         for name in _imports(file):
             inside = name.startswith(f"ebm_lightning.{folder}.")
-            allowed = ("ebm_lightning.models.backbones", f"ebm_lightning.models.{BUILT_ON.get(file.name)}.")
+            allowed = ("ebm_lightning.energies.networks", f"ebm_lightning.energies.{BUILT_ON.get(file.name)}.")
             assert not inside or name.startswith(allowed), f"{file.name} imports {name}"
 
 
@@ -168,7 +116,7 @@ def test_methods_do_not_import_one_another(folder: str) -> None:
 )
 def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom ebm_lightning.cli import main\n"
+        "import sys\nfrom ebm_lightning.cli.main import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
         "sys.exit(int('torch' in sys.modules))"
     )

@@ -25,9 +25,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ebm_lightning import checkpoints
 from ebm_lightning.cluster import jobs, slurm
-from ebm_lightning.runs import RunFolder, environment, write_atomically, write_between
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.files import write_atomically, write_between
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.runs.provenance import environment
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE.parent / "README.md", HERE / "results.json"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ebm_lightning.cluster import slurm
-from ebm_lightning.cluster.ledger import Ledger
+from ebm_lightning.cluster.job_log import Ledger
 from ebm_lightning.cluster.submission import check_free
-from ebm_lightning.runs import RunFolder
+from ebm_lightning.runs.folder import RunFolder
 
 COLUMNS = ("job", "state", "restarts", "step", "last", "run")
 TAIL_BYTES = 8192

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ebm_lightning.runs import WRITTEN
+from ebm_lightning.runs.provenance import WRITTEN
 
 DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 

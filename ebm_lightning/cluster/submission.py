@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ebm_lightning.cluster import slurm
-from ebm_lightning.cluster.ledger import Ledger
+from ebm_lightning.cluster.job_log import Ledger
 from ebm_lightning.cluster.profile import Profile
 from ebm_lightning.cluster.script import Task, script
 from ebm_lightning.cluster.snapshot import Source, take
-from ebm_lightning.runs import RunFolder, write_atomically
+from ebm_lightning.runs.files import write_atomically
+from ebm_lightning.runs.folder import RunFolder
 
 KEPT = ("EBM_DATA", "EBM_RUNS", "WANDB_MODE")
 """Variables that a job has as they are when it is submitted, also where the site hands no environment over."""

@@ -1,16 +1,13 @@
 """DataModules: batches in an order and with a randomness that a resumed run repeats."""
 
-from ebm_lightning.data.augment import Augmentation, HorizontalFlip, ReflectPadCrop
-from ebm_lightning.data.bars import Bars, BarsAndStripes
 from ebm_lightning.data.base import DataModule, Split, Subset
-from ebm_lightning.data.corpora import Corpus, HubText, TextFile
-from ebm_lightning.data.digits import Digits
-from ebm_lightning.data.hub_images import HubImages, HubSplit
-from ebm_lightning.data.image_module import ImageModule, Stream
-from ebm_lightning.data.images import Images, available, load_images
-from ebm_lightning.data.loader import Batches, BlockStream, EvalLoader, JointStream, TrainStream
-from ebm_lightning.data.noised import Noised
-from ebm_lightning.data.pixels import (
+from ebm_lightning.data.images.augmentations import Augmentation, HorizontalFlip, ReflectPadCrop
+from ebm_lightning.data.images.base import ImageModule, Stream
+from ebm_lightning.data.images.denoising_pairs import Noised
+from ebm_lightning.data.images.digits import Digits
+from ebm_lightning.data.images.hub import HubImages, HubSplit
+from ebm_lightning.data.images.named import Images, available, load_images
+from ebm_lightning.data.images.preprocessing import (
     Dequantised,
     DynamicBinarisation,
     FixedBinarisation,
@@ -19,11 +16,14 @@ from ebm_lightning.data.pixels import (
     Threshold,
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
-from ebm_lightning.data.squares import Squares
-from ebm_lightning.data.text import Text, TextModule, Windows
-from ebm_lightning.data.text_stream import TextStream
-from ebm_lightning.data.tokens import Bytes, Characters, Tokenizer, TokenizerFile
-from ebm_lightning.data.toy2d import Toy2D
+from ebm_lightning.data.streams import Batches, BlockStream, EvalLoader, JointStream, TrainStream
+from ebm_lightning.data.synthetic.bars import Bars, BarsAndStripes
+from ebm_lightning.data.synthetic.squares import Squares
+from ebm_lightning.data.synthetic.toy2d import Toy2D
+from ebm_lightning.data.text.corpora import Corpus, HubText, TextFile
+from ebm_lightning.data.text.streaming import TextStream
+from ebm_lightning.data.text.tokenizers import Bytes, Characters, Tokenizer, TokenizerFile
+from ebm_lightning.data.text.windows import Text, TextModule, Windows
 
 __all__ = [
     "Augmentation",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import Bounded, State
-from ebm_lightning.data.loader import Batches, EvalLoader, JointStream, TrainStream
 from ebm_lightning.data.sources import Source
-from ebm_lightning.randomness import mix
+from ebm_lightning.data.streams import Batches, EvalLoader, JointStream, TrainStream
+from ebm_lightning.utils.random import mix
 
 Split = Literal["train", "valid", "test"]
 

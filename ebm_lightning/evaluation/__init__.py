@@ -1,22 +1,21 @@
 """Named protocols, run by `ebm test`."""
 
-from ebm_lightning.evaluation.attributes import Attributes
-from ebm_lightning.evaluation.balls import L2, Ball, Linf
-from ebm_lightning.evaluation.calibration import Calibration
-from ebm_lightning.evaluation.classification import ClassificationError, ScoreClassifier
-from ebm_lightning.evaluation.corruption import AddedNoise, BottomHalf, Corruption, Mask, RandomPixels, SaltAndPepper
-from ebm_lightning.evaluation.cost import TrainingCost
-from ebm_lightning.evaluation.divergence import ExactDivergence
-from ebm_lightning.evaluation.features import FeatureExtractor, Inception, OwnClassifier, TrainedClassifier
-from ebm_lightning.evaluation.filters import Filters
-from ebm_lightning.evaluation.generation import Generation
-from ebm_lightning.evaluation.importance import ImportanceLikelihood, ShortestDescription
-from ebm_lightning.evaluation.inpainting import Denoising, Inpainting
-from ebm_lightning.evaluation.learning_curve import LearningCurve
-from ebm_lightning.evaluation.likelihood import Likelihood
-from ebm_lightning.evaluation.mixing import Mixing
-from ebm_lightning.evaluation.ood import OutOfDistribution
-from ebm_lightning.evaluation.outliers import (
+from ebm_lightning.evaluation.components.corruptions import (
+    AddedNoise,
+    BottomHalf,
+    Corruption,
+    Mask,
+    RandomPixels,
+    SaltAndPepper,
+)
+from ebm_lightning.evaluation.components.feature_extractors import (
+    FeatureExtractor,
+    Inception,
+    OwnClassifier,
+    TrainedClassifier,
+)
+from ebm_lightning.evaluation.components.ood_scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
+from ebm_lightning.evaluation.components.outlier_sets import (
     ConstantImages,
     GaussianPixels,
     ImageSet,
@@ -28,13 +27,26 @@ from ebm_lightning.evaluation.outliers import (
     UniformPixels,
     UpsideDown,
 )
-from ebm_lightning.evaluation.prediction import Perplexity, PredictionError
+from ebm_lightning.evaluation.components.refinement import Refinement
+from ebm_lightning.evaluation.components.sample_sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
+from ebm_lightning.evaluation.components.threat_models import L2, Ball, Linf
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
-from ebm_lightning.evaluation.refinement import Refinement
-from ebm_lightning.evaluation.robustness import Robustness
-from ebm_lightning.evaluation.scores import MaxSoftmax, MinusEnergy, MinusGradientNorm, Score
-from ebm_lightning.evaluation.sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
-from ebm_lightning.evaluation.two_sample import TwoSample
+from ebm_lightning.evaluation.protocols.attributes import Attributes
+from ebm_lightning.evaluation.protocols.calibration import Calibration
+from ebm_lightning.evaluation.protocols.classification import ClassificationError, ScoreClassifier
+from ebm_lightning.evaluation.protocols.exact_divergence import ExactDivergence
+from ebm_lightning.evaluation.protocols.filters import Filters
+from ebm_lightning.evaluation.protocols.importance_sampling import ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation.protocols.inpainting import Denoising, Inpainting
+from ebm_lightning.evaluation.protocols.learning_curve import LearningCurve
+from ebm_lightning.evaluation.protocols.likelihood import Likelihood
+from ebm_lightning.evaluation.protocols.mixing import Mixing
+from ebm_lightning.evaluation.protocols.ood import OutOfDistribution
+from ebm_lightning.evaluation.protocols.prediction import Perplexity, PredictionError
+from ebm_lightning.evaluation.protocols.robustness import Robustness
+from ebm_lightning.evaluation.protocols.sample_quality import Generation
+from ebm_lightning.evaluation.protocols.training_cost import TrainingCost
+from ebm_lightning.evaluation.protocols.two_sample import TwoSample
 
 __all__ = [
     "L2",

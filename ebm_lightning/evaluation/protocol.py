@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.module import EBM
-from ebm_lightning.randomness import isolated
-from ebm_lightning.runs import RunFolder, environment, write_atomically
+from ebm_lightning.runs.files import write_atomically
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.runs.provenance import environment
+from ebm_lightning.training.module import EBM
+from ebm_lightning.utils.random import isolated
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.distributions import CategoricalConditional
+from ebm_lightning.distributions.conditionals import CategoricalConditional
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.distributions import BernoulliConditional
-from ebm_lightning.ranks import mean_over_ranks
+from ebm_lightning.distributions.conditionals import BernoulliConditional
+from ebm_lightning.utils.distributed import mean_over_ranks
 
 
 class Sparsity(Objective, nn.Module):

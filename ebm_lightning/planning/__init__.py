@@ -1,9 +1,9 @@
 """What a training run would take elsewhere: its step counted, the rates of GPUs and networks, and arithmetic."""
 
-from ebm_lightning.planning.counted import arithmetic_of, count
-from ebm_lightning.planning.machines import GPUS, NETWORKS, Arithmetic, Gpu
-from ebm_lightning.planning.measured import calibrate, comparison, measure
-from ebm_lightning.planning.plan import Cluster, Plan, Row, Step, all_reduce
+from ebm_lightning.planning.calibration import calibrate, comparison, measure
+from ebm_lightning.planning.hardware import GPUS, NETWORKS, Arithmetic, Gpu
+from ebm_lightning.planning.roofline import Cluster, Plan, Row, Step, all_reduce
+from ebm_lightning.planning.step_counter import arithmetic_of, count
 
 __all__ = [
     "GPUS",

@@ -2,14 +2,18 @@
 
 from ebm_lightning.samplers.ancestral import Ancestral
 from ebm_lightning.samplers.descent import Descent
-from ebm_lightning.samplers.fast import FastWeights
 from ebm_lightning.samplers.gibbs import Gibbs, MeanField
 from ebm_lightning.samplers.hmc import HMC
 from ebm_lightning.samplers.langevin import MALA, SGLD, Langevin
-from ebm_lightning.samplers.masked import Masked
 from ebm_lightning.samplers.proximal import ProximalSGLD
-from ebm_lightning.samplers.replicas import ParallelTempering, TrajectoryTempering, log_partition_along
-from ebm_lightning.samplers.tempering import Annealed, Tempered
+from ebm_lightning.samplers.wrappers.fast_weights import FastWeights
+from ebm_lightning.samplers.wrappers.masked import Masked
+from ebm_lightning.samplers.wrappers.parallel_tempering import (
+    ParallelTempering,
+    TrajectoryTempering,
+    log_partition_along,
+)
+from ebm_lightning.samplers.wrappers.tempering import Annealed, Tempered
 
 __all__ = [
     "HMC",

@@ -37,8 +37,8 @@ class Descent(Sampler, nn.Module):
         free: the one variable that moves, shape (B, ...).
         learned: whether alpha is a parameter; it then acts as max(alpha, 1e-4).
         rate_factor: of the optimizer's learning rate, for a learned alpha, > 0.
-        rate_floor: the share of that rate below which :class:`~ebm_lightning.schedules.Scheduled` does not take it, in
-            [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it. None is 0.
+        rate_floor: the share of that rate below which :class:`~ebm_lightning.training.schedules.Scheduled` does not
+            take it, in [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it. None is 0.
         detach: whether every step starts from a constant, so that each is judged on its own.
         noise: standard deviation of the noise of one step, >= 0, in units of the variable.
         normalise: whether a softmax over the last axis precedes every step.

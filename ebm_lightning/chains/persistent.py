@@ -1,0 +1,266 @@
+"""Where imagining begins, and what survives it: data (CD), noise (short-run) or a buffer of persistent chains (PCD)."""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.chains.nonpersistent import _born, _check_number, _in_turn
+from ebm_lightning.core import Bounds, Chains, Noise, State
+from ebm_lightning.distributions.noise import UniformNoise
+
+
+class Replacement(abc.ABC):
+    """Which slot of the buffer a finished chain is written to."""
+
+    drops: bool = False
+    """Whether a finished chain may be dropped, which only the device can tell."""
+
+    @abc.abstractmethod
+    def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
+        """Slot of each finished chain, shape (B,), or -1 where it is dropped.
+
+        ``drawn`` are the slots the chains were drawn from, ``seen`` counts the chains finished before these.
+        """
+
+
+@dataclass(frozen=True)
+class WriteBack(Replacement):
+    """A chain returns to the slot it was drawn from (Tieleman 2008; JEM, Grathwohl et al. 2020)."""
+
+    def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
+        return drawn
+
+
+@dataclass(frozen=True)
+class FIFO(Replacement):
+    """The newest chains overwrite the oldest (IGEBM, Du & Mordatch 2019)."""
+
+    def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
+        return (seen + torch.arange(len(drawn), device=drawn.device)) % size
+
+
+@dataclass(frozen=True)
+class Reservoir(Replacement):
+    """A uniform sample of all chains ever finished (Vitter 1985, algorithm R; improved CD, Du et al. 2021)."""
+
+    drops = True
+
+    def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
+        rank = seen + torch.arange(len(drawn), device=drawn.device)
+        pick = (torch.rand(len(drawn), device=drawn.device, dtype=torch.float64) * (rank + 1)).long()
+        slots = torch.where(rank < size, rank, torch.where(pick < size, pick, torch.full_like(pick, -1)))
+        overwritten = (slots[:, None] == slots[None, :]).triu(1).any(1)  # the later of two chains for a slot wins
+        return torch.where(overwritten, torch.full_like(slots, -1), slots)
+
+
+class Storage(abc.ABC):
+    """How positions are kept in the buffer."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """What is kept of ``x``."""
+
+    @abc.abstractmethod
+    def decode(self, stored: Tensor) -> Tensor:
+        """A position from what was kept."""
+
+
+@dataclass(frozen=True)
+class FloatStorage(Storage):
+    """Positions as they are."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, stored: Tensor) -> Tensor:
+        return stored
+
+
+@dataclass(frozen=True)
+class Uint8Storage(Storage):
+    """256 levels over ``bounds``, dequantised by uniform noise within a level when read: a quarter of the memory.
+
+    Args:
+        bounds: the interval of the stored values; values outside are clamped to it.
+    """
+
+    bounds: Bounds = (0.0, 1.0)
+
+    def encode(self, x: Tensor) -> Tensor:
+        low, high = self.bounds
+        return ((x - low) / (high - low) * 256).floor().clamp(0, 255).to(torch.uint8)
+
+    def decode(self, stored: Tensor) -> Tensor:
+        low, high = self.bounds
+        level = stored.float()
+        return (level + torch.rand_like(level)) / 256 * (high - low) + low
+
+
+class SampleBuffer(Chains):
+    """Persistent chains: they outlive the step (PCD, Tieleman 2008; replay buffer, Du & Mordatch 2019).
+
+    A slot is born from ``noise`` when it is first drawn, and a drawn chain is reborn with probability ``rebirth``.
+    What ``finish`` must know of ``start`` rides in the state: "chain" (the slots drawn) and "age" (phases lived).
+    Not a registered buffer of the module: DDP would overwrite it with rank 0's. Each rank holds ``size`` chains of
+    its own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` saves, restores and draws them.
+
+    Args:
+        size: chains held by each rank.
+        rebirth: probability that a drawn chain starts afresh from noise, in [0, 1].
+        noise: where a chain is born; None is uniform on [0, 1).
+        replacement: which slot a finished chain is written to; None is :class:`WriteBack`.
+        storage: how positions are kept; None is :class:`FloatStorage`.
+        keep: clamped variables (labels, say) stored with their chain and restored with it; a reborn chain takes
+            those of the current data.
+        device: where the chains are kept, for example "cpu"; None keeps them where the data is.
+        max_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is large.
+            None sets no bound.
+        number: chains of a negative phase, as in :class:`NoiseChains`.
+
+    Raises:
+        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], ``number`` < 1, a phase needs more chains than
+            ``size``, or the chains would take more than ``max_gb``.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        rebirth: float = 0.0,
+        noise: Noise | None = None,
+        replacement: Replacement | None = None,
+        storage: Storage | None = None,
+        keep: tuple[str, ...] = (),
+        device: str | None = None,
+        max_gb: float | None = None,
+        number: int | None = None,
+    ) -> None:
+        _check_number(self, number)
+        if size < 1 or not 0 <= rebirth <= 1:
+            raise ValueError(f"SampleBuffer(size={size}, rebirth={rebirth}): expected size >= 1 and rebirth in [0, 1]")
+        self.noise: Noise = noise or UniformNoise()
+        self.size, self.rebirth, self.keep = size, rebirth, tuple(keep)
+        self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
+        self.device, self.max_gb, self.number = torch.device(device) if device else None, max_gb, number
+        self.seen = 0
+        self.store: State = {}
+        self.age = torch.zeros(size, dtype=torch.int64)
+        self.alive = torch.zeros(size, dtype=torch.bool)
+        self.full = False
+
+    def start(self, pos: State, free: tuple[str, ...]) -> State:
+        pos = _in_turn(pos, self.number)
+        n = len(next(iter(pos.values())))
+        if n > self.size:
+            raise ValueError(f"SampleBuffer(size={self.size}) cannot serve a batch of {n}; make it at least {n}")
+        # A free variable that is not in pos is made by the sampler before it is read (the hidden units of an RBM).
+        kept = [name for name in free if name in pos]
+        state = {name: value.detach() for name, value in pos.items()}
+        chain = torch.randperm(self.size, device=self.age.device)[:n]
+        if self.rebirth == 0 and self.full:  # nothing can be born: no noise is drawn
+            for name in (*kept, *self.keep):
+                state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
+            return {**state, "chain": chain, "age": self.age[chain]}
+        fresh = {name: _born(self.noise, pos, name) for name in kept}
+        fresh |= {name: pos[name].detach() for name in self.keep}
+        if not self.store:
+            self._allocate(fresh)
+        reborn = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.rebirth)
+        for name, new in fresh.items():
+            old = self._decode(self.store[name][chain]).to(new.device, new.dtype)
+            state[name] = torch.where(reborn.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
+        return {**state, "chain": chain, "age": torch.where(reborn, 0, self.age[chain])}
+
+    @torch.no_grad()
+    def finish(self, end: State) -> None:
+        slots = self.replacement.slots(end["chain"], self.size, self.seen)
+        self.seen += len(slots)
+        if self.replacement.drops:
+            kept = slots >= 0
+            slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, "age")}
+        for name, store in self.store.items():
+            store[slots] = self._encode(end[name]).to(store.device)
+        self.age[slots] = end["age"] + 1
+        self.alive[slots] = True
+        self.full = self.full or self._is_full
+
+    def exchange(self, slots: Tensor, swap: Callable[[Tensor], Tensor]) -> None:
+        """Puts into some slots the chains that ``swap`` gives for what is kept of theirs, position by position."""
+        for kept in (*self.store.values(), self.age, self.alive):
+            kept[slots] = swap(kept[slots])
+        self.full = self._is_full
+
+    def examples(self, number: int) -> State:
+        """Up to ``number`` living chains, decoded, for looking at; draws no random number but a decoder's."""
+        slots = self.alive.nonzero().flatten()[:number]
+        return {name: self._decode(kept[slots]) for name, kept in self.store.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The chains, their ages and the counter: tensors only. An empty dict before the first step."""
+        if not self.store:
+            return {}
+        counters = {"age": self.age, "alive": self.alive, "seen": torch.tensor(self.seen)}
+        return {**{f"store.{name}": kept for name, kept in self.store.items()}, **counters}
+
+    def load_state_dict(self, shards: list[dict[str, Tensor]], rank: int = 0, world_size: int = 1) -> None:
+        """Takes this rank's chains from the shards of all ranks of a checkpoint.
+
+        With as many shards as ranks each rank gets its own. Otherwise the living chains are pooled and dealt
+        round-robin; slots that are left over are born from noise when first drawn.
+        """
+        shards = [shard for shard in shards if shard]
+        if not shards:
+            return
+        if len(shards) == world_size and len(shards[rank]["age"]) == self.size:
+            mine = shards[rank]
+        else:
+            mine = self._deal(shards, rank, world_size)
+        self.store = {key.removeprefix("store."): kept for key, kept in mine.items() if key.startswith("store.")}
+        self.age, self.alive, self.seen = mine["age"], mine["alive"], int(mine["seen"])
+        self.full = self._is_full
+
+    def to(self, device: torch.device) -> None:
+        """Moves the chains to where they are kept: to ``self.device``, or to ``device`` where that is None."""
+        home = self.device or device
+        self.store = {name: kept.to(home) for name, kept in self.store.items()}
+        self.age, self.alive = self.age.to(home), self.alive.to(home)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether nothing can be born any more."""
+        return self.rebirth == 0 and bool(self.alive.all())
+
+    def _allocate(self, fresh: State) -> None:
+        home = self.device or next(iter(fresh.values())).device
+        encoded = {name: self._encode(value) for name, value in fresh.items()}
+        of_one = sum(kept[0].numel() * kept.element_size() for kept in encoded.values()) / 1e9
+        if self.max_gb is not None and self.size * of_one > self.max_gb:
+            raise ValueError(
+                f"SampleBuffer(size={self.size}) would keep {self.size * of_one:.3g} GB of {', '.join(encoded)}, more "
+                f"than max_gb={self.max_gb:g}: expected a size of at most {int(self.max_gb / of_one)}"
+            )
+        for name, kept in encoded.items():
+            self.store[name] = torch.zeros((self.size, *kept.shape[1:]), dtype=kept.dtype, device=home)
+        self.age, self.alive = self.age.to(home), self.alive.to(home)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.storage.encode(x) if x.is_floating_point() else x
+
+    def _decode(self, kept: Tensor) -> Tensor:
+        return kept if kept.dtype == torch.int64 else self.storage.decode(kept)
+
+    def _deal(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
+        """This rank's share of all living chains, in slots 0, 1, ...; the remaining slots are empty."""
+        living = [shard["alive"].cpu() for shard in shards]
+        in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in living]).argsort(stable=True)
+        mine: dict[str, Tensor] = {}
+        for key in shards[0]:
+            if key == "seen":
+                continue
+            pooled = torch.cat([shard[key].cpu()[alive] for shard, alive in zip(shards, living, strict=True)])
+            share = pooled[in_turn][rank::world_size][: self.size]
+            mine[key] = torch.zeros((self.size, *share.shape[1:]), dtype=share.dtype)
+            mine[key][: len(share)] = share
+        return {**mine, "seen": mine["alive"].sum()}

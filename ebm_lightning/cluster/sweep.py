@@ -1,0 +1,140 @@
+"""What a submission trains: one run folder for each seed and each point of a sweep, known before torch is there."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ebm_lightning.runs.identity import FREE_KEYS
+
+SET_HERE = {
+    "--run": "`ebm submit` names the run folder itself",
+    "--seed_everything": "give seeds as --seeds 0-4, before the --",
+    "--trainer.devices": "give the profile's devices or gpus_per_node, which SLURM must be told too",
+    "--trainer.num_nodes": "give the profile's nodes, which SLURM must be told too",
+}
+"""Options of `ebm fit` that may not stand among the overrides, and what to do instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of a submission.
+
+    Args:
+        seed: its ``seed_everything``.
+        overrides: the options of `ebm fit` after the experiment's file, those of a sweep last.
+    """
+
+    seed: int
+    overrides: tuple[str, ...]
+
+    def folder(self, experiment: Path, root: Path) -> Path:
+        """``<root>/<experiment>/<name>-seed<k>``, with a hash of the overrides where they make another run of it.
+
+        So the same command finds its run again; what may change when a run continues makes no other folder.
+        """
+        words = [word for option in _options(self.overrides) if not _is_free(option[0]) for word in option]
+        digest = f"-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}" if words else ""
+        return root.absolute() / experiment.absolute().parent.name / f"{experiment.stem}-seed{self.seed}{digest}"
+
+
+def points(experiment: Path, seed_text: str | None, sweep: Path | None, overrides: Sequence[str]) -> list[Point]:
+    """The runs of a submission: every point of the sweep with every seed, seed by seed within a point.
+
+    Args:
+        experiment: a configuration, whose own seed is taken where none is given.
+        seed_text: seeds as "0-4" or "0,3".
+        sweep: a YAML file of dotted keys with lists, all combinations of which are run, or a list of points.
+        overrides: options of `ebm fit` for all of them.
+
+    Raises:
+        ValueError: where a file is absent or not of its form, and where an override is for `ebm submit` to set.
+    """
+    for word in overrides:
+        if reason := SET_HERE.get(word.partition("=")[0]):
+            raise ValueError(f"{word.partition('=')[0]} cannot stand after the --: {reason}")
+    config = _load(experiment, "configuration")
+    own = config.get("seed_everything", 0) if isinstance(config, dict) else 0
+    if seed_text is None and type(own) is not int:
+        raise ValueError(f"the seed of {experiment} is {own!r}, which names no folder: give --seeds")
+    wanted = seeds(seed_text) if seed_text is not None else (own,)
+    swept = _swept(sweep) if sweep is not None else [()]
+    return [Point(seed, (*overrides, *words)) for words in swept for seed in wanted]
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """The seeds that a text such as "0-2" or "0,3" names."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise ValueError(f"--seeds takes whole numbers and rising ranges, such as 0-2 or 0,3; got {text!r}")
+        found += range(first, last + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _swept(file: Path) -> list[tuple[str, ...]]:
+    """The overrides of each point of a sweep."""
+    loaded = _load(file, "sweep")
+    if isinstance(loaded, dict) and loaded and all(isinstance(values, list) and values for values in loaded.values()):
+        rows = [dict(zip(loaded, values, strict=True)) for values in itertools.product(*loaded.values())]
+    elif isinstance(loaded, list) and loaded and all(isinstance(point, dict) and point for point in loaded):
+        rows = loaded
+    else:
+        raise ValueError(f"{file} is no sweep: expected dotted keys with lists of values, or a list of points")
+    for key in {key for row in rows for key in row}:
+        if not isinstance(key, str) or not re.fullmatch(r"\w+(\.\w+)*", key):
+            raise ValueError(f"{file}: {key!r} is no dotted key, such as model.init_args.sampler.init_args.step_size")
+        if reason := SET_HERE.get(f"--{key}"):
+            raise ValueError(f"{file}: {key} cannot be swept: {reason}")
+    return [tuple(word for key, value in row.items() for word in (f"--{key}", _text(value))) for row in rows]
+
+
+def _text(value: Any) -> str:
+    """A value of YAML as the command line takes it; what is whole has no decimal point, as 1e3 for an integer."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        value = float(value)  # YAML wants 1.0e+3, and reads 1e3 as text
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _load(file: Path, what: str) -> Any:
+    if not file.is_file():
+        raise ValueError(f"there is no {what} file {file}: give the path of a YAML file")
+    try:
+        return yaml.safe_load(file.read_text())
+    except yaml.YAMLError as fault:
+        raise ValueError(f"{file} is no YAML: {fault}") from fault
+
+
+def _options(words: Sequence[str]) -> Iterator[list[str]]:
+    """Each option with its values: ``[--key, value]``, also where they are written as ``--key=value``."""
+    option: list[str] = []
+    for word in words:
+        if word.startswith("-") and not re.match(r"-[\d.]", word):
+            if option:
+                yield option
+            option = word.split("=", 1) if word.startswith("--") else [word]
+        else:
+            option.append(word)
+    if option:
+        yield option
+
+
+def _is_free(option: str) -> bool:
+    key = option.lstrip("-")
+    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+
+
+def root() -> Path:
+    """Where runs lie: ``EBM_RUNS``, or runs/."""
+    return Path(os.environ.get("EBM_RUNS", "runs"))

@@ -1,0 +1,1 @@
+"""Images: by name, from the hub, their preprocessing and augmentations."""

@@ -1,0 +1,114 @@
+"""The pixel convention: how stored grey levels become the numbers a model sees. It is part of every result.
+
+A log-likelihood of one convention says nothing about another: the same weights differ by tens of nats between them.
+"""
+
+import abc
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.utils import fused_ops
+from ebm_lightning.utils.random import hashed, keyed
+
+
+class PixelConvention(abc.ABC):
+    """Turns whole numbers v in 0..levels-1 into float32 values in [0, 1]. Final subclasses are frozen dataclasses.
+
+    ``binary`` says whether every value is 0 or 1, so that binary units have a log-probability for it.
+    """
+
+    binary: bool
+
+    @abc.abstractmethod
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        """The values of ``pixels`` (B, ...), integers in 0..levels-1, in the same shape.
+
+        ``index`` (B,), int64, names each image; ``generator``, on the device of the pixels, is where every draw comes
+        from.
+        """
+
+
+@dataclass(frozen=True)
+class Grey(PixelConvention):
+    """x = v / (levels - 1): grey levels as they are."""
+
+    binary = False
+
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        return _grey(pixels, levels)
+
+
+@dataclass(frozen=True)
+class Dequantised(PixelConvention):
+    """x = (v + u) / levels, u ~ U[0, 1) for every pixel, fresh each time the image is shown.
+
+    A density of x bounds the log-probability of v from below (Theis, van den Oord & Bethge 2016, section 3.1).
+    With 256 levels this is 255/256 (v / 255) + U[0, 1/256), the data of Du & Mordatch (2019).
+    """
+
+    binary = False
+
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        u = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
+        return (pixels + u) / levels
+
+
+@dataclass(frozen=True)
+class DynamicBinarisation(PixelConvention):
+    """x ~ Bernoulli(v / (levels - 1)), drawn afresh each time the image is shown.
+
+    The better default for binary models: a fixed draw lets them fit its noise. In evaluation the draws are the same
+    every time.
+    """
+
+    binary = True
+
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        return fused_ops.binarise(pixels, levels - 1, generator)
+
+
+@dataclass(frozen=True)
+class FixedBinarisation(PixelConvention):
+    """x ~ Bernoulli(v / (levels - 1)), drawn once for every image, for good: static binarisation.
+
+    Used by Salakhutdinov & Murray (2008), and by Larochelle & Murray (2011) in a file of their own draws, which this
+    does not repeat. The draw of pixel j of image i is a function of (seed, i, j) alone.
+
+    Args:
+        seed: Of the draws. Keep it when models are to be compared.
+    """
+
+    binary = True
+    seed: int = 0
+
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        size = pixels[0].numel()
+        counters = index[:, None] * size + torch.arange(size, device=pixels.device)
+        draw = fused_ops.fused(hashed) if fused_ops.fuses(pixels) else hashed
+        return (draw(keyed(self.seed, counters)).view(pixels.shape) < _grey(pixels, levels)).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class Threshold(PixelConvention):
+    """x = 1 where v / (levels - 1) > threshold, else 0.
+
+    Args:
+        threshold: In [0, 1). 0 turns every pixel on that is not black.
+    """
+
+    binary = True
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"Threshold(threshold={self.threshold}): expected 0 <= threshold < 1")
+
+    def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
+        return (_grey(pixels, levels) > self.threshold).to(torch.float32)
+
+
+def _grey(pixels: Tensor, levels: int) -> Tensor:
+    """v / (levels - 1)."""
+    return pixels.to(torch.float32) / (levels - 1)

@@ -1,0 +1,152 @@
+"""Boltzmann machines whose units fall into two sides without connections inside a side: log Z and a path for AIS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import AnnealingPath, State
+from ebm_lightning.energies.boltzmann.enumeration import log_sum_binary
+from ebm_lightning.energies.boltzmann.units import Bernoulli, Units
+
+
+@dataclass(frozen=True)
+class Bipartite:
+    """p* = exp(sum over links of r W r' - sum of the groups' own energies + constant), a machine with two sides.
+
+    Given one side, the groups of the other are independent; an RBM has its visible and its hidden units, a deep machine
+    its even and its odd layers.
+
+    Args:
+        even: the groups of one side by the name of their variable.
+        odd: those of the other.
+        links: W (rows of the even group, rows of the odd one) by the names of both; groups without one do not meet.
+        biases: of every group, (rows,).
+        constant: of log p*.
+    """
+
+    even: dict[str, Units]
+    odd: dict[str, Units]
+    links: dict[tuple[str, str], Tensor]
+    biases: dict[str, Tensor]
+    constant: Tensor
+
+    @property
+    def units(self) -> dict[str, Units]:
+        """All groups."""
+        return {**self.even, **self.odd}
+
+    def heard(self, name: str) -> list[tuple[str, Tensor]]:
+        """What a group hears: (name of the other group, weights from its rows to those of this one)."""
+        down = [(odd, weight.T) for (even, odd), weight in self.links.items() if even == name]
+        return down + [(even, weight) for (even, odd), weight in self.links.items() if odd == name]
+
+    def log_partition(self, largest: int, sides: tuple[str, str]) -> Tensor:
+        """log Z, float64, by enumeration of the smaller side that is binary throughout.
+
+        Args:
+            largest: units of which all states may be enumerated.
+            sides: what messages call the two.
+
+        Raises:
+            ValueError: where no side is binary, or the smaller one has more units than ``largest``.
+        """
+        groups = dict(zip(sides, (self.even, self.odd), strict=True))
+        rows = {side: sum(units.rows for units in members.values()) for side, members in groups.items()}
+        binary = [side for side, members in groups.items() if all(type(u) is Bernoulli for u in members.values())]
+        if not binary:
+            raise ValueError("log Z by enumeration needs a side of binary units alone: estimate log Z by AIS")
+        side = min(binary, key=lambda name: rows[name])
+        (other,) = rows.keys() - {side}
+        if rows[side] > largest:
+            hours = 2.0 ** rows[side] * rows[other] * 1e-9 / 3600
+            raise ValueError(
+                f"log Z by enumeration of the {side} side sums 2^{rows[side]} states of {rows[other]} units, about "
+                f"{hours:.2g} hours: expected at most {largest} units, so estimate log Z by AIS, or raise `largest`"
+            )
+        bias = torch.cat([self.biases[name] for name in groups[side]]).double()
+        weights, inner = [bias.new_zeros(len(bias), 0)], [bias[:0]]
+        others: list[Callable[[Tensor], Tensor]] = []
+        for name, units in groups[other].items():
+            weight = self._from(groups[side], name).double()
+            if type(units) is Bernoulli:
+                weights.append(weight)
+                inner.append(self.biases[name].double())
+            else:
+                others.append(partial(_log_normaliser, units, weight, self.biases[name].double()))
+        return log_sum_binary(torch.cat(weights, 1), bias, torch.cat(inner), others) + self.constant.double()
+
+    def _from(self, side: dict[str, Units], name: str) -> Tensor:
+        """The weights from all rows of a side to those of a group of the other."""
+        heard = dict(self.heard(name))
+        absent = self.biases[name]
+        return torch.cat([heard.get(one, absent.new_zeros(units.rows, len(absent))) for one, units in side.items()])
+
+
+class BipartitePath(AnnealingPath):
+    """log p*_beta(odd) = beta constant - energy(odd; bias_beta) + sum over even of log sum exp(beta input - energy).
+
+    The state is the odd side, the even one is summed out. bias_beta goes linearly from a group's beginning to its own.
+    At beta = 0 all groups are independent. A transition draws the even side and then the odd one, and is reversible.
+    Salakhutdinov & Hinton (2009), section 4, for deep Boltzmann machines.
+
+    Args:
+        machine: where the path ends.
+        begin: the biases of groups at the beginning; those that are not named begin at 0.
+    """
+
+    def __init__(self, machine: Bipartite, begin: dict[str, Tensor]) -> None:
+        self.machine, self.end = machine, machine.biases
+        self.begin = {name: begin.get(name, torch.zeros_like(bias)) for name, bias in self.end.items()}
+        nothing = {name: bias.new_zeros(1, len(bias)).double() for name, bias in self.end.items()}
+        self.log_partition = sum(
+            float(units.log_normaliser(nothing[name], self.begin[name].double()))
+            for name, units in machine.units.items()
+        )
+
+    @torch.no_grad()
+    def start(self, n: int) -> State:
+        nothing = {name: self.begin[name].new_zeros(n, len(self.begin[name])) for name in self.machine.odd}
+        return self._draw(self.machine.odd, nothing, 0.0)
+
+    @torch.no_grad()
+    def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
+        fields = self._fields(self.machine.even, state)
+        weight = self._change(state, fields, begin, end)
+        even = self._draw(self.machine.even, fields, end)
+        return self._draw(self.machine.odd, self._fields(self.machine.odd, even), end), weight
+
+    def _change(self, state: State, fields: State, begin: float, end: float) -> Tensor:
+        """log p*_end(odd) - log p*_begin(odd), float64 (B,)."""
+        terms = [(end - begin) * self.machine.constant.double()]
+        for name, units in self.machine.odd.items():
+            before, after = (units.energy(state[name], self._bias(name, beta)) for beta in (begin, end))
+            terms.append((before - after).double())
+        for name, units in self.machine.even.items():
+            first, last = ((beta, self._bias(name, beta)) for beta in (begin, end))
+            terms.append(units.log_normaliser_change(fields[name], first, last))
+        return reduce(add, terms)
+
+    def _fields(self, side: dict[str, Units], state: State) -> State:
+        """What the groups of a side hear from the other."""
+        rows = {name: units.encode(state[name]) for name, units in self.machine.units.items() if name in state}
+        return {
+            name: reduce(add, [rows[other] @ weight for other, weight in self.machine.heard(name)]) for name in side
+        }
+
+    def _draw(self, side: dict[str, Units], fields: State, beta: float) -> State:
+        return {
+            name: units.conditional(beta * fields[name], self._bias(name, beta)).sample()
+            for name, units in side.items()
+        }
+
+    def _bias(self, name: str, beta: float) -> Tensor:
+        return torch.lerp(self.begin[name], self.end[name], beta)
+
+
+def _log_normaliser(units: Units, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
+    """What a group that is summed out contributes to log p*(s), (N,), for s (N, units of the other side)."""
+    return units.log_normaliser(s @ weight, bias)

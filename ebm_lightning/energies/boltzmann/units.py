@@ -1,0 +1,225 @@
+"""Groups of visible units: what a Boltzmann machine's visible side can be made of.
+
+A group is an exponential family: given the input that its units get from the hidden side, their law is known. It turns
+its variable into rows that a weight matrix multiplies, and adds its own energy. The bias is passed in, so that a path
+of distributions between two biases uses the same code.
+"""
+
+import abc
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebm_lightning.core import Conditional, State
+from ebm_lightning.distributions.conditionals import BernoulliConditional, CategoricalConditional, GaussianConditional
+from ebm_lightning.utils import fused_ops
+
+
+class Units(nn.Module, abc.ABC):
+    """One group of visible units; ``bias`` (rows,) is its parameter, ``shape`` the shape of one value.
+
+    Args:
+        shape: of the variable, without the batch axis.
+        rows: how many numbers a value becomes where a weight matrix multiplies it.
+    """
+
+    bias: Tensor
+
+    def __init__(self, shape: tuple[int, ...], rows: int) -> None:
+        super().__init__()
+        if rows < 1 or any(side < 1 for side in shape):
+            raise ValueError(f"{type(self).__name__}: expected at least one unit, got the shape {shape}")
+        self.shape, self.rows = tuple(shape), rows
+        self.bias = nn.Parameter(torch.zeros(rows))
+
+    @abc.abstractmethod
+    def encode(self, v: Tensor) -> Tensor:
+        """The rows (B, rows) that the weights multiply, for values (B, *shape)."""
+
+    @abc.abstractmethod
+    def energy(self, v: Tensor, bias: Tensor) -> Tensor:
+        """The energy (B,) of the units on their own, without the hidden side."""
+
+    @abc.abstractmethod
+    def conditional(self, field: Tensor, bias: Tensor) -> Conditional:
+        """p(v | hidden) where the hidden side sends ``field`` (B, rows): ~ exp(encode(v) . field - energy(v))."""
+
+    @abc.abstractmethod
+    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
+        """log of the sum or integral over v of exp(encode(v) . field - energy(v)), shape (B,)."""
+
+    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        """log_normaliser(e field, b) less that of (f field, a), for (f, a) = begin and (e, b) = end; float64 (B,)."""
+        first, last = (self.log_normaliser(beta * field, bias) for beta, bias in (begin, end))
+        return last.double() - first.double()
+
+    def entropy(self, mean: Tensor) -> Tensor:
+        """The entropy in nats (B,) of independent units with this mean, as a conditional gives it.
+
+        Raises ValueError where the mean alone does not say it.
+        """
+        raise ValueError(f"the entropy of {type(self).__name__} units does not follow from their mean")
+
+    @abc.abstractmethod
+    def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
+        """The bias of the group on its own that fits data whose rows have the mean ``mean`` (rows,).
+
+        ``smoothing`` >= 0 pulls it away from what would be infinite: pseudo-counts per example of the data.
+        """
+
+    def check(self, v: Tensor) -> None:
+        """Raises ValueError where a batch of values is not of this group's kind."""
+        if v.shape[1:] != self.shape:
+            raise ValueError(
+                f"{type(self).__name__} holds values of shape {self.shape}, got {tuple(v.shape[1:])}: "
+                "give the units the shape of the data"
+            )
+
+
+class Bernoulli(Units):
+    """Binary units: energy -b . v with v in {0, 1}.
+
+    Args:
+        shape: of the variable, such as [1, 28, 28].
+        probabilities: whether values between 0 and 1 are taken too, as probabilities of being on: a common use of grey
+            levels, for which no log-probability is defined.
+    """
+
+    def __init__(self, shape: list[int], probabilities: bool = False) -> None:
+        super().__init__(tuple(shape), math.prod(shape))
+        self.probabilities = probabilities
+
+    def encode(self, v: Tensor) -> Tensor:
+        return v.flatten(1)
+
+    def energy(self, v: Tensor, bias: Tensor) -> Tensor:
+        return -(v.flatten(1) @ bias)
+
+    def conditional(self, field: Tensor, bias: Tensor) -> BernoulliConditional:
+        return BernoulliConditional((field + bias).view(-1, *self.shape))
+
+    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
+        return F.softplus(field + bias).sum(1)
+
+    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        return fused_ops.softplus_difference(field, begin, end)
+
+    def entropy(self, mean: Tensor) -> Tensor:
+        return (torch.special.entr(mean) + torch.special.entr(1 - mean)).flatten(1).sum(1)
+
+    def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
+        """logit((mean + smoothing) / (1 + smoothing)), as Salakhutdinov & Murray (2008), kept finite at mean 1."""
+        return torch.logit((mean + smoothing) / (1 + smoothing), eps=1e-3)
+
+    def check(self, v: Tensor) -> None:
+        super().check(v)
+        inside = ((v >= 0) & (v <= 1)) if self.probabilities else ((v == 0) | (v == 1))
+        if not bool(inside.all()):
+            raise ValueError(
+                f"Bernoulli units take values {'in [0, 1]' if self.probabilities else '0 and 1'}, got values from "
+                f"{float(v.min()):.4g} to {float(v.max()):.4g}: binarise the data, for example by "
+                "pixels: DynamicBinarisation, or scale grey levels to [0, 1] and set probabilities: true"
+            )
+
+
+class Gaussian(Units):
+    """Real-valued units: energy sum_i (v_i - a_i)^2 / (2 s^2), weights multiply v / s.
+
+    So p(v_i | h) = N(a_i + s (W h)_i, s^2) and p(h_j = 1 | v) = sigmoid(c_j + sum_i W_ij v_i / s): the convention of
+    Hinton (2010, "A practical guide", equation 17) and Krizhevsky (2009), not that of Cho et al. (2011), in which
+    v / s^2 meets the weights. Learning rates are 10 to 100 times smaller than for binary units.
+
+    Args:
+        shape: of the variable, such as [3, 32, 32].
+        std: s, the same for all units and fixed, > 0; standardise the data and leave it at 1.
+    """
+
+    def __init__(self, shape: list[int], std: float = 1.0) -> None:
+        super().__init__(tuple(shape), math.prod(shape))
+        if not std > 0:
+            raise ValueError(f"Gaussian(std={std}): expected a number > 0")
+        self.std = std
+
+    def encode(self, v: Tensor) -> Tensor:
+        return v.flatten(1) / self.std
+
+    def energy(self, v: Tensor, bias: Tensor) -> Tensor:
+        return ((v.flatten(1) - bias) / self.std).square().sum(1) / 2
+
+    def conditional(self, field: Tensor, bias: Tensor) -> GaussianConditional:
+        return GaussianConditional((bias + self.std * field).view(-1, *self.shape), self.std)
+
+    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
+        constant = self.rows * (math.log(2 * math.pi) / 2 + math.log(self.std))
+        return (field.square() / 2 + field * bias / self.std).sum(1) + constant
+
+    def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
+        """The mean itself: a normal location needs no smoothing."""
+        return mean * self.std
+
+    def check(self, v: Tensor) -> None:
+        super().check(v)
+        if not bool(v.isfinite().all()):
+            raise ValueError("Gaussian units take finite values, got infinite ones or NaN: mend the data")
+
+
+class Softmax(Units):
+    """One-of-K units: energy -sum_i d_i[v_i], for int64 values in 0..K-1: a label, or a vector of categories.
+
+    Learning is as for binary units; only the sampling differs.
+
+    Args:
+        classes: K, at least 2.
+        shape: of the variable; [] is a label (B,), [n] are n categories (B, n).
+    """
+
+    def __init__(self, classes: int, shape: list[int] | None = None) -> None:
+        if classes < 2:
+            raise ValueError(f"Softmax(classes={classes}): expected at least 2")
+        super().__init__(tuple(shape or ()), math.prod(shape or ()) * classes)
+        self.classes = classes
+
+    def encode(self, v: Tensor) -> Tensor:
+        """One-hot rows; of probabilities (B, *shape, classes), which mean field puts in place of values, themselves."""
+        if v.is_floating_point():
+            return v.flatten(1)
+        return F.one_hot(v, self.classes).flatten(1).to(self.bias.dtype)
+
+    def energy(self, v: Tensor, bias: Tensor) -> Tensor:
+        return -(self.encode(v) @ bias)
+
+    def conditional(self, field: Tensor, bias: Tensor) -> CategoricalConditional:
+        return CategoricalConditional((field + bias).view(-1, *self.shape, self.classes))
+
+    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
+        return torch.logsumexp((field + bias).view(len(field), -1, self.classes), -1).sum(1)
+
+    def entropy(self, mean: Tensor) -> Tensor:
+        return torch.special.entr(mean).flatten(1).sum(1)
+
+    def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
+        return ((mean + smoothing) / (1 + self.classes * smoothing)).clamp_min(1e-6).log()
+
+    def check(self, v: Tensor) -> None:
+        super().check(v)
+        if v.is_floating_point() or not bool(((v >= 0) & (v < self.classes)).all()):
+            raise ValueError(
+                f"Softmax(classes={self.classes}) takes whole numbers 0..{self.classes - 1} of dtype int64, got "
+                f"{v.dtype} from {float(v.min()):g} to {float(v.max()):g}: give labels, not one-hot vectors"
+            )
+
+
+@torch.no_grad()
+def mean_rows(groups: Mapping[str, Units], batches: Iterable[State]) -> dict[str, Tensor]:
+    """The mean over batches of data of the rows of every group that the data hold: (rows,) each, float64."""
+    total: dict[str, Tensor] = {}
+    n = 0
+    for batch in batches:
+        shown = [name for name in groups if name in batch]
+        for name in shown:
+            total[name] = total.get(name, 0) + groups[name].encode(batch[name]).double().sum(0)
+        n += len(batch[shown[0]])
+    return {name: rows / n for name, rows in total.items()}

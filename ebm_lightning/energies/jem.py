@@ -1,0 +1,107 @@
+"""A classifier as an energy: JEM (Grathwohl et al. 2020)."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ebm_lightning.core import Conditional, EnergyModel, State
+from ebm_lightning.distributions.conditionals import CategoricalConditional
+
+UNLABELLED = -1
+"""The label y of an example whose label is not known."""
+
+
+class JEM(EnergyModel):
+    """E(x) = -logsumexp_y f(x)[y]: a classifier f read as an energy over data alone.
+
+    p(x, y) = exp(f(x)[y]) / Z has the marginal exp(-E(x)) / Z and the conditional p(y | x) = softmax(f(x)), which does
+    not depend on Z: the same weights are a density, trained by a contrast, and a classifier, trained by
+    Classification. :class:`JointJEM` reads them as p(x, y). Grathwohl et al. (2020), eq. 5 to 7.
+
+    Args:
+        net: the classifier, x (B, ...) -> logits (B, classes).
+        classes: the number of labels, at least 2; y is int64 in 0..classes-1, or -1 where it is not known.
+
+    Raises:
+        ValueError: where ``classes`` < 2; at a call, where the net gives anything but (B, classes).
+    """
+
+    def __init__(self, net: nn.Module, classes: int) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"JEM(classes={classes}): expected at least 2 classes")
+        self.net, self.classes = net, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """E(x), shape (B,)."""
+        return -self.logits(x).logsumexp(1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """f(x), shape (B, classes). Raises ValueError where the net gives anything else."""
+        out = cast(Tensor, self.net(x))
+        if out.shape != (len(x), self.classes):
+            raise ValueError(
+                f"JEM(classes={self.classes}) expects its net to give one logit per example and class, shape "
+                f"({len(x)}, {self.classes}), got {tuple(out.shape)}: give the net {self.classes} outputs"
+            )
+        return out
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        """p(y | x), categorical. Raises ValueError for any other block."""
+        if block != "y":
+            return super().conditional(block, state)
+        return CategoricalConditional(self.logits(self.value(state, "x")))
+
+    def check(self, state: State) -> None:
+        """Raises ValueError where the batch has labels that are none of this model's."""
+        if "y" in state:
+            check_labels(state["y"], self.classes)
+
+
+class JointJEM(EnergyModel):
+    """E(x, y) = -f(x)[y]: a classifier f read as an energy over data and labels; with y clamped, over x given y.
+
+    An example of unknown label, y = -1, has the label summed out: its energy is E(x) = -logsumexp_y f(x)[y], that of
+    :class:`JEM`. So a batch may be labelled in part, ``complete`` gives unlabelled data the label -1, and ``Marginal``
+    of a contrast is the term of p(x) beside those of p(x, y) and p(y | x). Keep the labels with their chains by
+    SampleBuffer(keep=("y",)).
+
+    Args:
+        jem: the classifier; its weights are shared.
+    """
+
+    def __init__(self, jem: JEM) -> None:
+        super().__init__()
+        self.jem = jem
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """E(x, y), shape (B,). What y holds is not looked at, which a device would wait for: see ``check``."""
+        logits = self.jem.logits(x)
+        joint = logits.gather(1, y.clamp(min=0)[:, None])[:, 0]
+        return -torch.where(y < 0, logits.logsumexp(1), joint)
+
+    def check(self, state: State) -> None:
+        """Raises ValueError where the batch has labels that are none of this model's and not -1."""
+        self.jem.check(state)
+
+    def complete(self, batch: State) -> State:
+        """The batch, with y = -1 where it has no labels."""
+        if "y" in batch:
+            return batch
+        x = batch["x"]
+        return {**batch, "y": torch.full((len(x),), UNLABELLED, device=x.device)}
+
+    def conditional(self, block: str, state: State) -> Conditional:
+        """p(y | x), categorical. Raises ValueError for any other block."""
+        return self.jem.conditional(block, state) if block == "y" else super().conditional(block, state)
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Raises ValueError where y is not int64 (B,) in 0..classes-1 or -1."""
+    if y.dtype != torch.int64 or y.ndim != 1 or not bool(((y >= UNLABELLED) & (y < classes)).all()):
+        raise ValueError(
+            f"JEM(classes={classes}) takes as y whole numbers 0..{classes - 1} of dtype int64, one for each example, "
+            f"or -1 where the label is not known, got {y.dtype} of shape {tuple(y.shape)} from {float(y.min()):g} to "
+            f"{float(y.max()):g}: give labels, not one-hot vectors, and as many classes as the data have"
+        )

@@ -1,0 +1,73 @@
+"""Binary units: which they are, what data they can judge, and their pseudo-likelihood."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.distributions.conditionals import BernoulliConditional
+
+
+@torch.no_grad()
+def pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor:
+    """An unbiased estimate of sum_i log p(v_i | all else) of every example, (B,) float64, from one unit of each.
+
+    units * log sigmoid(E(v with unit i flipped) - E(v)), i uniform for every example. Defined for a variable of binary
+    units, whose values are 0 and 1. Besag (1975).
+    """
+    v = model.value(state, name)
+    units = v[0].numel()
+    unit = torch.randint(units, (len(v), 1), device=v.device)
+    return units * _unit_log_prob(model, name, state, unit)
+
+
+@torch.no_grad()
+def exact_pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor:
+    """sum_i log p(v_i | all else) of every example, (B,) float64: as many energies as there are binary units."""
+    v = model.value(state, name)
+    every = [torch.full((len(v), 1), unit, device=v.device) for unit in range(v[0].numel())]
+    return torch.stack([_unit_log_prob(model, name, state, unit) for unit in every]).sum(0)
+
+
+@torch.no_grad()
+def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
+    """Whether a variable's units are binary: whether its conditional, given a draw of h, is a Bernoulli law.
+
+    No for a model without these conditionals.
+    """
+    few = {key: value[:1] for key, value in state.items()}
+    try:
+        few["h"] = model.conditional("h", few).sample()
+        return isinstance(model.conditional(name, few), BernoulliConditional)
+    except ValueError:
+        return False
+
+
+def refuse_grey(model: EnergyModel, state: State, binary: bool | None, convention: str | None) -> None:
+    """Raises ValueError where binary units are to give the log-probability of data that are not binary.
+
+    Args:
+        model: whose log-probabilities are asked for.
+        state: some of the data, complete.
+        binary: whether the data are meant to be binary; None where that is not known.
+        convention: how the data came about, for the message.
+    """
+    for name in [name for name in model.variables if has_binary_units(model, state, name)]:
+        v = state[name]
+        if binary is False or not _is_binary(v):
+            got = convention or f"values from {float(v.min()):.4g} to {float(v.max()):.4g}"
+            raise ValueError(
+                f"no log-probability is defined for grey values of binary units ({name!r}): expected data under "
+                f"DynamicBinarisation, FixedBinarisation or Threshold, got {got}"
+            )
+
+
+def _is_binary(x: Tensor) -> bool:
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def _unit_log_prob(model: EnergyModel, name: str, state: State, unit: Tensor) -> Tensor:
+    """log p(v_i | all else) = log sigmoid(E(v with unit i flipped) - E(v)), (B,), for unit numbers (B, 1)."""
+    v = state[name].flatten(1)
+    flipped = v.scatter(1, unit, 1 - v.gather(1, unit)).view_as(state[name])
+    return logsigmoid((model.energy({**state, name: flipped}) - model.energy(state)).double())

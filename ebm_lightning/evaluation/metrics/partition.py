@@ -1,0 +1,89 @@
+"""Ways to log Z, by name, for protocols and callbacks."""
+
+import abc
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import AnnealingPath, EnergyModel, State, evaluating
+from ebm_lightning.evaluation.metrics.annealing import Betas, ais
+from ebm_lightning.evaluation.metrics.weights import LogPartition
+
+
+class PartitionEstimator(abc.ABC):
+    """A way to log Z of a model. Final subclasses are frozen dataclasses; ``kind`` is their name in results."""
+
+    kind: str
+
+    @abc.abstractmethod
+    def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
+        """log Z of the model. ``batches`` is a pass over the training data on its device, read only where needed.
+
+        Under torch.distributed every rank calls it, each with a random stream of its own.
+        """
+
+
+@dataclass(frozen=True)
+class Exact(PartitionEstimator):
+    """log Z by the model's own closed form or enumeration.
+
+    Args:
+        largest: units whose 2^n states may be enumerated, for models that enumerate; beyond it ValueError.
+    """
+
+    kind = "exact"
+    largest: int = 25
+
+    @torch.no_grad()
+    def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
+        log_z = float(model.log_partition(self.largest))
+        return LogPartition(log_z, log_z, log_z)
+
+
+@dataclass(frozen=True)
+class AIS(PartitionEstimator):
+    """log Z by annealed importance sampling; see :func:`ais`.
+
+    Args:
+        betas: the schedule of inverse temperatures.
+        chains: how many in all, at least 2; 100 are customary.
+        data_base: whether the path begins at a distribution fitted to the training data (Salakhutdinov & Murray 2008)
+            rather than to the model's own parameters.
+    """
+
+    kind = "AIS"
+    betas: Betas
+    chains: int = 100
+    data_base: bool = True
+
+    def __post_init__(self) -> None:
+        if self.chains < 2:
+            raise ValueError(f"{self}: expected at least 2 chains")
+
+    def path(self, model: EnergyModel, batches: Iterable[State]) -> AnnealingPath:
+        """The path to the model that is annealed along."""
+        with evaluating(model), torch.no_grad():
+            return model.annealing_path(batches if self.data_base else None)
+
+    def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
+        return ais(self.path(model, batches), self.betas(), self.chains)
+
+
+@torch.no_grad()
+def free_energies(model: EnergyModel, batches: Iterable[State], number: int | None = None) -> Tensor:
+    """-log p* of the first ``number`` examples of batches of data, of all where None: (N,), float64, on the CPU.
+
+    It is the model's free energy, in eval mode.
+    """
+    parts: list[Tensor] = []
+    missing = math.inf if number is None else number
+    with evaluating(model):
+        for batch in batches:
+            parts.append(model.free_energy(batch).double().cpu())
+            missing -= len(parts[-1])
+            if missing <= 0:
+                break
+    return torch.cat(parts)[:number]

@@ -1,0 +1,1 @@
+"""Named measurements, run by `ebm test`."""

@@ -1,0 +1,129 @@
+"""Does the model know what it sees? Test errors of classification."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import State
+from ebm_lightning.data.base import DataModule, Split
+from ebm_lightning.evaluation.components.class_posterior import log_posteriors
+from ebm_lightning.evaluation.components.refinement import Refinement
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
+from ebm_lightning.generation.samples import energies
+from ebm_lightning.training.module import EBM
+
+
+@dataclass(eq=False)
+class ClassificationError(Protocol):
+    """Share of test labels, in percent, that are not the most probable one under the model's own p(y | x).
+
+    Larochelle & Bengio (2008) report it. The training error is measured beside it, and with a refinement the test error
+    after it: JEM-k of Grathwohl et al. (2020). Where evaluation adds noise to the data, that is measured once with the
+    noise and once without. Standard errors are binomial.
+
+    Args:
+        block: the label.
+        refinement: what moves an image before it is classified a second time; None measures no refined error.
+
+    Raises:
+        ValueError: when measuring, where the data have no labels, the model has no p(y | x), or the run has no sampler
+            to refine by.
+    """
+
+    block: str = "y"
+    refinement: Refinement | None = None
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        found = {
+            "test error, percent": self._error(module, data, "test"),
+            "training error, percent": self._error(module, data, "train"),
+        }
+        if self.refinement is not None:
+            after, quiet = f"test error after {self.refinement.steps} steps", data.without_test_noise()
+            found[f"{after}, percent"] = self._error(module, data, "test", self.refinement)
+            if quiet is not data:
+                found[f"{after} without test noise, percent"] = self._error(module, quiet, "test", self.refinement)
+        return Findings(found)
+
+    def _error(self, module: EBM, data: DataModule, split: Split, refinement: Refinement | None = None) -> Measurement:
+        state = labelled(self.id, data, split, self.block)
+        rest = {name: state[name] for name in module.model.variables if name != self.block and name in state}
+        return percent_wrong(predicted(module, rest, self.block, refinement), state[self.block])
+
+
+@dataclass(eq=False)
+class ScoreClassifier(Protocol):
+    """Test error of a multinomial logistic regression on the scores -E(x, y = c) of every class c, in percent.
+
+    One model for each class leaves the log Z of every class unknown; the biases of the regression absorb them. It is
+    fitted to standardised scores, with scikit-learn's default penalty. Measured beside its test error are its error on
+    the data it is fitted to and the test error of the largest score alone, "without log Z". Standard errors are
+    binomial. Scores of examples that the models have learned by heart are better than those of new ones, which misleads
+    a regression on the training data: Mayraz & Hinton (2000) fit it to separate data, such as the validation split.
+    Hinton (2002), section 10; Mayraz & Hinton (2000).
+
+    Args:
+        block: the label.
+        number: examples for the regression, drawn at random; None takes all.
+        split: where they are from.
+
+    Raises:
+        ValueError: where ``number`` < 1; when measuring, where the data have no labels.
+    """
+
+    block: str = "y"
+    number: int | None = None
+    split: Split = "train"
+
+    def __post_init__(self) -> None:
+        if self.number is not None and self.number < 1:
+            raise ValueError(f"{self.id}: expected number >= 1, or null for all")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        train, test = (labelled(self.id, data, split, self.block) for split in (self.split, "test"))
+        train = some(train, self.number)
+        assert data.classes is not None
+        fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
+        classifier.fit(fitted_to.numpy(), train[self.block].cpu().numpy())
+        labels = [torch.from_numpy(classifier.predict(s.numpy())) for s in (shown, fitted_to)]
+        return Findings(
+            {
+                "test error, percent": percent_wrong(labels[0], test[self.block]),
+                "fitted error, percent": percent_wrong(labels[1], train[self.block]),
+                "test error without log Z, percent": percent_wrong(shown.argmax(1), test[self.block]),
+            }
+        )
+
+
+def labelled(protocol: str, data: DataModule, split: Split, block: str) -> State:
+    """The labelled examples of a split. Raises ValueError where it has no labels ``block``."""
+    state = data.tensors(split)
+    if block not in state or not data.classes:
+        raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")
+    known = state[block] >= 0
+    return {name: value[known] for name, value in state.items()}
+
+
+def predicted(
+    module: EBM, rest: State, block: str, refinement: Refinement | None = None, batch_size: int = 500
+) -> Tensor:
+    """The most probable label under p(block | rest) of every example, (N,), on the CPU; the model in eval mode."""
+    by = None if refinement is None else refinement.log_posterior
+    return log_posteriors(module, rest, block, batch_size, by).argmax(1)
+
+
+def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
+    """-E of every example under every label, (N, classes), on the CPU: any energy over x and a label has them."""
+    of_label = (torch.full_like(state[block], label) for label in range(classes))
+    return torch.stack([-energies(module, {**state, block: y}) for y in of_label], 1)
+
+
+def percent_wrong(labels: Tensor, truth: Tensor) -> Measurement:
+    """100 times the share of labels that differ from the truth, with its binomial standard error."""
+    return percent_true(labels != truth.cpu())

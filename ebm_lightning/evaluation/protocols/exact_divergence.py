@@ -1,0 +1,73 @@
+"""How far is a small model from a distribution that is known? By enumeration, without an estimate."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.training.module import EBM
+
+
+@dataclass(eq=False)
+class ExactDivergence(Protocol):
+    """KL(data || model) in bits and nats, exactly: by enumeration of the data's patterns and of the model's causes.
+
+    Beside it stand the entropy of the data, which the description of a pattern costs at least, and the probability that
+    the model gives to images that are no pattern of the data. What a state has beyond the data is taken for binary
+    causes, and summed over. For data whose distribution is known (``DataModule.exact``) and models with an exact log Z.
+
+    Args:
+        largest: causes, at most: 2^largest states of each pattern are summed.
+
+    Raises:
+        ValueError: when measuring, where there are more causes, or the distribution of the data or log Z is not known.
+    """
+
+    largest: int = 20
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        patterns, p = data.exact()
+        with evaluating(module.model):
+            log_q = exact_log_prob(module.model, {"x": patterns.to(module.device)}, self.largest).cpu()
+        seen = p > 0
+        entropy = -float((p[seen] * p[seen].log()).sum())
+        divergence = float(-(p[seen] * log_q[seen]).sum()) - entropy
+        values = {
+            "KL(data || model), bits": divergence / math.log(2),
+            "KL(data || model), nats": divergence,
+            "entropy of the data, bits": entropy / math.log(2),
+            "probability of other images": 1 - float(log_q.exp().sum()),
+        }
+        return Findings({name: Measurement(value) for name, value in values.items()})
+
+
+@torch.no_grad()
+def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tensor:
+    """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary causes h.
+
+    The causes are the variables that ``complete`` adds to the state. Raises ValueError where they are more than
+    ``largest`` units.
+    """
+    full = model.complete(state)
+    causes = {name: full[name].shape[1:] for name in model.variables if name not in state}
+    widths = [math.prod(shape) for shape in causes.values()]
+    if sum(widths) > largest:
+        raise ValueError(
+            f"{type(model).__name__} has {sum(widths)} binary causes, so that 2^{sum(widths)} states of each example "
+            f"would be summed: expected at most {largest}; use ImportanceLikelihood, or raise `largest`"
+        )
+    codes = torch.arange(2 ** sum(widths))[:, None] >> torch.arange(sum(widths)) & 1
+    total = torch.full((len(next(iter(state.values()))),), -math.inf, dtype=torch.float64)
+    for some in torch.split(codes, 2**9):
+        n = len(some)
+        joint = {name: value.repeat_interleave(n, 0) for name, value in state.items()}
+        for (name, shape), part in zip(causes.items(), torch.split(some, widths, 1), strict=True):
+            h = part.to(full[name]).repeat(len(total), 1)
+            joint[name] = h.view(-1, *shape)
+        energies = model.energy(joint).double().cpu().view(-1, n)
+        total = torch.logaddexp(total, torch.logsumexp(-energies, 1))
+    return total - model.log_partition(largest).cpu()

@@ -1,0 +1,61 @@
+"""What the hidden units or experts of a model look for."""
+
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+from torch import Tensor
+
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.training.module import EBM
+from ebm_lightning.utils import plots
+
+
+@dataclass(eq=False)
+class Filters(Protocol):
+    """A picture of the filters of a trained model with the largest norm, largest first, each on its own grey scale.
+
+    Zero is mid-grey, white pulls a unit up as much as black pulls it down. The mean Euclidean norm of all filters is
+    measured beside it.
+
+    Args:
+        number: filters shown of each group, at most.
+        blocks: the variables whose units they feed, each drawn as images (C, H, W): ["x"], or for the second layer of a
+            deep Boltzmann machine as well ["x", "h1"].
+        groups: the number of groups of equal size in which the filters come; each is one row. One model for each class
+            has as many groups as classes. 1 makes a square.
+
+    Raises:
+        ValueError: where ``number`` or ``groups`` < 1; when measuring, where the model has no filters on one of the
+            blocks, or their number is no multiple of ``groups``.
+    """
+
+    number: int = 100
+    blocks: list[str] = field(default_factory=lambda: ["x"])
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.number < 1 or self.groups < 1:
+            raise ValueError(f"{self.id}: expected number >= 1 and groups >= 1")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        found, drawn = {}, {}
+        for block in self.blocks:
+            measurement, drawn[block] = self._of(module, block)
+            found[f"filter norm on {block}, mean"] = measurement
+        return Findings(found, drawn)
+
+    def _of(self, module: EBM, block: str) -> tuple[Measurement, Image]:
+        """The mean norm of the filters of one variable, and the picture of the largest."""
+        every = module.model.filters(block).detach()
+        norms = every.flatten(1).norm(dim=1)
+        if len(every) % self.groups:
+            raise ValueError(f"{self.id}: the model has {len(every)} filters, expected a multiple of {self.groups}")
+        pairs = zip(every.chunk(self.groups), norms.chunk(self.groups), strict=True)
+        rows = [largest(own, norm, self.number) for own, norm in pairs]
+        return Measurement(float(norms.mean())), plots.filters(rows)
+
+
+def largest(filters: Tensor, norms: Tensor, number: int) -> Tensor:
+    """Up to ``number`` filters, those with the largest norm first."""
+    return filters[norms.argsort(descending=True, stable=True)[:number]]

@@ -1,0 +1,131 @@
+"""Directed models: the probability of held-out data by importance sampling, and what it takes to describe them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.metrics.importance import log_weights
+from ebm_lightning.evaluation.protocol import Findings, Protocol, mean, some
+from ebm_lightning.evaluation.protocols.classification import labelled, percent_wrong
+from ebm_lightning.training.module import EBM
+
+
+@dataclass(eq=False)
+class ImportanceLikelihood(Protocol):
+    """Mean log p(x) of a test example in nats, estimated by importance sampling with the recognition network's draws.
+
+    log p(x) is estimated by log mean_s w_s from S = ``samples`` weights w_s = p(x, h_s) / q(h_s | x): too low in
+    expectation, by less the larger S is, so state S with the number. What S leaves is shown by "gain from S/10 to S
+    samples", the rise over the mean of ten estimates from a tenth of the same weights each, and by "effective samples",
+    the mean of (sum w)^2 / sum w^2. The mean of log w is the variational bound; its negative is the description length
+    of an example by bits back, the machine's free energy, in nats and in bits. Standard errors are over examples.
+    Hinton, Dayan, Frey & Neal (1995) for the description length; Bornschein & Bengio (2015) for the estimate.
+
+    Args:
+        samples: S, a multiple of 10.
+        number: test examples, drawn at random, the same for every model; None takes all.
+
+    Raises:
+        ValueError: where ``samples`` is no multiple of 10 or ``number`` < 2; when measuring, where there are fewer
+            examples, or the model has no recognition network.
+    """
+
+    samples: int = 500
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 10 or self.samples % 10 or (self.number is not None and self.number < 2):
+            raise ValueError(f"{self.id}: expected samples to be a multiple of 10, and number >= 2, or null for all")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        state = chosen(self.id, data.tensors("test"), self.number)
+        log_w = weights(module, state, self.samples)
+        log_p = torch.logsumexp(log_w, 1) - math.log(self.samples)
+        tenths = torch.logsumexp(log_w.view(len(log_w), 10, -1), 2) - math.log(self.samples // 10)
+        share = torch.softmax(log_w, 1)
+        bound = log_w.mean(1)
+        return Findings(
+            {
+                "log-probability test": mean(log_p),
+                "gain from S/10 to S samples": mean(log_p - tenths.mean(1)),
+                "effective samples": mean(1 / share.square().sum(1)),
+                "sd of log w": mean(log_w.std(1)),
+                "variational bound, log-probability test": mean(bound),
+                "description length, nats": mean(-bound),
+                "description length, bits": mean(-bound / math.log(2)),
+            }
+        )
+
+
+@dataclass(eq=False)
+class ShortestDescription(Protocol):
+    """Share of test examples, in percent, that the model of another class than their own describes most briefly.
+
+    The description length of an example under a class is its variational free energy there, the mean of -log w over
+    ``samples`` draws of the causes. Classes are equally likely beforehand. Beside it stands the error by importance
+    sampling of log p(x | class) from the same draws, the training error by description length, and the mean description
+    length under the own class in bits. Standard errors are binomial, or over examples.
+    Hinton, Dayan, Frey & Neal (1995).
+
+    Args:
+        samples: draws of the causes for every example and class.
+        block: the label.
+
+    Raises:
+        ValueError: where ``samples`` < 1; when measuring, where the data have no labels.
+    """
+
+    samples: int = 100
+    block: str = "y"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"{self.id}: expected samples >= 1")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        test, train = (labelled(self.id, data, split, self.block) for split in ("test", "train"))
+        assert data.classes is not None
+        lengths, log_p = self._lengths(module, test, data.classes)
+        own = lengths.gather(1, test[self.block].cpu()[:, None])[:, 0]
+        trained, _ = self._lengths(module, train, data.classes)
+        return Findings(
+            {
+                "test error, percent": percent_wrong(lengths.argmin(1), test[self.block]),
+                "test error by importance sampling, percent": percent_wrong(log_p.argmax(1), test[self.block]),
+                "training error, percent": percent_wrong(trained.argmin(1), train[self.block]),
+                "description length of own class, bits": mean(own / math.log(2)),
+            }
+        )
+
+    def _lengths(self, module: EBM, state: State, classes: int) -> tuple[Tensor, Tensor]:
+        """Description lengths and estimates of log p(x | class) in nats, each (N, classes)."""
+        lengths, log_p = [], []
+        for label in range(classes):
+            of_class = {**state, self.block: torch.full_like(state[self.block], label)}
+            log_w = weights(module, of_class, self.samples)
+            lengths.append(-log_w.mean(1))
+            log_p.append(torch.logsumexp(log_w, 1) - math.log(self.samples))
+        return torch.stack(lengths, 1), torch.stack(log_p, 1)
+
+
+def weights(module: EBM, state: State, samples: int) -> Tensor:
+    """Log weights (N, samples) of ``log_weights``, on the CPU; the model in eval mode, its data checked."""
+    model: EnergyModel = module.model
+    state = {name: value.to(module.device) for name, value in state.items()}
+    with evaluating(model):
+        model.check(state)
+        return log_weights(model, state, samples).cpu()
+
+
+def chosen(protocol: str, state: State, number: int | None) -> State:
+    """All examples, or some at random: the first ones of a file sorted by class would be of one class."""
+    total = len(next(iter(state.values())))
+    if number is None:
+        return state
+    if number > total:
+        raise ValueError(f"{protocol}: there are {total} test examples, ask for no more, or null for all")
+    return some(state, number)

@@ -1,0 +1,56 @@
+"""How fast does a run learn? The slope of what it logged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.training.module import EBM
+from ebm_lightning.utils import plots
+
+
+@dataclass(eq=False)
+class LearningCurve(Protocol):
+    """A metric of the run against its training steps, and the slope of its logarithm on the logarithm of the steps.
+
+    A power law metric ~ steps^b has the slope b: the scaling rate of Gladstone et al. (2025), who compare those of
+    models of one family. It is that of a straight line by least squares; the standard error is the regression's, and
+    knows nothing of other seeds. With a constant batch, steps are data: tokens or images.
+
+    Args:
+        metric: its name in metrics.csv, > 0 throughout.
+        since: the first step that counts: the beginning follows no power law.
+
+    Raises:
+        ValueError: when measuring, where the run has logged fewer than 3 such values, or one that is not positive.
+    """
+
+    metric: str = "valid/loss"
+    since: int = 0
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        run = RunFolder(module.trainer.default_root_dir)
+        logged = run.metrics().get(self.metric, {})
+        # A row of step k, counted from 0, is what the run was after k + 1 updates.
+        steps = sorted(step for step in logged if step + 1 >= max(self.since, 1))
+        x, y = np.array([step + 1.0 for step in steps]), np.array([logged[step] for step in steps])
+        if len(steps) < 3 or not (y > 0).all():
+            raise ValueError(
+                f"{self.id} needs 3 or more positive values, but {run.path} has logged {len(steps)}"
+                f"{f', the smallest {y.min():g}' if len(steps) else ''}: validate more often, or name another metric"
+            )
+        (slope, constant), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+        fitted = np.exp(constant + slope * np.log(x))
+        lines: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = {
+            name: (torch.tensor(x), torch.tensor(line), None) for name, line in (("run", y), ("power law", fitted))
+        }
+        return Findings(
+            {
+                f"slope of log {self.metric} on log steps": Measurement(float(slope), float(covariance[0, 0] ** 0.5)),
+                f"last {self.metric}": Measurement(float(y[-1])),
+            },
+            {"curve": plots.curves(lines, "steps", self.metric, logarithmic=True)},
+        )

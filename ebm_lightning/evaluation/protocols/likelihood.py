@@ -1,0 +1,150 @@
+"""How probable is held-out data? Log-probabilities in nats, with what is known of log Z."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.data.base import DataModule, Split
+from ebm_lightning.evaluation.metrics.annealing import raise_log_prob
+from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_grey
+from ebm_lightning.evaluation.metrics.partition import AIS, PartitionEstimator, free_energies
+from ebm_lightning.evaluation.metrics.weights import LogPartition
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.training.module import EBM
+
+
+@dataclass(eq=False)
+class Likelihood(Protocol):
+    """Mean log-probability of an example in nats, -mean free energy - log Z, of test and training data.
+
+    Its standard error is that of the mean over examples; its interval is that of log Z. Of a model over data and
+    labels it is the joint log-probability, unless ``of`` leaves the labels out. Of a model that bounds it, as a deep
+    Boltzmann machine does, it is called a "log-probability bound". Beside it stand log Z and how the estimate went; for
+    binary units the pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean
+    E(held-out data), which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data
+    are as many examples as are held out: the validation split, or the test split where there is none. Training data
+    are seen as in evaluation, without augmentation and with fixed draws.
+
+    Under several ranks AIS deals its chains to them; the rest is measured by each.
+
+    Args:
+        estimator: of log Z.
+        compare: a second estimator, for "log Z difference", the first minus the second.
+        train: whether to measure the training data too.
+        of: the variables of the data that are scored, such as ["x"] without the labels; None takes all.
+        raise_vectors: how many test examples, drawn at random, RAISE estimates log p of, a check that is conservative
+            where AIS is optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
+
+    Raises:
+        ValueError: where ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
+            temperatures from, or none to the model's own variables; where binary units would have to judge data that
+            are not binary.
+    """
+
+    estimator: PartitionEstimator
+    compare: PartitionEstimator | None = None
+    train: bool = True
+    of: list[str] | None = None
+    raise_vectors: int = 0
+
+    on_every_rank = True
+
+    def __post_init__(self) -> None:
+        if self.raise_vectors < 0 or (self.raise_vectors and self._annealed is None):
+            raise ValueError(
+                f"Likelihood(raise_vectors={self.raise_vectors}): expected 0 or more, and an AIS as `estimator` or "
+                "`compare`, whose temperatures RAISE takes"
+            )
+
+    @torch.no_grad()
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        model = module.model
+        with evaluating(model):
+            test = {name: value.to(module.device) for name, value in model.complete(data.tensors("test")).items()}
+            refuse_grey(model, test, data.binary, data.convention)
+            model.check(test)
+            if self.raise_vectors and model.bounds_log_prob:
+                raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
+            found, log_z = self._log_partitions(model, data.eval_loader("train", device=module.device))
+            held_out = energies = free_energies(model, self._batches(module, data, "test"))
+            name = f"log-probability{' bound' if model.bounds_log_prob else ''}"
+            found[f"{name} test"] = _log_probability(energies, log_z)
+            if data.size("valid"):
+                held_out = free_energies(model, self._batches(module, data, "valid"))
+            number = None if self.train else len(held_out)
+            trained = free_energies(model, self._batches(module, data, "train"), number)
+            if self.train:
+                found[f"{name} train"] = _log_probability(trained, log_z)
+            found["free-energy gap"] = _difference(mean(trained[: len(held_out)]), mean(held_out))
+            if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
+                log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
+                found["pseudo-log-likelihood test"] = mean(log_p.cpu())
+            if self.raise_vectors:
+                batches = data.eval_loader("train", device=module.device)
+                found["RAISE log-probability"] = self._raise(model, batches, test)
+        return Findings(found)
+
+    @property
+    def _annealed(self) -> AIS | None:
+        return next((one for one in (self.estimator, self.compare) if isinstance(one, AIS)), None)
+
+    def _batches(self, module: EBM, data: DataModule, split: Split) -> Iterator[State]:
+        """A split, with the variables that are scored alone."""
+        for batch in data.eval_loader(split, device=module.device):
+            yield batch if self.of is None else {name: batch[name] for name in self.of}
+
+    def _log_partitions(
+        self, model: EnergyModel, batches: Iterable[State]
+    ) -> tuple[dict[str, Measurement], LogPartition]:
+        """What there is to say of log Z, and the estimator's estimate."""
+        first = second = self.estimator(model, batches)
+        found = {"log Z": _log_z(first)}
+        if self.compare is not None:
+            second = self.compare(model, batches)
+            names = [self.estimator.kind, self.compare.kind]
+            if names[0] == names[1]:
+                names = [str(self.estimator), str(self.compare)]
+            found = {f"log Z {name}": _log_z(one) for name, one in zip(names, (first, second), strict=True)}
+            found["log Z difference"] = _difference(*found.values())
+        annealed = first if first.chains else second
+        if annealed.chains:
+            found["sd of log w"] = Measurement(annealed.log_weight_std, warning=annealed.warning)
+            found["ESS"] = Measurement(annealed.ess, warning=annealed.warning)
+        return found, first
+
+    def _raise(self, model: EnergyModel, batches: Iterable[State], test: State) -> Measurement:
+        assert self._annealed is not None
+        total = len(next(iter(test.values())))
+        if self.raise_vectors > total:
+            raise ValueError(
+                f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples, ask for fewer"
+            )
+        rows = torch.randperm(total)[: self.raise_vectors]
+        some = {name: value[rows.to(value.device)] for name, value in test.items()}
+        path = self._annealed.path(model, batches)
+        return mean(raise_log_prob(path, model, self._annealed.betas(), some).cpu())
+
+
+def _difference(first: Measurement, second: Measurement) -> Measurement:
+    """Their difference; a warning of one is left out where the other is exact: then the error is seen."""
+    errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
+    exact = 0.0 in errors
+    warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning and not exact)
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    return Measurement(first.value - second.value, error, warning="; ".join(warnings))
+
+
+def _log_z(estimate: LogPartition) -> Measurement:
+    interval = (estimate.low, estimate.high) if estimate.chains else None
+    return Measurement(estimate.log_z, estimate.standard_error, interval, estimate.warning)
+
+
+def _log_probability(energies: Tensor, estimate: LogPartition) -> Measurement:
+    """-mean E - log Z, and what log Z's interval leaves of it."""
+    score = mean(-energies)
+    interval = (score.value - estimate.high, score.value - estimate.low) if estimate.chains else None
+    return Measurement(score.value - estimate.log_z, score.standard_error, interval, estimate.warning)

@@ -1,0 +1,160 @@
+"""Where do long chains go? The honest test of whether training converged."""
+
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ebm_lightning.chains.nonpersistent import DataChains, NoiseChains
+from ebm_lightning.core import Chains, State, evaluating, trajectory
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.evaluation.components.feature_extractors import FeatureExtractor, Reader, read_all
+from ebm_lightning.evaluation.metrics.chains import chain_ess, split_r_hat
+from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
+from ebm_lightning.generation.samples import birth_noise, energies
+from ebm_lightning.training.module import EBM
+from ebm_lightning.utils import plots
+
+MIXED = 1.01
+"""The R-hat from which on chains have not met (Vehtari et al. 2021)."""
+
+
+@dataclass(eq=False)
+class Mixing(Protocol):
+    """Long chains of the module's sampler from test data and from noise: their energies, R-hat, ESS and drift.
+
+    Measured over the second half of the chains, at ``points`` moments of the whole: split R-hat and effective sample
+    size of the energy over all chains; the mean energy of the chains from either start minus that of the test data, in
+    standard deviations of the data's energies, which tells chains that saturate below or above the data (Nijkamp et al.
+    2020). Drift is the mean Euclidean distance of the chains from data to their start, in mean distances between two
+    test examples: about 1 where they have forgotten it. Standard errors are those over chains. Where R-hat exceeds 1.01
+    the chains have not met, and all energies carry a warning. Energy trajectories are drawn with the standard deviation
+    over the chains. A sampler below temperature 1, such as most SGLD, has lower energies than the model's own law.
+
+    A ``classifier`` counts modes where the chains end: the classes it finds among them, the entropy of their histogram
+    in nats, at most the log of the number of classes, and the share of the chains from data that have changed their
+    class. Chains that hold to a label, which their sampler leaves clamped, are told to find it.
+
+    Args:
+        number: chains from each start.
+        steps: transitions of each.
+        points: moments at which energies are recorded, evenly spaced, at least 8 and at most ``steps``.
+        classifier: what gives an x its class, such as OwnClassifier, the model's own p(y | x); None counts no modes.
+
+    Raises:
+        ValueError: where a number is out of range; when measuring, where the run has no sampler or moves no x, or the
+            classifier cannot be had.
+    """
+
+    number: int = 100
+    steps: int = 2000
+    points: int = 200
+    classifier: FeatureExtractor | None = None
+
+    def __post_init__(self) -> None:
+        if self.number < 2 or not 8 <= self.points <= self.steps:
+            raise ValueError(f"{self.id}: expected number >= 2 and 8 <= points <= steps")
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        if module.sampler is None or "x" not in module.sampler.free:
+            raise ValueError(f"{self.id} runs long chains of x, but this run has no sampler that moves x")
+        reader = self.classifier.load(module, data) if self.classifier else None
+        test = data.tensors("test")
+        pos = {name: value.to(module.device) for name, value in some(test, self.number).items()}
+        starts = {"data": DataChains(), "noise": NoiseChains(birth_noise(module))}
+        walks = {name: self._walk(module, pos, chains) for name, chains in starts.items()}
+        known = energies(module, module.model.complete(test))
+        second = {name: walked[self.points // 2 :] for name, (walked, _) in walks.items()}
+        everything = torch.cat(list(second.values()), 1)
+        r_hat = split_r_hat(everything)
+        warning = apart_still(r_hat, self.steps)
+        found = {
+            "R-hat of the energy": Measurement(r_hat, warning=warning),
+            f"ESS of the energy, of {everything.numel()}": Measurement(chain_ess(everything)),
+            "drift from data": drift(pos["x"], walks["data"][1]["x"]),
+        }
+        for name, of_chains in second.items():
+            found[f"energy from {name} minus data's, sd"] = apart(of_chains.mean(0), known, warning)
+        if reader is not None:
+            ends = {name: classes(reader, end["x"], module.device) for name, (_, end) in walks.items()}
+            for name, of_chains in ends.items():
+                found[f"classes found from {name}"] = Measurement(len(set(of_chains.tolist())))
+                found[f"entropy of the classes from {name}, nats"] = entropy(of_chains)
+            changed = ends["data"] != classes(reader, pos["x"], module.device)
+            found["chains from data that changed class, percent"] = percent_true(changed)
+        return Findings(found, self._drawn(walks, known, data))
+
+    @torch.no_grad()
+    def _walk(self, module: EBM, pos: State, chains: Chains) -> tuple[Tensor, State]:
+        """The energies (points, chains) along the way, on the CPU, and the end."""
+        assert module.sampler is not None
+        sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
+        recorded = set(self._moments)
+        with evaluating(module):
+            state = chains.start(sampler.extend(module.model.complete(pos)), sampler.free)
+            walk, along = trajectory(sampler, module.model, state), []
+            for step in tqdm(range(1, self.steps + 1), desc="mixing", unit="step", leave=False):
+                state, _ = next(walk)
+                if step in recorded:
+                    along.append(module.model.energy(state).double().cpu())
+        return torch.stack(along), state
+
+    @property
+    def _moments(self) -> list[int]:
+        """The transitions after which energies are recorded."""
+        return [self.steps * (i + 1) // self.points for i in range(self.points)]
+
+    def _drawn(self, walks: dict[str, tuple[Tensor, State]], known: Tensor, data: DataModule) -> dict[str, Image]:
+        steps = torch.tensor(self._moments, dtype=torch.float64)
+        lines = {f"from {name}": (steps, walked.mean(1), walked.std(1)) for name, (walked, _) in walks.items()}
+        level, spread = (torch.full_like(steps, float(number)) for number in (known.mean(), known.std()))
+        shown = {"energies": plots.curves({**lines, "test data": (steps, level, spread)}, "transition", "energy")}
+        for name, (_, end) in walks.items():
+            if plots.drawable(end["x"]):
+                shown[f"from-{name}"] = plots.picture(end["x"][:64], data.bounds)
+        return shown
+
+
+def apart_still(r_hat: float, steps: int) -> str:
+    """What it says about energies that chains of so many steps have this R-hat; empty where they have met."""
+    if r_hat <= MIXED:
+        return ""
+    return (
+        f"R-hat of the energy is {r_hat:.3f}, more than {MIXED}: chains from data and from noise have not met in "
+        f"{steps} transitions, so that their energies are not those of the model; run longer chains"
+    )
+
+
+def drift(start: Tensor, end: Tensor) -> Measurement:
+    """The mean distance from start to end (N, ...), in mean distances between two different starts."""
+    moved = torch.linalg.vector_norm((end - start).flatten(1).double(), dim=1)
+    between = torch.nn.functional.pdist(start.flatten(1).double()).mean()
+    return Measurement(float(moved.mean() / between), float(moved.std() / between) / len(moved) ** 0.5)
+
+
+def apart(chains: Tensor, known: Tensor, warning: str) -> Measurement:
+    """The mean energy of chains (M,) minus that of examples (N,), in standard deviations of the examples' energies."""
+    known = known.double()
+    unit = float(known.std())
+    error = (float(chains.var()) / len(chains) + unit**2 / len(known)) ** 0.5
+    return Measurement(float(chains.mean() - known.mean()) / unit, error / unit, warning=warning)
+
+
+def classes(reader: Reader, x: Tensor, device: torch.device) -> Tensor:
+    """The class that a network gives every x (N, ...): int64 (N,), on the CPU."""
+    return read_all(reader, x, device)[1].argmax(1)
+
+
+def entropy(labels: Tensor) -> Measurement:
+    """-sum_k p_k log p_k in nats of the shares p of whole numbers (N,) >= 0, which is low by (classes - 1) / (2 N).
+
+    The standard error is that of the delta method, sqrt((sum_k p_k log^2 p_k - H^2) / N); the bias is Miller's (1955).
+    """
+    p = labels.bincount().double() / len(labels)
+    log_p = p[p > 0].log()
+    found = -float((p[p > 0] * log_p).sum())
+    spread = float((p[p > 0] * log_p.square()).sum()) - found**2
+    return Measurement(found, (max(spread, 0.0) / len(labels)) ** 0.5)

@@ -1,0 +1,102 @@
+"""Fresh chains from a trained module: what `ebm sample`, the pictures during training and the protocols draw."""
+
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ebm_lightning.chains.nonpersistent import NoiseChains
+from ebm_lightning.core import Noise, Sampler, State, evaluating, trajectory
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.distributions.noise import AtData, UniformNoise
+from ebm_lightning.training.module import EBM
+from ebm_lightning.utils.plots import drawable, picture
+
+
+def birth_noise(module: EBM) -> Noise:
+    """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds.
+
+    A prediction from x, which does not move x, has data: where its chains have no noise, it begins as it is completed.
+    """
+    if module.chains.noise is not None and not isinstance(module.chains.noise, AtData):
+        return module.chains.noise
+    if module.sampler is not None and "x" not in module.sampler.free:
+        return AtData()
+    bounds = module.sampler.bounds if module.sampler else None
+    return UniformNoise(*(bounds or (0.0, 1.0)))
+
+
+def blank(data: DataModule, number: int, device: torch.device) -> State:
+    """A batch that says the shape of the data and nothing else: zeros, and labels dealt in turn where there are any."""
+    batch = {"x": torch.zeros(number, *data.shape, dtype=data.dtype, device=device)}
+    if data.classes:
+        batch["y"] = torch.arange(number, device=device) % data.classes
+    return batch
+
+
+def asked(module: EBM, data: DataModule, number: int) -> State:
+    """What fresh chains answer: a blank batch, or, where the sampler leaves x alone, ``number`` test examples."""
+    if module.sampler is None or "x" in module.sampler.free:
+        return blank(data, number, module.device)
+    batches: list[State] = []
+    for batch in data.eval_loader("test", device=module.device):
+        batches.append(batch)
+        if sum(len(one["x"]) for one in batches) >= number:
+            break
+    return {name: torch.cat([batch[name] for batch in batches])[:number] for name in batches[0]}
+
+
+def begun(module: EBM, pos: State) -> tuple[Sampler, State]:
+    """The module's sampler, and where its chains are born for a completed ``pos``.
+
+    It is a copy: what an adaptive sampler learns from these chains is not the run's. Raises ValueError where the module
+    has no sampler.
+    """
+    if module.sampler is None:
+        raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
+    sampler = copy(module.sampler)
+    return sampler, NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
+
+
+@torch.no_grad()
+def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
+    """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, with its clamped variables.
+
+    The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
+    """
+    with evaluating(module):
+        sampler, state = begun(module, module.model.complete(pos))
+        walk = trajectory(sampler, module.model, state)
+        for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
+            state, _ = next(walk)
+    return state
+
+
+@torch.no_grad()
+def energies(module: EBM, state: State, batch_size: int = 500) -> Tensor:
+    """E of every example of a full state, in batches, in eval mode; shape (N,), on the CPU."""
+    parts = []
+    with evaluating(module):
+        for i in range(0, len(next(iter(state.values()))), batch_size):
+            batch = {name: value[i : i + batch_size].to(module.device) for name, value in state.items()}
+            parts.append(module.model.energy(batch))
+    return torch.cat(parts).float().cpu()
+
+
+def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Path]:
+    """Writes final states as ``<name>.png`` (where they can be drawn) and ``<name>.npz`` with their energies."""
+    assert module.sampler is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for block in module.sampler.free:
+        if block in module.model.variables and drawable(state[block]):
+            files.append(folder / f"{name}{'' if block == 'x' else f'-{block}'}.png")
+            picture(state[block], module.sampler.bounds).save(files[-1])
+    arrays = {key: value.cpu().numpy() for key, value in state.items()}
+    files.append(folder / f"{name}.npz")
+    arrays["energy"] = energies(module, state).numpy()
+    np.savez_compressed(files[-1], **arrays)  # type: ignore[arg-type]
+    return files

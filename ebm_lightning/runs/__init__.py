@@ -1,0 +1,1 @@
+"""A run is a folder: identity, provenance, dependencies, checkpoints, loggers, preemption signals."""

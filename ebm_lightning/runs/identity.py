@@ -1,0 +1,90 @@
+"""What makes a run this run: its configuration without what may change when it continues."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Config = dict[str, Any]
+
+
+FREE_KEYS = (
+    "run",
+    "checkpoint",
+    "samples",
+    "evaluation",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.enable_checkpointing",
+    "trainer.profiler",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "trainer.val_check_interval",
+    "trainer.limit_val_batches",
+)
+"""What may change when a run continues: how long it lasts, where it runs, how it is watched; never what it computes."""
+
+
+def default_folder(config: Config, config_files: list[str]) -> Path:
+    """``runs/<experiment>/<name>-<hash>``: named by the configuration, so that the same command finds its run again.
+
+    ``EBM_RUNS`` names another root than ``runs``.
+    """
+    source = Path(config_files[0]).absolute() if config_files else Path("unnamed/run")
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    return Path(os.environ.get("EBM_RUNS", "runs")) / source.parent.name / f"{source.stem}-{digest}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What makes a run this run: the flattened configuration without :data:`FREE_KEYS` and without what is null.
+
+    Classes are named by their last name. So neither an option that a later version adds, null by default, nor a class
+    that moves to another module makes another run of an old one.
+    """
+    return {
+        key: value
+        for key, value in flatten(shorten_class_paths(config)).items()
+        if value is not None and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    }
+
+
+def shorten_class_paths(tree: Any) -> Any:
+    """A configuration whose classes and functions have their last names in place of their paths."""
+    if isinstance(tree, list):
+        return [shorten_class_paths(part) for part in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    return {
+        key: value.rpartition(".")[2] if key == "class_path" and isinstance(value, str) else shorten_class_paths(value)
+        for key, value in tree.items()
+    }
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """How two configurations differ in what makes a run this run, as sentences ``key: old -> new``."""
+    before, after = identity(old), identity(new)
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

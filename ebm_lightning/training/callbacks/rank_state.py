@@ -1,0 +1,41 @@
+"""Callbacks whose state differs from rank to rank: it travels in side files beside each checkpoint."""
+
+import abc
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ebm_lightning.runs.checkpoints import RankCheckpointIO
+
+
+class RankState(L.Callback):
+    """A callback with a state of its own on every rank.
+
+    Lightning writes rank 0's state alone. :class:`ebm_lightning.Trainer` writes that of every rank to
+    ``<checkpoint>.ranks/`` and hands all of them back when a run continues.
+    """
+
+    @abc.abstractmethod
+    def rank_state_dict(self) -> dict[str, Any]:
+        """This rank's state: tensors and plain Python values."""
+
+    @abc.abstractmethod
+    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
+        """Restores this rank from the states of all ranks of the checkpoint, in order of rank.
+
+        There are more or fewer shards than ranks where the world size has changed; exact continuation is promised
+        for an equal world size alone.
+        """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit" and not isinstance(trainer.strategy.checkpoint_io, RankCheckpointIO):
+            rank_zero_warn(
+                f"the checkpoints of this Trainer leave out the state of {type(self).__name__}: use "
+                "ebm_lightning.Trainer for runs that are to be continued"
+            )
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        shards = [shard[self.state_key] for shard in checkpoint.get("rank_states", []) if self.state_key in shard]
+        if shards:
+            self.load_rank_state_dict(shards, trainer.global_rank, trainer.world_size)

@@ -1,0 +1,214 @@
+"""Where chains begin and what survives: every rule of the buffer against a few lines that say the same."""
+
+import pytest
+import torch
+
+from ebm_lightning.chains import FIFO, DataChains, NoiseChains, Reservoir, SampleBuffer, Uint8Storage, WriteBack
+from ebm_lightning.distributions import AtData, GaussianNoise, UniformNoise
+from ebm_lightning.energies import Gaussian
+from ebm_lightning.generation.samples import birth_noise
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.samplers import Langevin
+from ebm_lightning.training.module import EBM
+
+N, SIZE = 6, 20
+
+
+def _pos(n: int = N, value: float = 5.0) -> dict:
+    return {"x": torch.full((n, 2), value), "y": torch.arange(n)}
+
+
+def _live(buffer: SampleBuffer, rounds: int, free: tuple[str, ...] = ("x",)) -> None:
+    for k in range(rounds):
+        start = buffer.start(_pos(), free)
+        buffer.finish({**start, "x": torch.full((N, 2), float(k + 1))})
+
+
+def test_data_chains_start_at_the_data_and_noise_chains_at_noise() -> None:
+    pos = _pos()
+    assert torch.equal(DataChains().start(pos, ("x",))["x"], pos["x"])
+    noisy = NoiseChains(UniformNoise(-1.0, 0.0)).start(pos, ("x",))
+    assert (noisy["x"] < 0).all()
+    assert torch.equal(noisy["y"], pos["y"])
+
+
+def test_chains_are_born_from_noise_and_come_back_as_they_ended() -> None:
+    buffer = SampleBuffer(N, noise=GaussianNoise(std=0.1))
+    first = buffer.start(_pos(), ("x",))
+    assert (first["x"].abs() < 1).all()
+    assert (first["age"] == 0).all()
+    end = torch.randn(N, 2)
+    buffer.finish({**first, "x": end})
+    again = buffer.start(_pos(), ("x",))
+    expected = torch.empty(N, 2)
+    expected[first["chain"]] = end
+    assert torch.equal(again["x"], expected[again["chain"]])
+    assert (again["age"] == 1).all()
+
+
+@pytest.mark.parametrize("rebirth", [0.0, 0.3, 1.0])
+def test_the_share_of_reborn_chains_is_the_rebirth_probability(rebirth: float) -> None:
+    buffer = SampleBuffer(N, rebirth=rebirth, noise=UniformNoise(-2.0, -1.0))
+    rounds, reborn = 400, 0
+    _live(buffer, 1)
+    for _ in range(rounds):
+        start = buffer.start(_pos(), ("x",))
+        reborn += int((start["x"][:, 0] < 0).sum())
+        buffer.finish({**start, "x": torch.ones(N, 2)})
+    spread = (rebirth * (1 - rebirth) / (rounds * N)) ** 0.5
+    assert abs(reborn / (rounds * N) - rebirth) <= 5 * spread  # false alarm below 1e-6
+
+
+def test_write_back_and_fifo_choose_these_slots() -> None:
+    drawn = torch.tensor([4, 1, 7])
+    assert torch.equal(WriteBack().slots(drawn, 8, 100), drawn)
+    assert torch.equal(FIFO().slots(drawn, 8, 7), torch.tensor([7, 0, 1]))
+
+
+def test_a_reservoir_holds_every_finished_chain_with_equal_probability() -> None:
+    size, finished, trials = 5, 20, 4000
+    counts = torch.zeros(finished)
+    for _ in range(trials):
+        kept = torch.full((size,), -1)
+        for seen in range(0, finished, 4):
+            slots = Reservoir().slots(torch.zeros(4), size, seen)
+            chosen = slots >= 0
+            kept[slots[chosen]] = torch.arange(seen, seen + 4)[chosen]
+        counts[kept] += 1
+    share = size / finished
+    spread = (share * (1 - share) / trials) ** 0.5
+    assert (counts / trials - share).abs().max() < 5.5 * spread  # 20 shares; false alarm below 1e-6
+
+
+def test_a_reservoir_never_writes_one_slot_twice_at_once() -> None:
+    for _ in range(200):
+        slots = Reservoir().slots(torch.zeros(8), 4, 4)
+        written = slots[slots >= 0]
+        assert len(written.unique()) == len(written)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
+def test_uint8_storage_keeps_256_levels_and_dequantises_within_one(bounds: tuple[float, float]) -> None:
+    storage, low, high = Uint8Storage(bounds), *bounds
+    x = torch.rand(10_000) * (high - low) + low
+    kept = storage.encode(x)
+    assert kept.dtype == torch.uint8
+    back = storage.decode(kept)
+    assert (back - x).abs().max() <= (high - low) / 256 + 1e-6
+    assert torch.equal(storage.encode(back), kept)
+    assert torch.equal(storage.encode(torch.tensor([low - 1, high + 1])), torch.tensor([0, 255], dtype=torch.uint8))
+
+
+def test_kept_labels_stay_with_their_chains_and_others_come_from_the_batch() -> None:
+    buffer = SampleBuffer(SIZE, keep=("y",))
+    for _ in range(30):
+        start = buffer.start(_pos(), ("x",))
+        # every chain writes its own label into its position, so that the two can be compared later
+        living = start["age"] > 0
+        assert torch.equal(start["x"][living, 0].long(), start["y"][living])
+        assert torch.equal(start["y"][~living], _pos()["y"][~living])
+        buffer.finish({**start, "x": start["y"].float()[:, None].expand(N, 2)})
+
+
+def test_a_variable_the_data_does_not_have_is_left_to_the_sampler() -> None:
+    buffer = SampleBuffer(SIZE)
+    start = buffer.start(_pos(), ("h", "x"))
+    assert "h" not in start
+    buffer.finish({**start, "h": torch.zeros(N, 3)})
+    assert set(buffer.store) == {"x"}
+
+
+def test_a_batch_larger_than_the_buffer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"SampleBuffer\(size=4\) cannot serve a batch of 6; make it at least 6"):
+        SampleBuffer(4).start(_pos(), ("x",))
+
+
+def test_ages_and_chains_survive_a_state_dict() -> None:
+    buffer = SampleBuffer(SIZE, replacement=FIFO())
+    _live(buffer, 7)
+    copy = SampleBuffer(SIZE, replacement=FIFO())
+    copy.load_state_dict([{key: value.clone() for key, value in buffer.state_dict().items()}])
+    assert copy.seen == buffer.seen == 7 * N
+    assert torch.equal(copy.store["x"], buffer.store["x"])
+    torch.manual_seed(3)
+    ours = buffer.start(_pos(), ("x",))
+    torch.manual_seed(3)
+    theirs = copy.start(_pos(), ("x",))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_shards_return_to_their_ranks_and_are_dealt_anew_to_another_number() -> None:
+    shards = []
+    for rank in range(2):
+        buffer = SampleBuffer(4)
+        start = buffer.start({"x": torch.zeros(4, 1)}, ("x",))
+        buffer.finish({**start, "x": (start["chain"] + 10 * rank).float()[:, None]})
+        shards.append(buffer.state_dict())
+    same = SampleBuffer(4)
+    same.load_state_dict(shards, rank=1, world_size=2)
+    assert same.store["x"].flatten().tolist() == [10, 11, 12, 13]
+    dealt = [SampleBuffer(4) for _ in range(4)]
+    for rank, buffer in enumerate(dealt):
+        buffer.load_state_dict(shards, rank, world_size=4)
+    living = torch.cat([buffer.store["x"][buffer.alive].flatten() for buffer in dealt])
+    assert sorted(living.tolist()) == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert all(int(buffer.alive.sum()) == 2 for buffer in dealt)
+    one = SampleBuffer(6)
+    one.load_state_dict(shards)
+    assert one.store["x"].flatten().tolist() == [0, 10, 1, 11, 2, 12]
+
+
+def test_chains_born_at_the_data_begin_there_and_then_go_their_own_way() -> None:
+    chains, data = SampleBuffer(4, noise=AtData()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
+    start = chains.start(data, ("x", "h"))
+    assert torch.equal(start["x"], data["x"])
+    assert torch.equal(start["h"], data["h"])
+    chains.finish({**start, "x": start["x"] + 1})
+    again = chains.start({"x": torch.zeros(4, 3), "h": torch.zeros(4, 2)}, ("x", "h"))
+    assert torch.equal(again["x"][again["chain"].argsort()], (data["x"] + 1)[start["chain"].argsort()])
+
+
+def test_without_data_such_chains_are_born_from_noise() -> None:
+    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, noise=AtData()))
+    assert birth_noise(module) == UniformNoise()
+    with pytest.raises(ValueError, match="no density"):
+        AtData().log_prob(torch.zeros(1, 2))
+
+
+def test_chains_that_would_take_too_much_memory_are_refused_before_they_are_made() -> None:
+    """6 chains of 1000 float32 and one int64 take 24,048 bytes."""
+    pos = {"x": torch.rand(2, 1000), "y": torch.zeros(2, dtype=torch.int64)}
+    SampleBuffer(6, keep=("y",), max_gb=24.048e-6 * (1 + 1e-9)).start(pos, ("x",))
+    buffer = SampleBuffer(6, keep=("y",), max_gb=24e-6)
+    with pytest.raises(ValueError, match=r"would keep 2.4e-05 GB of x, y, more than .*: expected a size of at most 5"):
+        buffer.start(pos, ("x",))
+    assert buffer.state_dict() == {}
+
+
+def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() -> None:
+    """A phase of 9 or 4 chains beside 6 examples, fresh and kept."""
+    for chains in (NoiseChains(UniformNoise(), number=9), SampleBuffer(SIZE, number=9), SampleBuffer(SIZE, number=4)):
+        start = chains.start(_pos(), ("x",))
+        assert start["x"].shape == (chains.number, 2)
+        assert (start["x"] < 1).all()
+        assert start["y"].tolist() == [k % N for k in range(chains.number)]
+        chains.finish({**start, "x": torch.zeros(chains.number, 2)})
+    assert int(chains.alive.sum()) == 4
+
+
+def test_a_contrast_is_that_of_the_means_over_examples_and_over_chains() -> None:
+    module = EBM(
+        Gaussian([0.0, 0.0], [1.0, 4.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(9, number=9)
+    )
+    pos = {"x": torch.randn(4, 2)}
+    neg = module.sample_negatives(pos)
+    gap = module.objective(module.model, pos, neg)["gap"]
+    energy = module.model.energy
+    torch.testing.assert_close(gap, energy(pos).mean() - energy(neg).mean())
+    assert len(neg["x"]) == 9
+
+
+@pytest.mark.parametrize("make", [NoiseChains, lambda number: SampleBuffer(3, number=number)])
+def test_no_chains_at_all_are_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"\(number=0\): expected at least 1 chain"):
+        make(number=0)

@@ -1,0 +1,180 @@
+"""Squares and their attributes beside SciPy's measurements of images, and the protocol that counts them."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy import ndimage, stats
+from support.oracles import FALSE_ALARM, Examples
+from torch import Tensor
+
+from ebm_lightning import EBM
+from ebm_lightning.core import State
+from ebm_lightning.data import Squares
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.energies import DeepEnergy
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.evaluation import Attributes, SampleSource
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.runs.dependencies import check_data_below
+from ebm_lightning.runs.folder import RunFolder
+
+
+def centres(x: Tensor) -> np.ndarray:
+    """The centre of mass (row, column) of what is on in each image, which must be one 5x5 square: (N, 2)."""
+    found = []
+    for image in x[:, 0].numpy() > 0:
+        parts, number = ndimage.label(image)
+        (box,) = ndimage.find_objects(parts)
+        assert (number, image.sum(), image[box].shape) == (1, 25, (5, 5))
+        found.append(ndimage.center_of_mass(image))
+    return np.array(found)
+
+
+def test_test_images_are_one_square_in_every_place_once() -> None:
+    data = Squares()
+    where = centres(data.tensors("test")["x"])
+    assert (data.size("train"), data.size("test")) == (3000, 144)
+    assert sorted(map(tuple, where)) == [(row, column) for row in range(2, 14) for column in range(2, 14)]
+
+
+@pytest.mark.parametrize("only", [(), ("left",), ("top",), ("left", "top")])
+def test_training_squares_lie_equally_often_in_each_place_that_has_the_attributes(only: tuple[str, ...]) -> None:
+    where = centres(Squares(only=only, samples=1440).tensors("train")["x"])
+    columns, rows = range(2, 8 if "left" in only else 14), range(2, 8 if "top" in only else 14)
+    places, counts = np.unique(where, axis=0, return_counts=True)
+    assert [tuple(place) for place in places] == [(row, column) for row in rows for column in columns]
+    assert set(counts) == {1440 // len(places)}
+
+
+def test_noise_is_added_to_training_and_test_images_and_drawn_afresh_in_training() -> None:
+    data = Squares(noise=0.1, samples=200)
+    first, second = (torch.cat([batch["x"] for batch in data.train_stream(4, seed=seed)]) for seed in (1, 2))
+    for x in (data.tensors("test")["x"], first, second):
+        residue = (x - x.sign()).flatten()
+        assert stats.kstest(residue.numpy(), stats.norm(0, 0.1).cdf).pvalue > FALSE_ALARM
+    assert not torch.equal(first, second)
+
+
+def test_the_attributes_of_every_square_are_where_its_centre_of_mass_lies_with_noise_or_without() -> None:
+    clean = Squares().tensors("test")["x"]
+    where = centres(clean)
+    for x in (clean, Squares(noise=0.1).tensors("test")["x"]):
+        found = Squares().attributes(x)
+        assert bool(found["valid"].all())
+        assert found["left"].tolist() == (where[:, 1] < 7.5).tolist()
+        assert found["top"].tolist() == (where[:, 0] < 7.5).tolist()
+
+
+def drawn(*boxes: tuple[int, int, int, int], off: tuple[tuple[int, int], ...] = ()) -> Tensor:
+    """An image with filled boxes (row, column, height, width), and single pixels switched off."""
+    image = torch.full((1, 16, 16), -1.0)
+    for row, column, height, width in boxes:
+        image[0, row : row + height, column : column + width] = 1
+    for row, column in off:
+        image[0, row, column] = -1
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "valid"),
+    [
+        (drawn((3, 8, 5, 5)), True),
+        (drawn((0, 0, 4, 6)), True),
+        (drawn((3, 8, 5, 5), off=((3, 8), (7, 12), (5, 10))), True),
+        (drawn((3, 8, 5, 5)) * 0.1, True),
+        (drawn(), False),
+        (drawn((0, 0, 16, 16)), False),
+        (drawn((3, 8, 5, 5), (10, 1, 5, 5)), False),
+        (drawn((3, 8, 5, 5), (14, 2, 1, 1)), False),
+        (drawn((3, 8, 5, 5), off=tuple((row, column) for row in (4, 5) for column in (9, 10, 11))), False),
+        (drawn((3, 8, 5, 7)), False),
+        (drawn((3, 8, 3, 3)), False),
+        (-drawn((3, 8, 5, 5)), False),
+    ],
+)
+def test_an_image_is_valid_where_it_shows_one_square_of_about_the_right_size_and_nothing_else(
+    image: Tensor, valid: bool
+) -> None:
+    assert Squares().attributes(image[None])["valid"].tolist() == [valid]
+
+
+@dataclass(frozen=True)
+class Given(SampleSource):
+    """Given samples."""
+
+    x: Tensor
+
+    @property
+    def number(self) -> int:
+        return len(self.x)
+
+    def draw(self, module: EBM, data: DataModule) -> State:
+        return {"x": self.x}
+
+
+MODULE = EBM(DeepEnergy(MLP(256, [2])), ContrastiveDivergence())
+TOP_LEFT, TOP_RIGHT, BOTTOM = drawn((1, 1, 5, 5)), drawn((0, 9, 5, 5)), drawn((9, 10, 5, 5))
+
+
+def test_shares_are_counted_among_the_valid_samples_with_binomial_errors() -> None:
+    x = torch.stack([TOP_LEFT] * 3 + [TOP_RIGHT] * 2 + [BOTTOM] * 3 + [drawn()] * 2)
+    findings = Attributes(Given(x)).measure(MODULE, Squares())
+    expected = {
+        "valid, percent": (0.8, 10),
+        "left, percent of valid": (3 / 8, 8),
+        "top, percent of valid": (5 / 8, 8),
+        "left and top, percent of valid": (3 / 8, 8),
+        "left or top, percent of valid": (5 / 8, 8),
+        "valid, percent, test images": (1.0, 144),
+        "left, percent of valid, test images": (0.5, 144),
+        "top, percent of valid, test images": (0.5, 144),
+        "left and top, percent of valid, test images": (0.25, 144),
+        "left or top, percent of valid, test images": (0.75, 144),
+    }
+    assert findings.measurements.keys() == expected.keys()
+    for name, (share, n) in expected.items():
+        found = findings.measurements[name]
+        assert (found.value, found.warning) == (pytest.approx(100 * share), "")
+        assert found.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / n))
+    assert findings.pictures.keys() == {"samples"}
+
+
+def test_where_no_sample_is_valid_the_shares_among_them_are_said_to_be_unknown() -> None:
+    found = Attributes(Given(drawn()[None])).measure(MODULE, Squares()).measurements
+    assert found["valid, percent"].value == 0
+    assert math.isnan(found["left, percent of valid"].value)
+    assert found["left, percent of valid"].warning == "no sample is valid"
+
+
+def test_a_composition_builds_on_runs_of_other_parts_of_its_data_but_not_on_other_data(tmp_path: Path) -> None:
+    def config(**arguments: object) -> dict:
+        return {"data": {"class_path": "Squares", "init_args": arguments}}
+
+    run = RunFolder(tmp_path)
+    run.config_file.write_text(yaml.safe_dump(config(side=16, only=["left"])))
+    check_data_below(config(side=16, only=["top"]), [run])
+    with pytest.raises(ValueError, match=r"was trained on other data \(data.init_args.side: 16, here 12\)"):
+        check_data_below(config(side=12, only=["left"]), [run])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Squares(square=1), "expected 2 <= square < side"),
+        (lambda: Squares(side=5), "expected 2 <= square < side"),
+        (lambda: Squares(samples=143), "a square has 144 places, expected at least as many samples"),
+        (lambda: Squares(noise=-0.1), "and noise >= 0"),
+        (
+            lambda: Attributes(Given(torch.zeros(2, 1, 2, 2))).measure(MODULE, Examples(torch.zeros(2, 1, 2, 2))),
+            "Examples knows no attributes of images: use data that are made up with some, such as Squares",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,62 @@
+"""What README.md says can be done is done here, on a small scale."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+COMMANDS = [line.split("&& ")[-1] for block in _blocks("bash") for line in block.strip().splitlines()]
+
+
+@pytest.fixture
+def run(ebm, tmp_path: Path, monkeypatch) -> Path:
+    """A small run of the quickstart, to stand where the README says RUN."""
+    monkeypatch.chdir(ROOT)
+    place = tmp_path / "runs" / "quickstart" / "run"
+    files = ["-c", "experiments/quickstart/digits.yaml", "-c", "experiments/quickstart/smoke.yaml"]
+    assert ebm("fit", *files, "--run", place)[0] == 0
+    return place
+
+
+def test_every_command_works_on_a_small_scale(ebm, run: Path) -> None:
+    commands = [shlex.split(command) for command in COMMANDS if command.startswith("ebm ")]
+    assert len(commands) >= 7
+    for _, verb, *rest in commands:
+        arguments = [str(run) if "RUN" in argument else argument for argument in rest]
+        if verb == "fit" and "--print_config" not in arguments:
+            arguments[2:2] = ["-c", "experiments/quickstart/smoke.yaml"]
+        if verb == "sample":
+            arguments = ["3" if argument in ("64", "500") else argument for argument in arguments]
+        if verb == "test":
+            arguments += ["--evaluation", "[]"]
+        status, said = ebm(verb, *arguments)
+        # `reproduce --check` fails where a claim is missed, and says which.
+        assert status == 0 or ("--check" in arguments and "short by" in said), f"ebm {verb} {arguments}: {said}"
+
+
+def test_the_python_trains(tmp_path: Path, monkeypatch) -> None:
+    (code,) = _blocks("python")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("max_steps=200", "max_steps=3, enable_progress_bar=False"), names)
+    assert names["module"].chains.seen == 3 * 256
+
+
+def test_the_test_command_is_the_one_that_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert any(line in ci for block in _blocks("bash") for line in block.splitlines() if line.endswith("pytest"))
+
+
+def test_every_link_leads_somewhere() -> None:
+    for document in (ROOT / "README.md", *ROOT.glob("experiments/*/README.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} points to {target}"

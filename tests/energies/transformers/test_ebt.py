@@ -1,0 +1,202 @@
+"""Energy-based transformers against one pass for every prefix, and against torch's own layers."""
+
+import pytest
+import torch
+from support.oracles import perturbed, text
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ebm_lightning.chains import NoiseChains
+from ebm_lightning.core import State, energy_grad
+from ebm_lightning.distributions import GaussianNoise
+from ebm_lightning.energies import Denoiser, ImageEBT, NextToken, StepAdaLN, StepToken, TextEBT
+from ebm_lightning.energies.networks import CausalTransformer, DiT, DiTDenoiser
+from ebm_lightning.energies.networks.dit import assembled, patches, positions
+
+F64 = torch.float64
+CONDITIONS = {"none": None, "token": StepToken(2), "adaln": StepAdaLN(2)}
+every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
+
+
+def _model(condition: StepToken | StepAdaLN | None = None) -> TextEBT:
+    model = perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=condition))
+    assert isinstance(model, TextEBT)
+    return model
+
+
+def prefix_by_prefix(model: TextEBT, state: State) -> Tensor:
+    """(B, S): each prefix of the tokens followed by its candidate, alone in an ordinary causal pass."""
+    found = []
+    for t in range(state["x"].shape[1]):
+        parts = [model.embedding(state["x"][:, : t + 1]), (state["y"][:, t] @ model.candidate.weight.T)[:, None]]
+        embedded = None
+        if model.landscape is not None:
+            embedded = model.landscape(state["step"].clamp(max=1))
+        if isinstance(model.condition, StepToken):
+            parts.insert(0, embedded[:, None])
+        out = model.trunk(torch.cat(parts, 1), embedded if isinstance(model.condition, StepAdaLN) else None)
+        found.append(out[:, -1] @ model.head.weight[0])
+    return torch.stack(found, 1)
+
+
+@every_condition
+def test_one_pass_over_all_positions_is_one_pass_for_every_prefix(condition) -> None:
+    """Energies, their derivatives, and those of dE/dy in the parameters, through which training goes.
+
+    The prefixes take the attention of torch that can be differentiated twice; the one pass needs none.
+    """
+    model, state = _model(condition), text(4, 5)(3)
+    y, parameters = state["y"].requires_grad_(), list(model.parameters())
+    direction = torch.randn_like(y)
+
+    def derivatives(energies: Tensor) -> tuple[object, ...]:
+        of_parameters = torch.autograd.grad(energies.sum(), parameters, retain_graph=True)
+        (slope,) = torch.autograd.grad(energies.sum(), y, create_graph=True)
+        return energies, of_parameters, slope, torch.autograd.grad((slope * direction).sum(), parameters)
+
+    ours = derivatives(model.local_energies(state))
+    with sdpa_kernel(SDPBackend.MATH):
+        torch.testing.assert_close(ours, derivatives(prefix_by_prefix(model, state)), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(model.energy(state), ours[0].sum(1))
+    assert all(slope.abs().max() > 0 for slope in ours[3])
+
+
+@every_condition
+def test_a_position_sees_the_past_and_its_own_candidate_alone(condition) -> None:
+    model, state = _model(condition), text(6, 5)(2)
+    before = model.local_energies(state)
+    later = {**state, "x": state["x"].clone(), "y": state["y"].clone()}
+    later["x"][:, 3:] = (later["x"][:, 3:] + 1) % 5
+    later["y"][:, 3:] += 1
+    after = model.local_energies(later)
+    torch.testing.assert_close(before[:, :3], after[:, :3], rtol=0, atol=1e-12)
+    assert (before[:, 3:] - after[:, 3:]).abs().min() > 1e-6
+    other = {**state, "y": state["y"].clone()}
+    other["y"][:, 2] += 1
+    assert ((model.local_energies(other) - before).abs() > 1e-12).any(0).tolist() == [i == 2 for i in range(6)]
+
+
+@pytest.mark.parametrize("condition", [StepToken(2), StepAdaLN(2)])
+def test_steps_beyond_the_landscapes_are_steps_on_the_last(condition) -> None:
+    model, state = _model(condition), text(3, 5)(2)
+    first, last, beyond = (model.energy({**state, "step": torch.full((2,), step)}) for step in (0, 1, 7))
+    assert torch.equal(last, beyond)
+    assert not torch.allclose(first, last)
+
+
+def test_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
+    x = torch.randint(0, 5, (3, 4))
+    state = _model(StepToken(2)).complete({"x": x})
+    assert state["y"].shape == (3, 4, 5)
+    assert state["y"].dtype == F64
+    assert state["y"].untyped_storage().nbytes() == 8
+    assert state["step"].tolist() == [0, 0, 0]
+    born = NoiseChains(GaussianNoise()).start(state, ("y",))
+    assert born["y"].is_contiguous()
+    assert born["y"].std() > 0.5
+    assert "step" not in _model().complete({"x": x})
+    y = torch.ones(3, 4, 5)
+    assert _model().complete({"x": x, "y": y})["y"] is y
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 3), torch.full((2, 3), 5), torch.full((2, 3), -1), torch.ones(2).long()])
+def test_what_is_no_token_is_refused(x: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"takes tokens 0\.\.4 of dtype int64"):
+        _model().check({"x": x})
+
+
+@pytest.mark.parametrize("make", [lambda: StepToken(0), lambda: TextEBT(0), lambda: TextEBT(5, heads=5)])
+def test_impossible_numbers_are_refused(make) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        make()
+
+
+def test_a_language_model_is_an_energy_with_log_z_zero() -> None:
+    """p(target | x) sums to 1 over all sequences of two tokens, and is a product of the conditionals."""
+    model = perturbed(NextToken(CausalTransformer(3, layers=1, heads=1, dim=4)))
+    x = torch.tensor([[2, 0]]).expand(9, 2)
+    target = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    energies = model.energy({"x": x, "target": target})
+    torch.testing.assert_close((-energies).exp().sum(), torch.tensor(1.0, dtype=F64))
+    p = model.complete({"x": x})["y"].softmax(-1)
+    torch.testing.assert_close((-energies).exp(), p[0, 0, target[:, 0]] * p[0, 1, target[:, 1]])
+
+
+def test_patches_are_put_together_again() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    squares = patches(x, 2)
+    assert squares.shape == (2, 9, 12)
+    assert torch.equal(squares[:, 5], x[:, :, 2:4, 4:6].flatten(1))
+    assert torch.equal(assembled(squares, 2, 3), x)
+
+
+def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
+    found = positions(3, 8)
+    for row in range(3):
+        for column in range(3):
+            angles = torch.tensor([[k, k / 100] for k in (column, row)], dtype=F64)
+            expected = torch.cat([angles.sin(), angles.cos()], 1).flatten()
+            torch.testing.assert_close(found[3 * row + column].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_the_image_transformer_is_torchs_own_layers_modulated() -> None:
+    """One layer: multi-head attention, layer norms and GELU of torch, with the shifts, scales and gates written out."""
+    net = perturbed(DiT(4, outputs=3, patch=2, channels=2, layers=1, heads=2, dim=8))
+    block, x = net.blocks[0], torch.randn(3, 2, 4, 4, dtype=F64)
+
+    def normed(h: Tensor) -> Tensor:
+        return F.layer_norm(h, (8,), eps=1e-6)
+
+    active = F.silu(net.condition)
+    a, b, c, d, e, f = block.adaln.linear(active).chunk(6)
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).double()
+    attention.load_state_dict(
+        {
+            "in_proj_weight": block.qkv.weight,
+            "in_proj_bias": block.qkv.bias,
+            "out_proj.weight": block.out.weight,
+            "out_proj.bias": block.out.bias,
+        }
+    )
+    h = F.conv2d(x, net.embedding.weight.view(8, 2, 2, 2), net.embedding.bias, stride=2).flatten(2).transpose(1, 2)
+    h = h + net.positions
+    n = (1 + b) * normed(h) + a
+    h = h + c * attention(n, n, n)[0]
+    h = h + f * block.mlp[2](F.gelu(block.mlp[0]((1 + e) * normed(h) + d), approximate="tanh"))
+    shift, scale = net.modulation(active).chunk(2)
+    expected = ((1 + scale) * normed(h) + shift) @ net.head.weight.T
+    torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_an_image_energy_is_the_mean_over_patches_and_starts_flat() -> None:
+    model = ImageEBT(4, patch=2, channels=1, layers=1, heads=1, dim=4).double()
+    state = model.complete({"x": torch.randn(3, 1, 4, 4, dtype=F64)})
+    assert state["y"] is state["x"]
+    grad, energy = energy_grad(model, state, "y")
+    assert energy.eq(0).all()
+    assert grad.eq(0).all()
+    model = perturbed(model)
+    assert model.per_patch(state).shape == (3, 4)
+    torch.testing.assert_close(model.energy(state), model.per_patch(state).sum(1) / 4)
+
+
+def test_an_image_energy_can_be_differentiated_twice() -> None:
+    model = perturbed(ImageEBT(4, patch=2, channels=1, layers=1, heads=2, dim=4))
+    y = torch.randn(1, 1, 4, 4, dtype=F64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(model, y)
+
+
+def test_the_denoiser_starts_as_the_identity_and_has_the_size_of_the_energy() -> None:
+    settings = {"patch": 2, "channels": 3, "layers": 2, "heads": 2, "dim": 8}
+    net, energy = DiTDenoiser(4, **settings), ImageEBT(4, **settings)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(Denoiser(net).complete({"x": x})["y"], x)
+    numbers = [sum(p.numel() for p in part.parameters()) for part in (net, energy)]
+    assert numbers[0] - numbers[1] == 8 * (3 * 2 * 2 - 1)
+
+
+@pytest.mark.parametrize("settings", [{"size": 5}, {"dim": 6}, {"heads": 3}, {"layers": 0}])
+def test_images_that_cannot_be_cut_are_refused(settings: dict) -> None:
+    with pytest.raises(ValueError, match="a size divisible by patch"):
+        ImageEBT(**{"size": 4, "patch": 2, "layers": 1, "heads": 2, "dim": 8, **settings})

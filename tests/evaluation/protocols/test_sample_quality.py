@@ -1,0 +1,414 @@
+"""Frechet distances against closed form and SciPy, scores against their definition, and where samples come from."""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy import linalg, stats
+from support.oracles import FALSE_ALARM, Examples, LinearClassifier, assert_means
+from torch import Tensor, nn
+
+from ebm_lightning import EBM
+from ebm_lightning.chains import NoiseChains, SampleBuffer
+from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.data.base import DataModule
+from ebm_lightning.distributions import GaussianNoise
+from ebm_lightning.energies import JEM, Gaussian, JointJEM
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.evaluation import (
+    FeatureExtractor,
+    FreshChains,
+    FromBuffer,
+    FromCheckpoints,
+    Generation,
+    Inception,
+    OwnClassifier,
+    SampleSource,
+    TrainedClassifier,
+)
+from ebm_lightning.evaluation.components.feature_extractors import Reader, levels
+from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.reproduction.reproduce import built_on
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.utils import plots
+
+
+@dataclass(frozen=True)
+class Coordinates(FeatureExtractor):
+    """The numbers of an x as its features and as its logits."""
+
+    distance = "distance"
+    score = "score"
+
+    def load(self, module: EBM, data: DataModule) -> Reader:
+        return lambda x: (x.flatten(1).double(), x.flatten(1).double())
+
+
+@dataclass(frozen=True)
+class Exact(Sampler):
+    """Draws afresh from a Gaussian."""
+
+    free: tuple[str, ...] = ("x",)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        return {**state, "x": model.sample(len(state["x"]))}, {}
+
+
+def _module(model: EnergyModel, folder: Path | None = None) -> EBM:
+    module = EBM(model, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
+    if folder is not None:
+        module.trainer = SimpleNamespace(default_root_dir=str(folder))
+    return module
+
+
+def _frechet(means: tuple[np.ndarray, np.ndarray], covariances: tuple[np.ndarray, np.ndarray]) -> float:
+    root = linalg.sqrtm(covariances[0] @ covariances[1]).real
+    return float(np.square(means[0] - means[1]).sum() + np.trace(covariances[0] + covariances[1] - 2 * root))
+
+
+FIRST = ([0.0, 0.0, 0.0], [[1.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 0.7]])
+SECOND = ([0.5, -1.0, 0.2], [[0.6, 0.0, -0.2], [0.0, 1.0, 0.4], [-0.2, 0.4, 3.0]])
+TRUTH = _frechet(*[tuple(map(np.array, pair)) for pair in zip(FIRST, SECOND, strict=True)])
+
+
+def test_the_distance_of_two_gaussians_is_the_closed_form_and_that_of_the_data_to_themselves_is_zero() -> None:
+    """Of 20,000 samples of each, the bias of order 1 / n is a small part of the standard error."""
+    n, real = 20_000, Gaussian(*FIRST).sample(20_000)
+    findings = Generation(FreshChains(n, 1), Coordinates()).measure(_module(Gaussian(*SECOND)), Examples(real))
+    found = findings.measurements["distance"]
+    t = float(stats.t.isf(FALSE_ALARM / 2, 9))
+    both = math.sqrt(2) * found.standard_error  # as much again for the data, which it takes as given
+    assert abs(found.value - TRUTH) < t * both < TRUTH
+    assert findings.measurements["distance, held-out images"].value == pytest.approx(0, abs=1e-8)
+    assert not any(found.warning for found in findings.measurements.values())
+
+
+def test_the_distance_is_that_of_scipy_to_the_accuracy_of_float64() -> None:
+    real, made = (1000 + Gaussian(*law).double().sample(400) for law in (FIRST, SECOND))
+    moments = [(x.numpy().mean(0), np.cov(x.numpy().T)) for x in (real, made)]
+    expected = _frechet(*zip(*moments, strict=True))
+    assert frechet(real, made, 10).value == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_standard_error_of_the_distance_is_its_spread_over_repeated_samples() -> None:
+    real = Gaussian(*FIRST).double().sample(100_000)
+    repeated = [frechet(real, Gaussian(*SECOND).double().sample(1000), 10) for _ in range(60)]
+    values = torch.tensor([found.value for found in repeated], dtype=torch.float64)
+    errors = torch.tensor([found.standard_error for found in repeated], dtype=torch.float64)
+    assert_means(((values - values.mean()).square() - errors.square())[:, None], torch.zeros(1, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Sorted(SampleSource):
+    """Given samples in the order of their first coordinate."""
+
+    x: Tensor
+
+    @property
+    def number(self) -> int:
+        return len(self.x)
+
+    def draw(self, module: EBM, data: DataModule) -> State:
+        return {"x": self.x[self.x[:, 0].argsort()]}
+
+
+def test_parts_are_random_whatever_order_the_source_has() -> None:
+    """In the order of a coordinate they would differ about four times as much."""
+    real, made = Gaussian(*FIRST).sample(2000), Gaussian(*SECOND).sample(2000)
+    protocol = Generation(Sorted(made), Coordinates())
+    found = protocol.measure(_module(Gaussian(*FIRST)), Examples(real)).measurements["distance"]
+    in_order = frechet(real.double(), made[made[:, 0].argsort()].double(), 10)
+    assert found.value == pytest.approx(in_order.value, rel=1e-9)
+    assert found.standard_error < in_order.standard_error / 2
+
+
+@pytest.mark.parametrize(("n", "known", "trusted"), [(39, False, True), (40, True, True), (3, False, False)])
+def test_too_few_samples_are_warned_of_and_have_no_standard_error(n: int, known: bool, trusted: bool) -> None:
+    x = Gaussian(*FIRST).sample(n)
+    protocol = Generation(FreshChains(max(n, 4), 1), Coordinates(), splits=2 if n < 20 else 10)
+    found = protocol.measure(_module(Gaussian(*SECOND)), Examples(x)).measurements["distance"]
+    assert (found.standard_error is not None) == known
+    assert ("3 images give a covariance of rank 2 at most in 3 features" in found.warning) != trusted
+
+
+def test_fewer_held_out_images_than_samples_are_said_not_to_compare() -> None:
+    protocol = Generation(FreshChains(50, 1), Coordinates())
+    found = protocol.measure(_module(Gaussian(*SECOND)), Examples(Gaussian(*FIRST).sample(40))).measurements
+    for name in ("distance", "score"):
+        assert not found[name].warning
+        assert "there are 40 held-out images beside 50 samples" in found[f"{name}, held-out images"].warning
+
+
+def test_the_score_is_its_definition_written_out() -> None:
+    logits = 3 * torch.randn(120, 4, dtype=torch.float64)
+    torch.manual_seed(5)
+    found = score(logits, 6)
+    torch.manual_seed(5)
+    parts = logits[torch.randperm(120)].numpy().reshape(6, 20, 4)
+    each = []
+    for part in parts:
+        p = np.exp(part) / np.exp(part).sum(1, keepdims=True)
+        each.append(math.exp(np.mean([stats.entropy(row, p.mean(0)) for row in p])))
+    assert found.value == pytest.approx(np.mean(each), rel=1e-12)
+    assert found.standard_error == pytest.approx(np.std(each, ddof=1) / math.sqrt(6), rel=1e-10)
+
+
+def test_the_score_is_one_without_classes_and_their_number_where_each_is_certain() -> None:
+    assert score(torch.zeros(60, 5, dtype=torch.float64), 3).value == pytest.approx(1, abs=1e-12)
+    certain = 50 * torch.eye(2, dtype=torch.float64).repeat(2000, 1)
+    # a part of 2000 has the entropy log 2 - (share - 1/2)^2 2, whose expectation is 2 / (4 n) below log 2
+    assert score(certain, 2).value == pytest.approx(2, abs=2 * 25 * 2 / (4 * 2000))
+
+
+def _saved(run: RunFolder, module: EBM, steps: range) -> None:
+    """Checkpoints whose Gaussian has its mean at the step."""
+    for step in steps:
+        weights = module.state_dict() | {"model.mean": torch.full((3,), float(step))}
+        path = run.checkpoint(step)
+        checkpoints.save_atomically({"state_dict": weights}, path)
+        checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
+
+
+def test_an_ensemble_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
+    run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
+    _saved(run, module, range(10, 60, 10))
+    run.checkpoint(30).write_bytes(b"damaged")
+    data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
+    drawn = FromCheckpoints(3, 25, 1).draw(module, data)
+    steps, counts = drawn["x"].round().unique(return_counts=True)
+    assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}
+    assert torch.equal(module.model.mean, torch.full((3,), 7.0)), "the trained weights must be put back"
+    for step in (50, 40, 20):
+        of_this = drawn["y"][drawn["x"][:, 0].round() == step]
+        assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
+    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
+        FromCheckpoints(5, 25, 1).draw(module, data)
+
+
+def test_samples_of_the_buffer_are_some_of_its_living_chains_with_their_labels() -> None:
+    buffer = SampleBuffer(40, keep=("y",))
+    pos = {"x": torch.zeros(30, 1), "y": torch.arange(30)}
+    start = buffer.start(pos, ("x",))
+    buffer.finish({**start, "x": start["y"][:, None] + 0.5})
+    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), sampler=Exact(), chains=buffer)
+    drawn = FromBuffer(20).draw(module, Examples(torch.zeros(2, 1)))
+    assert torch.equal(drawn["x"][:, 0], drawn["y"] + 0.5)
+    assert len(drawn["y"].unique()) == 20
+    assert not torch.equal(drawn["y"].sort().values, torch.arange(20)), "a random choice"
+    with pytest.raises(ValueError, match="more chains of x than the 30 in the buffer"):
+        FromBuffer(31).draw(module, Examples(torch.zeros(2, 1)))
+
+
+def test_fresh_chains_deal_the_labels_in_turn() -> None:
+    model = JointJEM(JEM(MLP(4, [3], outputs=3), 3))
+    module = EBM(model, ContrastiveDivergence(), sampler=Still(), chains=NoiseChains())
+    drawn = FreshChains(1001, 1).draw(module, Examples(torch.zeros(3, 1, 2, 2), torch.arange(3), 3))
+    assert drawn["x"].shape == (1001, 1, 2, 2)
+    assert torch.equal(drawn["y"], torch.arange(1001) % 3)
+
+
+@dataclass(frozen=True)
+class Still(Sampler):
+    """Moves nothing."""
+
+    free: tuple[str, ...] = ("x",)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        return state, {}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What is given to the picture."""
+    seen: list[tuple] = []
+    monkeypatch.setattr(plots, "picture", lambda *arguments: seen.append(arguments))
+    return seen
+
+
+def test_the_picture_has_a_row_for_each_label_of_a_joint_model(drawn: list[tuple]) -> None:
+    x, y = torch.randn(50, 1, 2, 2), torch.arange(50) % 3
+    data = Examples(x, y, 3, bounds=(0.0, 1.0))
+    protocol = Generation(FreshChains(20, 1), Coordinates())
+    protocol._drawn(_module(JointJEM(JEM(MLP(4, [3], outputs=3), 3))), {"x": x, "y": y}, data)
+    ((grid, bounds, columns),) = drawn
+    assert (bounds, columns) == ((0.0, 1.0), 10)
+    assert torch.equal(grid, torch.cat([x[0:30:3], x[1:30:3], x[2:30:3]]))
+
+
+def test_the_picture_is_sorted_by_the_class_that_the_model_gives(drawn: list[tuple]) -> None:
+    model, x = LinearClassifier(torch.randn(3, 4), torch.randn(3)), torch.randn(40, 1, 2, 2)
+    protocol = Generation(FreshChains(20, 1), Coordinates())
+    protocol._drawn(_module(model), {"x": x, "y": torch.arange(40) % 3}, Examples(x))
+    given = model.logits(drawn[0][0]).argmax(1)
+    assert torch.equal(given, given.sort().values)
+    assert len(given.unique()) == 3
+    assert torch.equal(drawn[0][0].flatten().sort().values, x.flatten().sort().values)
+
+
+class Sums(nn.Module):
+    """Stands for InceptionV3: the three channel sums, and twice these."""
+
+    def __init__(self, name: str, features: list[str], weights: str) -> None:
+        super().__init__()
+        if torch.load(weights, weights_only=True) != {"kind": "sums"}:
+            raise RuntimeError("size mismatch\nfor many weights")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert x.dtype == torch.uint8
+        sums = x.float().sum((2, 3))
+        return sums, 2 * sums
+
+
+@pytest.fixture
+def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package torch-fidelity whose InceptionV3 is :class:`Sums`."""
+    inner = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    inner.FeatureExtractorInceptionV3 = Sums
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, inner.__name__, inner)
+
+
+GREY = Examples(torch.linspace(-1, 1, 160).view(40, 1, 2, 2), bounds=(-1.0, 1.0))
+
+
+def test_inception_sees_levels_of_three_channels_and_its_numbers_alone_are_called_fid(fidelity, tmp_path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"kind": "sums"}, file)
+    judge = Inception(str(file))
+    features, logits = judge.load(_module(Gaussian([0.0], [1.0])), GREY)(torch.full((1, 1, 2, 2), -0.6))
+    assert features.tolist() == [[4 * 51.0] * 3]
+    assert torch.equal(logits, 2 * features)
+    assert (judge.distance, judge.score) == ("FID", "inception score")
+    for other in (TrainedClassifier("runs/few/net-01234567"), OwnClassifier()):
+        assert "FID" not in other.distance
+        assert "inception" not in other.score
+    assert TrainedClassifier("runs/few/net-01234567").score == "classifier score of net-01234567"
+
+
+def test_levels_are_clamped_and_rounded() -> None:
+    x = torch.tensor([-9.0, 0.0, 1 / 255 * 0.51, 0.2, 1.0, 9.0]).view(6, 1, 1, 1)
+    assert levels(x, (0.0, 1.0))[:, 2].flatten().tolist() == [0, 0, 1, 51, 255, 255]
+
+
+def test_a_missing_package_or_file_of_weights_is_refused_in_words(fidelity, tmp_path, monkeypatch) -> None:
+    module, file = _module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
+    judge = Inception(str(file))
+    with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
+        judge.load(module, GREY)
+    file.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="does not hold the weights of InceptionV3"):
+        judge.load(module, GREY)
+    torch.save({"kind": "others"}, file)
+    with pytest.raises(ValueError, match=r"as torch-fidelity has them \(size mismatch\)"):
+        judge.load(module, GREY)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(ValueError, match=r"torch-fidelity, which is not installed .*pip install 'ebm_lightning\[inc"):
+        judge.load(module, GREY)
+
+
+def part(class_path: str, **arguments: object) -> dict:
+    return {"class_path": class_path, "init_args": arguments}
+
+
+def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> None:
+    """From the command line, from the buffer and from an ensemble; the floor is measured by hand."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    net = part("ebm_lightning.energies.networks.MLP", inputs=64, hidden=[8], outputs=10)
+    common = {
+        "seed_everything": 0,
+        "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 3},
+        "data": part("Digits", batch_size=16, valid=0),
+        "checkpoint": {"every_n_steps": 1, "keep": 2},
+        "samples": {"every_n_steps": 0, "number": 4, "steps": 1},
+    }
+    model = part("EBM", model=part("JEM", net=net, classes=10), objective=part("Classification"))
+    judge = part("TrainedClassifier", run="judge")
+    sampler = part("SGLD", step_size=0.1, noise=0.05)
+    judged = part(
+        "EBM",
+        model=part("JEM", net=net, classes=10),
+        objective=part("ContrastiveDivergence"),
+        sampler=sampler,
+        chains=part("SampleBuffer", size=40),
+    )
+    sources = [part("FromBuffer", number=20), part("FromCheckpoints", last=2, number=297, steps=2)]
+    protocols = [part("Generation", source=source, features=judge, splits=2) for source in sources]
+    runs = {"judge": {**common, "model": model}, "judged": {**common, "model": judged, "evaluation": protocols}}
+    places = {}
+    for name, config in runs.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        status, said = ebm("fit", "-c", folder / f"{name}.yaml")
+        assert status == 0, said
+        (places[name],) = (tmp_path / "runs" / "few").glob(f"{name}-*")
+    assert built_on(folder, "judged.yaml") == ["judge.yaml"]
+    itself = {"evaluation": [part("Generation", source=sources[0], features=part("TrainedClassifier", run="itself"))]}
+    (folder / "itself.yaml").write_text(yaml.safe_dump(itself))
+    assert built_on(folder, "itself.yaml") == []
+    status, said = ebm("test", places["judged"])
+    assert status == 0, said
+    assert (
+        "Generation(source=FromBuffer(number=20), features=TrainedClassifier(run='judge', block='y'), splits=2" in said
+    )
+    found = json.loads((places["judged"] / "evaluation" / "Generation.json").read_text())
+    assert found["settings"]["source"] == "FromCheckpoints(last=2, number=297, steps=2)"
+    names = [f"{name} of judge" for name in ("Frechet distance in logits", "classifier score")]
+    assert set(found["measurements"]) == {*names, *[f"{name}, held-out images" for name in names]}
+    assert (places["judged"] / "evaluation" / "Generation-samples.png").exists()
+
+    from ebm_lightning.data import Digits
+    from ebm_lightning.runs.load_model import load_model
+
+    data, classifier = Digits(16, valid=0), load_model(str(places["judge"]))
+    moments = []
+    for split in ("train", "test"):
+        logits = classifier.logits(data.tensors(split)["x"]).detach().double().numpy()
+        moments.append((logits.mean(0), np.cov(logits.T)))
+    floor = found["measurements"][f"{names[0]}, held-out images"]["value"]
+    assert floor == pytest.approx(_frechet(*zip(*moments, strict=True)), rel=1e-5)
+
+
+def test_a_classifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "judge"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
+    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples lie within"):
+        TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GREY)
+
+
+UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Generation(FreshChains(100, 1), Coordinates(), splits=1), "expected splits >= 2"),
+        (lambda: Generation(FreshChains(19, 1), Coordinates()), "at least 20 samples"),
+        (
+            lambda: Generation(FreshChains(20, 1), Coordinates()).measure(
+                _module(Gaussian([math.inf], [1.0])), Examples(torch.randn(30, 1))
+            ),
+            "are not finite",
+        ),
+        (lambda: FreshChains(0, 1), "expected number >= 1"),
+        (lambda: FromBuffer(0), "expected number >= 1"),
+        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),
+        (
+            lambda: Inception("w").load(_module(Gaussian([0.0], [1.0])), UNBOUNDED),
+            r"is of shape \(1, 2, 2\) within None",
+        ),
+        (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

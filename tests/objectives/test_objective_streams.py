@@ -1,0 +1,152 @@
+"""Further training streams: each is the one it would be alone, and each term of a sum sees its own."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebm_lightning import EBM
+from ebm_lightning.chains import SampleBuffer
+from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.data import FixedBinarisation, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
+from ebm_lightning.energies import JEM
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.objectives import Classification, ContrastiveDivergence, OnStream, Sum
+from ebm_lightning.samplers import SGLD
+from ebm_lightning.training.trainer import Trainer
+from ebm_lightning.utils.random import mix
+
+FLIPPED = HorizontalFlip(1.0)
+
+
+class Numbered(ImageModule):
+    """40 images of 1 x 2 x 3 pixels in two classes, no two alike and none its own mirror image."""
+
+    classes = 2
+
+    def __init__(self, batch_size: int = 6, pixels: PixelConvention | None = None, **settings) -> None:
+        super().__init__(batch_size, pixels=pixels, valid=0, seed=7, **settings)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, 2, 3)
+
+    def images(self) -> Tensor:
+        return torch.arange(240, dtype=torch.uint8).view(40, 1, 2, 3)
+
+    def load(self) -> tuple[Subset, Subset]:
+        rows = Subset(InMemory({"x": self.images(), "y": torch.arange(40) % 2}), torch.arange(40))
+        return rows, rows
+
+
+def _same(left: list[State], right: list[State]) -> bool:
+    return len(left) == len(right) and all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def _joint() -> Numbered:
+    streams = {"labelled": Stream(9, [FLIPPED], noise=0.2), "plain": Stream()}
+    return Numbered(noise=0.1, augmentations=[HorizontalFlip(0.5)], streams=streams)
+
+
+def test_every_stream_is_the_one_it_would_be_alone() -> None:
+    batches = list(_joint().train_stream(12))
+    alone = {
+        "": Numbered(noise=0.1, augmentations=[HorizontalFlip(0.5)]).train_stream(12),
+        "_labelled": Numbered(9, noise=0.2, augmentations=[FLIPPED]).train_stream(12, seed=mix(7, 1)),
+        "_plain": Numbered().train_stream(12, seed=mix(7, 2)),
+    }
+    expected = [
+        {f"{name}{end}": value for end, batch in zip(alone, parts, strict=True) for name, value in batch.items()}
+        for parts in zip(*alone.values(), strict=True)
+    ]
+    assert _same(batches, expected)
+    assert next(iter(batches[0])) == "x"
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 11])
+def test_resumed_streams_repeat_the_uninterrupted_ones(stop: int) -> None:
+    begun, resumed = _joint().train_stream(12), _joint().train_stream(12)
+    head = list(itertools.islice(begun, stop))
+    resumed.load_state_dict(begun.state_dict())
+    assert _same(head + list(itertools.islice(resumed, 12 - stop)), list(_joint().train_stream(12)))
+
+
+def test_the_ranks_share_the_global_batch_of_every_stream() -> None:
+    """Without noise and augmentation the images are the same in whatever slices they come."""
+    whole, part = (Numbered(2 * n, streams={"labelled": Stream(3 * n)}) for n in (2, 1))
+    ranks = [list(part.train_stream(15, rank=rank, world=2)) for rank in range(2)]
+    for batch, *shares in zip(whole.train_stream(15), *ranks, strict=True):
+        for name, value in batch.items():
+            assert torch.equal(value, torch.cat([share[name] for share in shares]))
+
+
+def test_evaluation_has_no_further_streams() -> None:
+    data = _joint()
+    assert data.tensors("test").keys() == {"x", "y"}
+    assert _same([data.tensors("train")], [Numbered().tensors("train")])
+
+
+@dataclass(frozen=True)
+class Watched(Objective):
+    """An objective that keeps the data it sees."""
+
+    objective: Objective
+    seen: list[State] = field(default_factory=list)
+
+    def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
+        self.seen.append(pos)
+        return self.objective(model, pos, neg)
+
+
+def _shown(images: Tensor, data: Tensor) -> bool:
+    """Whether every image is one of the data."""
+    return bool((images[:, None] - data[None]).abs().flatten(2).amax(2).amin(1).max() < 1e-6)
+
+
+def test_each_term_sees_its_stream(tmp_path) -> None:
+    plain, labelled = Watched(ContrastiveDivergence()), Watched(Classification())
+    module = EBM(
+        JEM(MLP(6, [4], outputs=2), 2),
+        Sum({"generative": plain, "discriminative": OnStream(labelled, "labelled")}),
+        SGLD(0.1, noise=0.01),
+        chains=SampleBuffer(20),
+    )
+    data = Numbered(streams={"labelled": Stream(9, [FLIPPED])})
+    images = data.images() / 255
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_steps=4, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+    trainer.fit(module, data)
+    assert [len(pos["x"]) for pos in plain.seen] == [6] * 4
+    assert [len(pos["x"]) for pos in labelled.seen] == [len(pos["y"]) for pos in labelled.seen] == [9] * 4
+    for pos, own in zip(plain.seen, labelled.seen, strict=True):
+        assert _shown(pos["x"], images)
+        assert _shown(own["x"], images.flip(-1))
+        assert not _shown(own["x"], images)
+        row = (own["x"].flip(-1)[:, None] - images[None]).abs().flatten(2).amax(2).argmin(1)
+        assert torch.equal(own["y"], row % 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Stream(0), "expected 1 or more examples per batch"),
+        (lambda: Stream(noise=-0.1), "noise >= 0"),
+        (lambda: Numbered(streams={"labelled": Stream(41)}).train_stream(1), "needs 41 training examples"),
+        (
+            lambda: Numbered(pixels=FixedBinarisation(), streams={"labelled": Stream(None, [FLIPPED])}),
+            "which an augmented image would undo",
+        ),
+        (
+            lambda: OnStream(Classification(), "labelled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
+            r"finds no variable x_labelled or the like in the batch, which holds \['x'\]",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

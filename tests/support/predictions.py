@@ -1,0 +1,28 @@
+"""Predictions whose descent is known, for the tests of what measures them."""
+
+import torch
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel, State
+from support.oracles import Examples
+
+
+class Pairs(Examples):
+    """Given test examples {"x", "target"}, in batches of 7."""
+
+    def __init__(self, x: Tensor, target: Tensor, bounds: tuple[float, float] | None = None) -> None:
+        super().__init__(x, bounds=bounds)
+        self.rows, self.batch_size = {"x": x, "target": target}, 7
+
+    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
+        return {name: batch[name] for name in ("x", "target")}
+
+
+class TowardsHalf(EnergyModel):
+    """E(y) = |y|^2 / 4: a step of size 1 halves y."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y.square().flatten(1).sum(1) / 4
+
+    def complete(self, batch: State) -> State:
+        return {"y": batch["x"], **batch}

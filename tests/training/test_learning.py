@@ -1,0 +1,452 @@
+"""Whole training runs against the truth: enumeration, closed forms and quadrature. And what one training step does.
+
+The runs are deterministic: conftest, or the run's own seed 0, fixes every draw. Each bound says where it comes from.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from scipy import stats
+from support.oracles import FALSE_ALARM, bits, identical, probabilities
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ebm_lightning import EBM, Trainer
+from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
+from ebm_lightning.core import Chains, EnergyModel, State
+from ebm_lightning.data.synthetic.bars import BarsAndStripes
+from ebm_lightning.distributions import BernoulliNoise, GaussianNoise, UniformNoise
+from ebm_lightning.energies import DBM, RBM, ConditionalDeepEnergy, DeepEnergy, GaussianMixture
+from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.objectives import ContrastiveDivergence, DenoisingScoreMatching, NoiseContrastive
+from ebm_lightning.samplers import MALA, SGLD, Gibbs, Langevin, Tempered
+from ebm_lightning.training.callbacks.buffer import BufferCallback
+
+F64 = torch.float64
+
+SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
+"""Standard errors that a normal variable exceeds with the suite's false-alarm rate."""
+
+
+@pytest.fixture(autouse=True)
+def _own_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training stream starts from the run's seed, which `seed_everything` of another test may have left behind."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+def _trainer(steps: int, **settings: object) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(max_steps=steps, accelerator="cpu", devices=1, enable_model_summary=False, **quiet, **settings)
+
+
+def _fit(module: EBM, data: BarsAndStripes | Tensor, steps: int, batch_size: int = 0) -> None:
+    """Trains on a DataModule, or on the rows of a tensor: in order, in batches, from the start again at the end."""
+    if isinstance(data, Tensor):
+        batches = [{"x": x} for x in data.split(batch_size or len(data))]
+        _trainer(steps).fit(module, DataLoader(batches, batch_size=None))
+    else:
+        _trainer(steps).fit(module, datamodule=data)
+
+
+def _sgd(lr: float):
+    return lambda parameters: torch.optim.SGD(parameters, lr=lr)
+
+
+def _adam(lr: float):
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr)
+
+
+def _to_zero(steps: int):
+    """A learning rate that falls linearly to 0, so that the noise of the last steps averages out."""
+    return lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps)
+
+
+# Four bits, whose law is a table of 16 numbers.
+
+PROTOTYPES = {(1.0, 1.0, 0.0, 0.0): 0.8, (0.0, 0.0, 1.0, 1.0): 0.2}
+"""What the bits are with which probability, before each of them is flipped with probability 0.1."""
+
+
+def _law() -> Tensor:
+    """The probabilities of the rows of ``bits(4)``."""
+    flips = torch.stack([(bits(4) != torch.tensor(v, dtype=F64)).sum(1) for v in PROTOTYPES])
+    return torch.tensor(list(PROTOTYPES.values()), dtype=F64) @ (0.1**flips * 0.9 ** (4 - flips)).double()
+
+
+def _divergence(law: Tensor, model: EnergyModel) -> float:
+    """KL(law || model) in nats, over the rows of ``bits(4)``."""
+    p = probabilities(copy.deepcopy(model).double(), {"x": bits(4)})
+    return float((law * (law / p).log()).sum())
+
+
+def _divergence_without_hidden_units(law: Tensor) -> float:
+    """KL(law || product of its marginals): the least that independent units can reach."""
+    on = law @ bits(4)
+    return float((law * (law / (bits(4) * on + (1 - bits(4)) * (1 - on)).prod(1)).log()).sum())
+
+
+def _follow_the_likelihood(model: RBM, law: Tensor, steps: int, lr: float) -> RBM:
+    """The model after gradient ascent on the exact likelihood: what CD and PCD approximate."""
+    model = copy.deepcopy(model).double()
+    optimizer = _sgd(lr)(model.parameters())
+    schedule = _to_zero(steps)(optimizer)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        energy = model.energy({"x": bits(4)})
+        ((law * energy).sum() + torch.logsumexp(-energy, 0)).backward()
+        optimizer.step()
+        schedule.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("chains", "k"),
+    [
+        (DataChains(), 1),
+        (DataChains(), 10),
+        (SampleBuffer(256, noise=BernoulliNoise()), 5),
+        (SampleBuffer(1024, rebirth=0.05, noise=BernoulliNoise()), 5),
+        (NoiseChains(BernoulliNoise()), 20),
+    ],
+    ids=["cd-1", "cd-10", "pcd", "pcd-rebirth", "short-run"],
+)
+def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chains: Chains, k: int) -> None:
+    """KL(data || model), enumerated, exceeds that of exact ascent from the same start by no more than the noise costs.
+
+    Near the optimum both phases are means of B statistics whose covariance is the Fisher matrix F, so that SGD of rate
+    lr jitters with covariance (lr / B) I, at a cost of lr tr(F) / 2B <= lr P / 8B nats for P parameters with statistics
+    in [0, 1]. The rate falls to 0, so that the cost of its first value, 0.017 nats, is a ceiling. It takes in the bias
+    of k sweeps instead of endless ones, for these modes are near enough to mix.
+    """
+    steps, batch, lr, law = 400, 256, 1.0, _law()
+    model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
+    exact = _divergence(law, _follow_the_likelihood(model, law, steps, lr))
+    jitter = lr * sum(parameter.numel() for parameter in model.parameters()) / (8 * batch)
+    data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
+    module = EBM(
+        model,
+        ContrastiveDivergence(),
+        Gibbs(("h", "x")),
+        k,
+        chains=chains,
+        optimizer=_sgd(lr),
+        scheduler=_to_zero(steps),
+    )
+    _fit(module, data, steps, batch)
+    assert exact + jitter < _divergence_without_hidden_units(law) / 15
+    assert _divergence(law, model) < exact + jitter
+
+
+# One dimension: closed forms.
+
+
+class Bell(EnergyModel):
+    """E(x) = precision (x - mean)^2 / 2 + log_z: exp(-E) is normalised where log_z = log(2 pi / precision) / 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(0.0, dtype=F64))
+        self.precision = nn.Parameter(torch.tensor(1.0, dtype=F64))
+        self.log_z = nn.Parameter(torch.tensor(0.0, dtype=F64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.precision * (x[:, 0] - self.mean).square() / 2 + self.log_z
+
+
+MEAN, STD = 0.7, 0.6
+
+
+def _normal(n: int) -> Tensor:
+    """n draws (n, 1) from N(MEAN, STD^2), float64."""
+    return MEAN + STD * torch.randn(n, 1, dtype=F64)
+
+
+def _grid(low: float, high: float) -> tuple[Tensor, float]:
+    """4001 equidistant points (4001, 1), float64, and their distance."""
+    x = torch.linspace(low, high, 4001, dtype=F64)
+    return x[:, None], float(x[1] - x[0])
+
+
+def _errors_of_nce(noise: GaussianNoise, n: int) -> Tensor:
+    """Asymptotic standard errors of (mean, precision, log_z) from n data and as many noise draws.
+
+    With g = dlog p/dtheta, P = q / (p + q), I = int g g^T P p and m = int g P p, by quadrature, the covariance of the
+    estimate is (I^-1 - 2 I^-1 m m^T I^-1) / n (Gutmann & Hyvarinen 2012, theorem 3, ratio 1).
+    """
+    x, width = _grid(MEAN - 10 * STD, MEAN + 10 * STD)
+    p = torch.distributions.Normal(MEAN, STD).log_prob(x).exp()
+    z = (x - MEAN) / STD
+    g = torch.cat([z / STD, -(STD**2) * z.square() / 2, -torch.ones_like(z)], 1)
+    weight = p * width * torch.sigmoid(noise.log_prob(x)[:, None] - p.log())
+    information, m = g.T @ (weight * g), (weight * g).sum(0)
+    inverse = torch.linalg.inv(information)
+    covariance = inverse - 2 * torch.outer(inverse @ m, inverse @ m)
+    return (covariance.diagonal() / n).sqrt()
+
+
+def test_a_centred_deep_machine_learns_four_bits_from_random_weights() -> None:
+    """KL(data || model), enumerated, falls far below the least that independent units can reach.
+
+    There is no pretraining. Mean field costs what separates it from exact inference, so no closer bound is known
+    beforehand: a quarter of the divergence without hidden units takes in that both layers have to be of use.
+    """
+    steps, batch, law = 600, 256, _law()
+    model = DBM({"x": Bernoulli([4])}, [6, 4], weight_std=0.1, centring=0.05)
+    data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
+    chains = SampleBuffer(256, noise=BernoulliNoise())
+    module = EBM(
+        model,
+        ContrastiveDivergence(),
+        Gibbs(("h1", "x", "h2")),
+        5,
+        chains=chains,
+        optimizer=_sgd(0.3),
+        scheduler=_to_zero(steps),
+    )
+    _fit(module, data, steps, batch)
+    rows = torch.cartesian_prod(torch.arange(16), torch.arange(64), torch.arange(16)).T
+    states = {"x": bits(4)[rows[0]], "h1": bits(6)[rows[1]], "h2": bits(4)[rows[2]]}
+    energies = copy.deepcopy(model).double().energy(states).detach()
+    log_p = torch.logsumexp(-energies.view(16, -1), 1).log_softmax(0)
+    assert float((law * (law.log() - log_p)).sum()) < _divergence_without_hidden_units(law) / 4
+
+
+def test_noise_contrastive_estimation_finds_the_normal_and_its_log_z() -> None:
+    """Within the asymptotic standard errors of the estimate, from one sample; the noise is drawn anew in every step."""
+    n, steps, noise = 20_000, 400, GaussianNoise(0.5, 1.0)
+    model = Bell()
+    module = EBM(model, NoiseContrastive(noise), optimizer=_adam(0.05), scheduler=_to_zero(steps))
+    _fit(module, _normal(n), steps)
+    found = torch.stack([model.mean, model.precision, model.log_z]).detach()
+    truth = torch.tensor([MEAN, 1 / STD**2, math.log(2 * math.pi * STD**2) / 2], dtype=F64)
+    assert (((found - truth) / _errors_of_nce(noise, n)).abs() < SIGMAS).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_chains_at_temperature_t_teach_the_energy_of_the_data_times_t(temperature: float) -> None:
+    """Chains of law exp(-E/T) match the data where E = T (x - m)^2 / 2 s^2: exactly, for MALA has that law.
+
+    The learning rate falls to 0, so that at least the last third of the steps is averaged over. Where k <= 10 of them
+    amount to one draw of each of B chains, the relative standard error of the precision is sqrt(2 k / (B steps / 3)).
+    """
+    steps, chains = 400, 800
+    x = _normal(chains)
+    x = (x - x.mean()) / x.std(correction=0) * STD + MEAN
+    model = Bell()
+    module = EBM(
+        model,
+        ContrastiveDivergence(),
+        Tempered(MALA(0.1), temperature=temperature),
+        steps=4,
+        chains=SampleBuffer(chains, noise=GaussianNoise()),
+        optimizer=_adam(0.2),
+        scheduler=_to_zero(steps),
+    )
+    _fit(module, x, steps)
+    error = math.sqrt(2 * 10 / (chains * steps / 3))
+    mean, precision, shift = (parameter.item() for parameter in model.parameters())
+    assert abs(precision * STD**2 / temperature - 1) < SIGMAS * error
+    assert abs(mean - MEAN) / STD < SIGMAS * error
+    assert shift == 0  # the contrast is blind to a shift of the energy
+
+
+def test_denoising_score_matching_teaches_a_network_the_score_of_the_blurred_data() -> None:
+    """N(m, s^2) blurred by sigma has the score -(x - m) / (s^2 + sigma^2), in the plane one coordinate like the other.
+
+    The mean squared error of the score under the blurred density is below 1 % of its mean square: 1200 parameters that
+    are fitted to 1.5 10^5 points take up no more than 0.8 % of the noise in them.
+    """
+    sigma, steps, batch = 0.3, 600, 256
+    mean, variance = torch.tensor([MEAN, -MEAN]), STD**2 + sigma**2
+    model = DeepEnergy(MLP(2, [32, 32]))
+    module = EBM(model, DenoisingScoreMatching(sigma), optimizer=_adam(1e-2), scheduler=_to_zero(steps))
+    _fit(module, mean + STD * torch.randn(steps * batch, 2), steps, batch)
+    x = (mean + math.sqrt(variance) * torch.randn(20_000, 2)).requires_grad_()
+    (slope,) = torch.autograd.grad(model(x).sum(), x)
+    score = -(x.detach() - mean) / variance
+    assert (-slope - score).square().sum(1).mean() < 0.01 * score.square().sum(1).mean()
+
+
+def _total_variation(p: Tensor, q: Tensor) -> float:
+    """Half the L1 distance of two laws over the cells of a grid."""
+    return float((p - q).abs().sum() / 2)
+
+
+def test_langevin_at_temperature_1_teaches_a_network_two_modes_and_their_weights() -> None:
+    """The total variation from the data, by quadrature over the bounds, is below a quarter of that of a normal law.
+
+    That law has the mean and the variance of the data; its distance is 0.32. No set, such as the half line of one mode,
+    can differ in probability by more than the total variation.
+    """
+    steps, batch, bounds, step_size = 400, 512, (-3.5, 3.5), 0.02
+    data = GaussianMixture([[-1.2], [1.2]], 0.5, [0.7, 0.3])
+    model = DeepEnergy(MLP(1, [32, 32]))
+    sampler = SGLD(step_size, noise=math.sqrt(2 * step_size), bounds=bounds)
+    module = EBM(
+        model,
+        ContrastiveDivergence(),
+        sampler,
+        steps=10,
+        chains=SampleBuffer(1000, noise=UniformNoise(*bounds)),
+        optimizer=_adam(1e-2),
+        scheduler=_to_zero(steps),
+    )
+    assert sampler.temperature == pytest.approx(1)
+    _fit(module, data.sample(50 * batch), steps, batch)
+    x = torch.linspace(*bounds, 4001)[:, None]
+    with torch.no_grad():
+        truth, learned = (-data(x)).softmax(0), (-model(x)).softmax(0)
+    mean = (truth * x[:, 0]).sum()
+    variance = (truth * (x[:, 0] - mean).square()).sum()
+    normal = (-(x[:, 0] - mean).square() / (2 * variance)).softmax(0)
+    assert _total_variation(learned, truth) < _total_variation(normal, truth) / 4
+
+
+# What one training step does.
+
+
+class Recorded(Chains):
+    """Chains that start at the data with noise, and remember what they were asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.started: list[State] = []
+        self.finished: list[State] = []
+
+    def start(self, pos: State, free: tuple[str, ...]) -> State:
+        self.calls.append("start")
+        self.started.append({name: value.detach().clone() for name, value in pos.items()})
+        return self.started[-1]
+
+    def finish(self, end: State) -> None:
+        self.calls.append("finish")
+        self.finished.append(end)
+
+
+class Moody(ConditionalDeepEnergy):
+    """An energy over points and labels that remembers in which mode it was evaluated."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Bilinear(2, 1, 1))
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        return super().forward(x.square(), y)
+
+
+class Watched(EBM):
+    """Keeps both phases, and the gradients of every step beside autograd's of the objective alone."""
+
+    def training_step(self, batch: State, batch_idx: int):
+        self.pos = self.model.complete(batch)
+        return super().training_step(batch, batch_idx)
+
+    def sample_negatives(self, pos: State) -> State | None:
+        self.neg = super().sample_negatives(pos)
+        return self.neg
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        neg = self.neg and {name: value.detach() for name, value in self.neg.items()}
+        loss = self.objective(self.model, self.pos, neg)["loss"]
+        alone = torch.autograd.grad(loss, list(self.model.parameters()))
+        filled = [parameter.grad.clone() for parameter in self.model.parameters()]
+        self.gradients = [*getattr(self, "gradients", []), (filled, alone)]
+
+
+def _labelled(batches: int) -> DataLoader:
+    return DataLoader([{"x": torch.randn(8, 2), "y": torch.randn(8, 1)} for _ in range(batches)], batch_size=None)
+
+
+@pytest.mark.parametrize("backprop", [0, 1, 3])
+def test_a_step_descends_the_objective_alone_whatever_the_sampler_leaves_in_the_graph(backprop: int) -> None:
+    module = Watched(Moody(), ContrastiveDivergence(l2=0.1), Langevin(0.05), steps=3, backprop=backprop)
+    _trainer(4).fit(module, _labelled(4))
+    assert len(module.gradients) == 4
+    for filled, alone in module.gradients:
+        for ours, theirs in zip(filled, alone, strict=True):
+            assert theirs.abs().sum() > 0
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_chains_finish_once_for_every_start_and_clamped_variables_stay_the_same_objects() -> None:
+    chains = Recorded()
+    _trainer(3).fit(EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, chains=chains), _labelled(3))
+    assert chains.calls == ["start", "finish"] * 3
+    for start, end in zip(chains.started, chains.finished, strict=True):
+        assert end["y"] is start["y"]
+        assert not torch.equal(end["x"], start["x"])
+        assert not end["x"].requires_grad
+
+
+@pytest.mark.parametrize("eval_sampling", [True, False])
+def test_the_model_is_in_eval_mode_while_it_imagines_and_in_train_mode_again_after(eval_sampling: bool) -> None:
+    """Per step: two gradients of the sampler, then data and chains in the objective."""
+    module = EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, eval_sampling=eval_sampling)
+    _trainer(2).fit(module, _labelled(2))
+    assert module.model.modes == [not eval_sampling, not eval_sampling, True, True] * 2
+    assert module.model.training
+
+
+def test_the_model_is_in_train_mode_again_after_a_sampler_that_failed() -> None:
+    module = EBM(Moody(), ContrastiveDivergence(), Langevin(0.05, free=("z",)))
+    with pytest.raises(ValueError, match="'z' is to be moved or scored"):
+        module.imagine({"x": torch.randn(8, 2), "y": torch.randn(8, 1)}, 1)
+    assert module.model.training
+
+
+class Given(EBM):
+    """Imagines one fixed point: the hook for negative samples, overridden."""
+
+    def sample_negatives(self, pos: State) -> State | None:
+        return {**pos, "x": torch.full_like(pos["x"], 3.0)}
+
+
+def test_negatives_of_a_subclass_are_the_ones_compared_with() -> None:
+    """dloss/dprecision = mean x^2 / 2 - 3^2 / 2 and dloss/dmean = 3 - mean x, at mean 0 and precision 1."""
+    model, x = Bell(), _normal(50)
+    _fit(Given(model, ContrastiveDivergence(), optimizer=_sgd(0.01)), x, steps=1)
+    assert model.precision.item() == pytest.approx(1 - 0.01 * float(x.square().mean() - 9) / 2)
+    assert model.mean.item() == pytest.approx(-0.01 * float(3 - x.mean()))
+
+
+def test_a_module_without_a_sampler_imagines_nothing() -> None:
+    module = EBM(Bell(), DenoisingScoreMatching(0.5))
+    assert module.sample_negatives({"x": _normal(4)}) is None
+
+
+def test_a_sampler_that_clamps_to_another_interval_than_the_data_is_refused() -> None:
+    module = EBM(DeepEnergy(MLP(4, [4])), ContrastiveDivergence(), SGLD(0.1, noise=0.1, bounds=(-1.0, 1.0)))
+    with pytest.raises(
+        ValueError,
+        match=r"SGLD clamps to \(-1.0, 1.0\), but the values of BarsAndStripes lie in \(0.0, 1.0\): "
+        "give both the same bounds",
+    ):
+        _fit(module, BarsAndStripes(2), steps=1)
+
+
+@pytest.mark.parametrize(("steps", "backprop"), [(0, 0), (2, 3), (2, -1)])
+def test_a_module_refuses_impossible_numbers_of_steps(steps: int, backprop: int) -> None:
+    with pytest.raises(ValueError, match="expected steps >= 1 and 0 <= backprop <= steps"):
+        EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), steps, backprop)
+
+
+def test_cuda_graphs_are_refused_where_a_phase_is_not_the_same_every_time_and_change_nothing_on_a_cpu() -> None:
+    with pytest.raises(ValueError, match=r"expected transitions that are not differentiated \(backprop=0\)"):
+        EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 2, backprop=1, cuda_graphs=True)
+    found = []
+    for asked in (None, True):
+        module = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 3, cuda_graphs=asked)
+        torch.manual_seed(2)
+        found.append(module.imagine({"x": torch.zeros(4, 1, dtype=F64)}, 3)[0])
+    assert identical(*found)
+
+
+def test_a_sample_buffer_brings_its_callback_and_other_chains_bring_none() -> None:
+    buffered = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4))
+    assert [type(callback) for callback in buffered.configure_callbacks()] == [BufferCallback]
+    assert EBM(Bell(), ContrastiveDivergence(), Langevin(0.1)).configure_callbacks() == []
