@@ -300,7 +300,7 @@ def rbms_ais(k: int, chains: int) -> float:
 
 
 def _data() -> np.ndarray:
-    """60,000 binary vectors as dense as binarised MNIST."""
+    """60,000 binary vectors as dense as binarized MNIST."""
     return (np.random.default_rng(0).random((60_000, VISIBLE), dtype=np.float32) < 0.13).astype(np.float32)
 
 

@@ -175,8 +175,8 @@ def validation(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tenso
 
     @torch.no_grad()
     def loss() -> Tensor:
-        pos = module.model.complete(batch)
-        neg, _ = module.imagine(module.chains.start(module.sampler.extend(pos), ("y",)), STEPS)
+        pos = module.model.positive_phase(batch)
+        neg, _ = module.run_negative_chains(module.chains.start(module.sampler.augment_state(pos), ("y",)), STEPS)
         return module.objective(module.model, pos, neg)["loss"]
 
     return loss, module
@@ -208,9 +208,9 @@ def _module(setting: Setting, dtype: torch.dtype, compiled: bool | None = None) 
     layers, heads, dim = SIZES[setting.size]
     model = TextEBT(VOCABULARY, layers=layers, heads=heads, dim=dim, condition=StepToken(STEPS))
     if setting.system == 1:
-        sampler = Descent(60.0, learned=True, rate_factor=180.0, detach=True, normalise=True, keep_path=True)
+        sampler = Descent(60.0, learned=True, lr_multiplier=180.0, detach=True, normalize=True, return_trajectory=True)
     else:
-        sampler = Descent(5.0, normalise=True, noise=3.0, spread=2.0, spread_axes=2)
+        sampler = Descent(5.0, normalize=True, noise=3.0, spread=2.0, step_size_jitter_axes=2)
     chains, backprop = NoiseChains(GaussianNoise()), STEPS if setting.system == 1 else 1
     return EBM(model, TokenPrediction(), sampler, STEPS, backprop, chains, compiled=compiled).to(setting.device, dtype)
 

@@ -67,8 +67,8 @@ COMMANDS = {
 }
 
 
-class Greys(ImageModule):
-    """Images of independent grey levels in the format of CIFAR-10.
+class Grays(ImageModule):
+    """Images of independent gray levels in the format of CIFAR-10.
 
     Args:
         number: how many there are to train on.
@@ -138,7 +138,7 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
 
 def batches(number: int, device: str) -> dict[str, Contender]:
     """The next batch of images on the device: ours from bytes, torch's from floats, in passes without an end."""
-    ours = iter(Greys(number).train_stream(10**6, device=device))
+    ours = iter(Grays(number).train_stream(10**6, device=device))
     data = TensorDataset(torch.rand(number, *IMAGE), _labels(number))
     found: dict[str, Callable[[], object]] = {"ours": partial(next, ours)}
     for workers in (0, 2):
@@ -231,7 +231,7 @@ def checkpoints(rounds: int, size: int) -> Record:
         chains, net = SampleBuffer(size, storage=storage), DeepEnergy(MLP(3072, [16]))
         module = EBM(net, ContrastiveDivergence(), SGLD(1.0, noise=0.01), chains=chains)
         words = f"{size:,} chains of 3 x 32 x 32, {type(storage).__name__}"
-        found[words] = checkpoint(module, Greys(BATCH), rounds)
+        found[words] = checkpoint(module, Grays(BATCH), rounds)
     return found
 
 

@@ -2,7 +2,7 @@
 
 All contenders of a network have its weights, its positions and its mode, eval. The floor is one forward pass and one
 backward pass to the input alone. Ours is ``run`` as a training step calls it when it logs nothing: with the spectrally
-normalised weights computed once for all transitions; the others compute them in each. bfloat16 is autocast around
+normalized weights computed once for all transitions; the others compute them in each. bfloat16 is autocast around
 ``run``: positions, noise and gradients stay float32. Memory is what the tensors made in one call hold at most.
 
 On a GPU the networks are those of the papers, with their batches, and the rate of each is set beside that of a large
@@ -37,7 +37,7 @@ from ebm_lightning.energies import JEM, DeepEnergy
 from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
 from ebm_lightning.evaluation.protocols.training_cost import Work
 from ebm_lightning.samplers import HMC, SGLD
-from ebm_lightning.training.module import run_cached
+from ebm_lightning.training.module import run_chain_cached
 from ebm_lightning.utils.cuda_graphs import Graphed
 from ebm_lightning.utils.fused_ops import compiled, has_compiler
 from ebm_lightning.utils.malloc import keep_freed_memory
@@ -132,7 +132,7 @@ WORDS = {
 def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int) -> Callable[[], Tensor]:
     """``steps`` transitions from ``x`` in one of our ways, as a function without arguments."""
     _ = model.variables  # no compiler enters a cached property
-    walk = compiled(run) if way.compiled else run_cached
+    walk = compiled(run) if way.compiled else run_chain_cached
     walk = Graphed(walk) if way.graphs else walk
 
     def step() -> Tensor:
@@ -146,7 +146,7 @@ def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int)
 
 
 def floor(model: EnergyModel, x: Tensor, steps: int) -> Tensor:
-    """The floor, with normalised weights computed once, as ours has them."""
+    """The floor, with normalized weights computed once, as ours has them."""
     with parametrize.cached():
         return loops.floor(model, x, steps)
 

@@ -65,7 +65,7 @@ class EnergyModel(nn.Module):
         if missing:
             raise ValueError(
                 f"{type(self).__name__} is an energy over {self.variables}, but {missing} is not in the state "
-                f"{sorted(state)}: supply it in the batch or in {type(self).__name__}.complete"
+                f"{sorted(state)}: supply it in the batch or in {type(self).__name__}.positive_phase"
             )
         energy = cast(Tensor, self(**{name: state[name] for name in self.variables}))
         return energy.float() if energy.dtype in (torch.bfloat16, torch.float16) else energy
@@ -91,7 +91,7 @@ class EnergyModel(nn.Module):
             )
         return state[name]
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """Positive phase: turns a batch of data into a full state. A hook; by default the data is the state."""
         return batch
 
@@ -100,7 +100,7 @@ class EnergyModel(nn.Module):
 
         By default the energy of the completed batch, which is exact where that adds no variable of the model.
         """
-        return self.energy(self.complete(batch))
+        return self.energy(self.positive_phase(batch))
 
     @property
     def bounds_log_prob(self) -> bool:
@@ -117,7 +117,7 @@ class EnergyModel(nn.Module):
             "use a gradient sampler such as Langevin or HMC"
         )
 
-    def dream(self, state: State, free: tuple[str, ...]) -> State:
+    def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
         """An exact draw of the variables in ``free`` given the others, one for each example of ``state``.
 
         A hook of directed models, which draw from the causes down to the data. Raises ValueError where this model has
@@ -129,9 +129,9 @@ class EnergyModel(nn.Module):
         )
 
     def recognition_energy(self, state: State) -> Tensor:
-        """-log q(hidden | data) in nats, (B,), for the q that ``complete`` draws from: a hook.
+        """-log q(hidden | data) in nats, (B,), for the q that ``positive_phase`` draws from: a hook.
 
-        Raises ValueError where ``complete`` draws from no distribution with a known density.
+        Raises ValueError where ``positive_phase`` draws from no distribution with a known density.
         """
         raise ValueError(
             f"{type(self).__name__} has no recognition model q(hidden | data): use a model that has one, such as "
@@ -141,7 +141,7 @@ class EnergyModel(nn.Module):
     def check(self, state: State) -> None:
         """A hook: raises ValueError where a batch of data is not what this energy is defined on."""
 
-    def initialise(self, batches: Iterable[State]) -> None:
+    def initialize(self, batches: Iterable[State]) -> None:
         """A hook, called once before the first training step: sets what depends on the training data as a whole.
 
         ``batches`` is one pass over the training data.
@@ -217,7 +217,7 @@ class TemperedEnergy(EnergyModel):
 
 
 class AnnealingPath(abc.ABC):
-    """Unnormalised distributions p*_beta from one that is known (beta = 0) to the model's exp(-E) (beta = 1).
+    """Unnormalized distributions p*_beta from one that is known (beta = 0) to the model's exp(-E) (beta = 1).
 
     Neal (2001); Salakhutdinov & Murray (2008) for Boltzmann machines.
     """
@@ -249,7 +249,7 @@ class Noise(abc.ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """log q(x) in nats, shape (B,); -inf outside the support."""
 
-    def born(self, state: State, name: str) -> Tensor:
+    def initial(self, state: State, name: str) -> Tensor:
         """Where a variable of each chain of a state begins, in its shape: a hook, for noise that looks at a label."""
         return self.sample(state[name])
 
@@ -269,10 +269,10 @@ class Sampler(Bounded):
 
     free: tuple[str, ...]
 
-    rate_factor: float = 1.0
+    lr_multiplier: float = 1.0
     """Of the optimizer's learning rate, for the parameters of a sampler that learns."""
 
-    rate_floor: float = 0.0
+    min_lr_ratio: float = 0.0
     """The share of that rate below which a schedule does not take it, in [0, 1]; a warm-up begins at 0 all the same."""
 
     @property
@@ -285,14 +285,14 @@ class Sampler(Bounded):
             )
         return self.free[0]
 
-    def extend(self, state: State) -> State:
+    def augment_state(self, state: State) -> State:
         """Adds the auxiliary variables that this kernel moves beside the model's, such as replicas: a hook.
 
         They are free variables like any other: chains start them and, where chains persist, keep them.
         """
         return state
 
-    def as_seen(self, state: State) -> State:
+    def energy_input(self, state: State) -> State:
         """The state at which a step from here would take the energy, without the step's noise: a hook.
 
         By default the state itself; a sampler that moves logits shows the energy their probabilities.

@@ -19,7 +19,7 @@ class DataChains(Chains):
 
 def _born(noise: Noise, pos: State, name: str) -> Tensor:
     """Where a chain's variable begins: in noise, or, for labels and categories, at the data's value."""
-    return noise.born(pos, name) if pos[name].is_floating_point() else pos[name].detach()
+    return noise.initial(pos, name) if pos[name].is_floating_point() else pos[name].detach()
 
 
 def _in_turn(pos: State, number: int | None) -> State:

@@ -81,7 +81,7 @@ class FloatStorage(Storage):
 
 @dataclass(frozen=True)
 class Uint8Storage(Storage):
-    """256 levels over ``bounds``, dequantised by uniform noise within a level when read: a quarter of the memory.
+    """256 levels over ``bounds``, dequantized by uniform noise within a level when read: a quarter of the memory.
 
     Args:
         bounds: the interval of the stored values; values outside are clamped to it.
@@ -102,48 +102,50 @@ class Uint8Storage(Storage):
 class SampleBuffer(Chains):
     """Persistent chains: they outlive the step (PCD, Tieleman 2008; replay buffer, Du & Mordatch 2019).
 
-    A slot is born from ``noise`` when it is first drawn, and a drawn chain is reborn with probability ``rebirth``.
+    A slot is born from ``noise`` when it is first drawn, and a drawn chain is reborn with probability ``reinit_prob``.
     What ``finish`` must know of ``start`` rides in the state: "chain" (the slots drawn) and "age" (phases lived).
     Not a registered buffer of the module: DDP would overwrite it with rank 0's. Each rank holds ``size`` chains of
     its own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` saves, restores and draws them.
 
     Args:
         size: chains held by each rank.
-        rebirth: probability that a drawn chain starts afresh from noise, in [0, 1].
+        reinit_prob: probability that a drawn chain starts afresh from noise, in [0, 1].
         noise: where a chain is born; None is uniform on [0, 1).
         replacement: which slot a finished chain is written to; None is :class:`WriteBack`.
         storage: how positions are kept; None is :class:`FloatStorage`.
         keep: clamped variables (labels, say) stored with their chain and restored with it; a reborn chain takes
             those of the current data.
         device: where the chains are kept, for example "cpu"; None keeps them where the data is.
-        max_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is large.
-            None sets no bound.
+        max_buffer_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is
+            large. None sets no bound.
         number: chains of a negative phase, as in :class:`NoiseChains`.
 
     Raises:
-        ValueError: where ``size`` < 1, ``rebirth`` lies outside [0, 1], ``number`` < 1, a phase needs more chains than
-            ``size``, or the chains would take more than ``max_gb``.
+        ValueError: where ``size`` < 1, ``reinit_prob`` lies outside [0, 1], ``number`` < 1, a phase needs more chains
+            than ``size``, or the chains would take more than ``max_buffer_gb``.
     """
 
     def __init__(
         self,
         size: int,
-        rebirth: float = 0.0,
+        reinit_prob: float = 0.0,
         noise: Noise | None = None,
         replacement: Replacement | None = None,
         storage: Storage | None = None,
         keep: tuple[str, ...] = (),
         device: str | None = None,
-        max_gb: float | None = None,
+        max_buffer_gb: float | None = None,
         number: int | None = None,
     ) -> None:
         _check_number(self, number)
-        if size < 1 or not 0 <= rebirth <= 1:
-            raise ValueError(f"SampleBuffer(size={size}, rebirth={rebirth}): expected size >= 1 and rebirth in [0, 1]")
+        if size < 1 or not 0 <= reinit_prob <= 1:
+            raise ValueError(
+                f"SampleBuffer(size={size}, reinit_prob={reinit_prob}): expected size >= 1 and reinit_prob in [0, 1]"
+            )
         self.noise: Noise = noise or UniformNoise()
-        self.size, self.rebirth, self.keep = size, rebirth, tuple(keep)
+        self.size, self.reinit_prob, self.keep = size, reinit_prob, tuple(keep)
         self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
-        self.device, self.max_gb, self.number = torch.device(device) if device else None, max_gb, number
+        self.device, self.max_buffer_gb, self.number = torch.device(device) if device else None, max_buffer_gb, number
         self.seen = 0
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
@@ -159,7 +161,7 @@ class SampleBuffer(Chains):
         kept = [name for name in free if name in pos]
         state = {name: value.detach() for name, value in pos.items()}
         chain = torch.randperm(self.size, device=self.age.device)[:n]
-        if self.rebirth == 0 and self.full:  # nothing can be born: no noise is drawn
+        if self.reinit_prob == 0 and self.full:  # nothing can be born: no noise is drawn
             for name in (*kept, *self.keep):
                 state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
             return {**state, "chain": chain, "age": self.age[chain]}
@@ -167,7 +169,7 @@ class SampleBuffer(Chains):
         fresh |= {name: pos[name].detach() for name in self.keep}
         if not self.store:
             self._allocate(fresh)
-        reborn = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.rebirth)
+        reborn = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.reinit_prob)
         for name, new in fresh.items():
             old = self._decode(self.store[name][chain]).to(new.device, new.dtype)
             state[name] = torch.where(reborn.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
@@ -230,16 +232,17 @@ class SampleBuffer(Chains):
     @property
     def _is_full(self) -> bool:
         """Whether nothing can be born any more."""
-        return self.rebirth == 0 and bool(self.alive.all())
+        return self.reinit_prob == 0 and bool(self.alive.all())
 
     def _allocate(self, fresh: State) -> None:
         home = self.device or next(iter(fresh.values())).device
         encoded = {name: self._encode(value) for name, value in fresh.items()}
         of_one = sum(kept[0].numel() * kept.element_size() for kept in encoded.values()) / 1e9
-        if self.max_gb is not None and self.size * of_one > self.max_gb:
+        if self.max_buffer_gb is not None and self.size * of_one > self.max_buffer_gb:
             raise ValueError(
                 f"SampleBuffer(size={self.size}) would keep {self.size * of_one:.3g} GB of {', '.join(encoded)}, more "
-                f"than max_gb={self.max_gb:g}: expected a size of at most {int(self.max_gb / of_one)}"
+                f"than max_buffer_gb={self.max_buffer_gb:g}: expected a size of at most "
+                f"{int(self.max_buffer_gb / of_one)}"
             )
         for name, kept in encoded.items():
             self.store[name] = torch.zeros((self.size, *kept.shape[1:]), dtype=kept.dtype, device=home)

@@ -66,7 +66,7 @@ def logs(arguments: list[str]) -> None:
 
 def cancel(arguments: list[str]) -> None:
     """Ends the job of a run; it is not requeued."""
-    print(f"job {jobs.cancel(_run_parser('cancel', cancel).parse_args(arguments).run)} is cancelled")
+    print(f"job {jobs.cancel(_run_parser('cancel', cancel).parse_args(arguments).run)} is canceled")
 
 
 def resume(arguments: list[str]) -> None:

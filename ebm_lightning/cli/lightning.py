@@ -44,7 +44,7 @@ from ebm_lightning.training import trainer
 from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
 from ebm_lightning.training.callbacks.guard import Diverged, DivergenceGuard
 from ebm_lightning.training.callbacks.preemption import Preemption
-from ebm_lightning.training.callbacks.random_state import TrainingRandomness
+from ebm_lightning.training.callbacks.random_state import TrainingRandomState
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.fused_ops import matmul_error
 from ebm_lightning.utils.malloc import keep_freed_memory
@@ -282,7 +282,7 @@ class ExperimentCLI(LightningCLI):
         self._set_seed()
         self.instantiate_classes()
         self._callback(DivergenceGuard).rolled_back = self._rolled_back
-        self._callback(TrainingRandomness).reseed(self._rolled_back)
+        self._callback(TrainingRandomState).reseed(self._rolled_back)
 
     def _checkpoint(self, back: int = 0) -> Path | None:
         """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""

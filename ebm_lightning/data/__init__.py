@@ -8,10 +8,10 @@ from ebm_lightning.data.images.digits import Digits
 from ebm_lightning.data.images.hub import HubImages, HubSplit
 from ebm_lightning.data.images.named import Images, available, load_images
 from ebm_lightning.data.images.preprocessing import (
-    Dequantised,
-    DynamicBinarisation,
-    FixedBinarisation,
-    Grey,
+    Dequantized,
+    DynamicBinarization,
+    FixedBinarization,
+    Gray,
     PixelConvention,
     Threshold,
 )
@@ -35,12 +35,12 @@ __all__ = [
     "Characters",
     "Corpus",
     "DataModule",
-    "Dequantised",
+    "Dequantized",
     "Digits",
-    "DynamicBinarisation",
+    "DynamicBinarization",
     "EvalLoader",
-    "FixedBinarisation",
-    "Grey",
+    "FixedBinarization",
+    "Gray",
     "HorizontalFlip",
     "HubImages",
     "HubSplit",

@@ -17,7 +17,7 @@ class Source(abc.ABC):
     """Rows that can be asked for by number. Every batch carries the rider ``index`` (B,), int64.
 
     ``index`` is the row's number plus the source's ``first_index``: it names an example for good, so that a rule such
-    as FixedBinarisation treats it alike whenever it is shown.
+    as FixedBinarization treats it alike whenever it is shown.
     """
 
     @abc.abstractmethod

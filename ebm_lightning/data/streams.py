@@ -148,7 +148,7 @@ class TrainStream(Batches):
 class JointStream(Batches):
     """Several training streams side by side: one batch of each at a time, in one state.
 
-    The variables of a further stream have its name behind theirs: ``x_labelled`` is x of the stream ``labelled``. Each
+    The variables of a further stream have its name behind theirs: ``x_labeled`` is x of the stream ``labeled``. Each
     is the function of (seed, epoch, position, rank) that it is alone, and stateful as :class:`TrainStream` is.
 
     Args:

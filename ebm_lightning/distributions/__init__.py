@@ -7,16 +7,16 @@ from ebm_lightning.distributions.conditionals import (
     SpinConditional,
     per_example,
 )
-from ebm_lightning.distributions.noise import AtData, BernoulliNoise, ClassGaussians, GaussianNoise, UniformNoise
+from ebm_lightning.distributions.noise import BernoulliNoise, DataInit, GaussianNoise, InformativeInit, UniformNoise
 
 __all__ = [
-    "AtData",
     "BernoulliConditional",
     "BernoulliNoise",
     "CategoricalConditional",
-    "ClassGaussians",
+    "DataInit",
     "GaussianConditional",
     "GaussianNoise",
+    "InformativeInit",
     "SpinConditional",
     "UniformNoise",
     "per_example",

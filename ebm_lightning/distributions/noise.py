@@ -11,7 +11,7 @@ from ebm_lightning.core import Noise, State
 
 
 @dataclass(frozen=True)
-class AtData(Noise):
+class DataInit(Noise):
     """No noise: a chain is born where the positive phase is, as fantasy particles of deep machines are.
 
     It has no density.
@@ -21,7 +21,7 @@ class AtData(Noise):
         return like.detach().clone()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        raise ValueError("AtData has no density: compare with a noise that has one, such as GaussianNoise")
+        raise ValueError("DataInit has no density: compare with a noise that has one, such as GaussianNoise")
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class BernoulliNoise(Noise):
         return (on * math.log(self.probability) + (1 - on) * math.log1p(-self.probability)).sum(1)
 
 
-class ClassGaussians(Noise, nn.Module):
-    """Informative initialisation: one Gaussian for each class, N(mean_y, covariance_y + jitter I), fitted to the data.
+class InformativeInit(Noise, nn.Module):
+    """Informative initialization: one Gaussian for each class, N(mean_y, covariance_y + jitter I), fitted to the data.
 
     A chain is born in the class of its label y; where that is not known (y missing or -1), in a class drawn by its
-    share of the labelled data, so that all chains together are born from the mixture. The density is the mixture's.
-    Fitted once before training, by maximum likelihood, to the labelled training examples as evaluation sees them, and
+    share of the labeled data, so that all chains together are born from the mixture. The density is the mixture's.
+    Fitted once before training, by maximum likelihood, to the labeled training examples as evaluation sees them, and
     kept in the checkpoint: classes x (numbers of one example)^2 numbers, 25 MB for MNIST, 380 MB for CIFAR-10.
     Yang & Ji (2021), JEM++.
 
@@ -98,7 +98,7 @@ class ClassGaussians(Noise, nn.Module):
         block: the variable that is fitted.
 
     Raises:
-        ValueError: where ``classes`` < 1 or ``jitter`` <= 0; in fitting, where a class has no labelled example; at a
+        ValueError: where ``classes`` < 1 or ``jitter`` <= 0; in fitting, where a class has no labeled example; at a
             draw, where nothing was fitted.
     """
 
@@ -110,7 +110,7 @@ class ClassGaussians(Noise, nn.Module):
         super().__init__()
         if classes < 1 or not jitter > 0 or min(shape, default=1) < 1:
             raise ValueError(
-                f"ClassGaussians(shape={shape}, classes={classes}, jitter={jitter}): expected sides and classes of at "
+                f"InformativeInit(shape={shape}, classes={classes}, jitter={jitter}): expected sides and classes of at "
                 "least 1, and jitter > 0"
             )
         self.classes, self.jitter, self.block, size = classes, jitter, block, math.prod(shape)
@@ -132,7 +132,7 @@ class ClassGaussians(Noise, nn.Module):
         absent = [label for label in range(self.classes) if not number[label]]
         if absent:
             raise ValueError(
-                f"ClassGaussians(classes={self.classes}) has nothing to fit the classes {absent} to: expected labelled "
+                f"InformativeInit(classes={self.classes}) has nothing to fit the classes {absent} to: expected labeled "
                 "training examples of every class"
             )
         self.mean.copy_(total / number[:, None])
@@ -143,7 +143,7 @@ class ClassGaussians(Noise, nn.Module):
             covariance.diagonal().add_(self.jitter)
             self.factor[label].copy_(torch.linalg.cholesky(covariance))
 
-    def born(self, state: State, name: str) -> Tensor:
+    def initial(self, state: State, name: str) -> Tensor:
         """In the class of the label y, where it is known."""
         like = state[name]
         if "y" not in state:
@@ -167,8 +167,8 @@ class ClassGaussians(Noise, nn.Module):
         if "y" not in state or not bool((state["y"] < self.classes).all()):
             found = f"labels up to {int(state['y'].max())}" if "y" in state else f"only {sorted(state)}"
             raise ValueError(
-                f"ClassGaussians(classes={self.classes}) needs labels 'y' below {self.classes}, but the data have "
-                f"{found}: train on labelled data, with as many classes as they have"
+                f"InformativeInit(classes={self.classes}) needs labels 'y' below {self.classes}, but the data have "
+                f"{found}: train on labeled data, with as many classes as they have"
             )
         return state["y"]
 
@@ -187,4 +187,4 @@ class ClassGaussians(Noise, nn.Module):
 
     def _check_fitted(self) -> None:
         if not bool(self.share.any()):
-            raise ValueError("ClassGaussians is not fitted yet: train with it as the noise of chains, or call fit")
+            raise ValueError("InformativeInit is not fitted yet: train with it as the noise of chains, or call fit")

@@ -3,7 +3,7 @@
 from ebm_lightning.energies.analytic import DoubleWell, Gaussian, GaussianMixture, Ising
 from ebm_lightning.energies.boltzmann.dbm import DBM
 from ebm_lightning.energies.boltzmann.mean_field_net import MeanFieldNet
-from ebm_lightning.energies.boltzmann.pretraining import Doubled, OnTop
+from ebm_lightning.energies.boltzmann.pretraining import DoubledRBM, StackedEnergy
 from ebm_lightning.energies.boltzmann.rbm import RBM
 from ebm_lightning.energies.class_conditional import PerClass
 from ebm_lightning.energies.composition import Mixture, Negation, Product
@@ -23,7 +23,7 @@ __all__ = [
     "DeepEnergy",
     "Denoiser",
     "DoubleWell",
-    "Doubled",
+    "DoubledRBM",
     "Gaussian",
     "GaussianMixture",
     "HelmholtzMachine",
@@ -35,9 +35,9 @@ __all__ = [
     "Negation",
     "NextCandidate",
     "NextToken",
-    "OnTop",
     "PerClass",
     "Product",
+    "StackedEnergy",
     "StepAdaLN",
     "StepToken",
     "StudentTPoE",

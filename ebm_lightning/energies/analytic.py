@@ -112,8 +112,8 @@ class GaussianMixture(EnergyModel):
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
         """Exact draws (n, d)."""
-        centres = self.means[torch.multinomial(self.weights, n, replacement=True)]
-        return centres + self.std * torch.randn_like(centres)
+        centers = self.means[torch.multinomial(self.weights, n, replacement=True)]
+        return centers + self.std * torch.randn_like(centers)
 
 
 class DoubleWell(EnergyModel):
@@ -147,15 +147,15 @@ class DoubleWell(EnergyModel):
 class Ising(EnergyModel):
     """E(s) = -coupling sum_<ij> s_i s_j - field sum_i s_i: spins in {-1, +1} on a square lattice with periodic edges.
 
-    The variables are the two colours of a chequerboard, ``even`` and ``odd`` (row + column), each (B, side, side / 2)
-    in row order: given one colour, the spins of the other are independent. Every site is bound to its right and its
-    lower neighbour, so that a side of 2 has each of its bonds twice. The infinite lattice orders at the coupling
+    The variables are the two colors of a checkerboard, ``even`` and ``odd`` (row + column), each (B, side, side / 2)
+    in row order: given one color, the spins of the other are independent. Every site is bound to its right and its
+    lower neighbor, so that a side of 2 has each of its bonds twice. The infinite lattice orders at the coupling
     log(1 + sqrt 2) / 2, about 0.4407 (Onsager 1944).
 
     Args:
         side: The side of the lattice in spins, even.
-        coupling: J, in units of the temperature; positive couplings align neighbours.
-        field: h, in units of the temperature; positive fields favour +1.
+        coupling: J, in units of the temperature; positive couplings align neighbors.
+        field: h, in units of the temperature; positive fields favor +1.
     """
 
     board: Tensor
@@ -164,7 +164,7 @@ class Ising(EnergyModel):
     def __init__(self, side: int, coupling: float, field: float = 0.0) -> None:
         super().__init__()
         if side < 2 or side % 2:
-            raise ValueError(f"Ising(side={side}): expected an even side of at least 2, for two colours must alternate")
+            raise ValueError(f"Ising(side={side}): expected an even side of at least 2, for two colors must alternate")
         self.side, self.coupling, self.field = side, coupling, field
         rows = torch.arange(side)
         self.register_buffer("board", (rows[:, None] + rows) % 2 == 0, persistent=False)
@@ -172,33 +172,33 @@ class Ising(EnergyModel):
 
     def forward(self, even: Tensor, odd: Tensor) -> Tensor:
         """E, shape (B,), for spins of -1 and +1, (B, side, side / 2) each; every bond joins an even and an odd one."""
-        bonds = even * self._neighbours("even", odd)
+        bonds = even * self._neighbors("even", odd)
         return -self.coupling * bonds.sum((1, 2)) - self.field * (even + odd).sum((1, 2))
 
     def conditional(self, block: str, state: State) -> Conditional:
-        """p(even | odd) or p(odd | even): independent spins in the field coupling * (sum of neighbours) + field.
+        """p(even | odd) or p(odd | even): independent spins in the field coupling * (sum of neighbors) + field.
 
         Raises ValueError for any other block.
         """
         others = {"even": "odd", "odd": "even"}
         if block not in others:
             raise ValueError(f"Ising has conditionals for 'even' and 'odd', got {block!r}")
-        return SpinConditional(self.coupling * self._neighbours(block, state[others[block]]) + self.field)
+        return SpinConditional(self.coupling * self._neighbors(block, state[others[block]]) + self.field)
 
-    def complete(self, batch: State) -> State:
-        """The two colours of ``batch["x"]``, lattices (B, side, side), where the batch has no colours yet."""
+    def positive_phase(self, batch: State) -> State:
+        """The two colors of ``batch["x"]``, lattices (B, side, side), where the batch has no colors yet."""
         if "x" not in batch or "even" in batch or "odd" in batch:
             return batch
         even, odd = self.split(batch["x"])
         return {**batch, "even": even, "odd": odd}
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Lattices (B, side, side) -> the colours even and odd, (B, side, side / 2) each."""
+        """Lattices (B, side, side) -> the colors even and odd, (B, side, side / 2) each."""
         shape = (len(x), self.side, self.side // 2)
         return x[:, self.board].view(shape), x[:, ~self.board].view(shape)
 
     def join(self, even: Tensor, odd: Tensor) -> Tensor:
-        """The colours even and odd, (B, side, side / 2) each -> lattices (B, side, side): the inverse of split."""
+        """The colors even and odd, (B, side, side / 2) each -> lattices (B, side, side): the inverse of split."""
         x = even.new_empty(len(even), self.side, self.side)
         x[:, self.board], x[:, ~self.board] = even.flatten(1), odd.flatten(1)
         return x
@@ -216,12 +216,12 @@ class Ising(EnergyModel):
         units = self.side * self.side // 2
         spins = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=units)), dtype=torch.float64)
         odd = spins.view(-1, self.side, self.side // 2).to(self.board.device)
-        seen = self.coupling * self._neighbours("even", odd) + self.field
+        seen = self.coupling * self._neighbors("even", odd) + self.field
         log_two_cosh = seen.abs() + F.softplus(-2 * seen.abs())
         return torch.logsumexp(log_two_cosh.sum((1, 2)) + self.field * odd.sum((1, 2)), 0)
 
-    def _neighbours(self, block: str, other: Tensor) -> Tensor:
-        """The sum of the four neighbours of every spin of ``block``, all of which have the other colour."""
+    def _neighbors(self, block: str, other: Tensor) -> Tensor:
+        """The sum of the four neighbors of every spin of ``block``, all of which have the other color."""
         left, right = other.roll(1, -1), other.roll(-1, -1)
         beside = torch.where(self.upper, left, right) if block == "even" else torch.where(self.upper, right, left)
         return other + beside + other.roll(1, -2) + other.roll(-1, -2)

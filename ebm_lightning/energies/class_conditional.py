@@ -66,7 +66,7 @@ class PerClass(EnergyModel):
         """
         if "y" not in state:
             raise ValueError(
-                f"PerClass needs the label 'y' of every example, but the state has {sorted(state)}: train on labelled "
+                f"PerClass needs the label 'y' of every example, but the state has {sorted(state)}: train on labeled "
                 "data, and leave y out of the sampler's free variables"
             )
         y = state["y"]
@@ -85,9 +85,9 @@ class PerClass(EnergyModel):
             if len(own)
         ]
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """Every example as the model of its class completes it."""
-        completed = [(rows, self.of_class(label).complete(part)) for label, rows, part in self.split(batch)]
+        completed = [(rows, self.of_class(label).positive_phase(part)) for label, rows, part in self.split(batch)]
         names = completed[0][1]
         return {**batch, **{name: joined([(rows, part[name]) for rows, part in completed]) for name in names}}
 
@@ -101,11 +101,11 @@ class PerClass(EnergyModel):
         parts = [(rows, self.of_class(label).conditional(block, part)) for label, rows, part in self.split(state)]
         return RowConditional(parts)
 
-    def dream(self, state: State, free: tuple[str, ...]) -> State:
+    def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
         """Every example as the model of its class dreams it. Raises ValueError where y is to be dreamt too."""
         if "y" in free:
             raise ValueError(f"PerClass cannot dream of the label 'y': leave it out of free={free}, it is clamped")
-        dreamt = [(rows, self.of_class(label).dream(part, free)) for label, rows, part in self.split(state)]
+        dreamt = [(rows, self.of_class(label).ancestral_sample(part, free)) for label, rows, part in self.split(state)]
         return {**state, **{name: joined([(rows, part[name]) for rows, part in dreamt]) for name in free}}
 
     def recognition_energy(self, state: State) -> Tensor:
@@ -121,7 +121,7 @@ class PerClass(EnergyModel):
         for label, _, part in self.split(state):
             self.of_class(label).check(part)
 
-    def initialise(self, batches: Iterable[State]) -> None:
+    def initialize(self, batches: Iterable[State]) -> None:
         """Every model by the training data of its class, which are kept in memory meanwhile.
 
         Raises ValueError where a class has none.
@@ -137,7 +137,7 @@ class PerClass(EnergyModel):
                 "examples of every class"
             )
         for label, parts in enumerate(own):
-            self.of_class(label).initialise(parts)
+            self.of_class(label).initialize(parts)
 
     def filters(self, block: str) -> Tensor:
         """Those of every model, class after class: (classes x units, ...)."""

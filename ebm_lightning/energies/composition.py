@@ -33,7 +33,7 @@ class Product(EnergyModel):
         """E, shape (B,)."""
         return each(self.models, state).sum(1)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """Every part adds what the batch and the parts before it leave open."""
         return completed(self.models, batch)
 
@@ -45,7 +45,7 @@ class Product(EnergyModel):
 class Mixture(EnergyModel):
     """E = -log sum_i w_i exp(-E_i), over the union of the parts' variables: likely where some part says so.
 
-    The weights are those of unnormalised densities: part i has the share w_i Z_i / sum_j w_j Z_j of the probability.
+    The weights are those of unnormalized densities: part i has the share w_i Z_i / sum_j w_j Z_j of the probability.
     For shares of one's choice, w_i is the share over Z_i, where that is known.
 
     Args:
@@ -71,7 +71,7 @@ class Mixture(EnergyModel):
         energies = each(self.models, state)
         return -torch.logsumexp(self.log_weights.to(energies.dtype) - energies, 1)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """Every part adds what the batch and the parts before it leave open."""
         return completed(self.models, batch)
 
@@ -118,8 +118,8 @@ class Negation(EnergyModel):
         """E, shape (B,)."""
         return -self.strength * self.model.energy(state)
 
-    def complete(self, batch: State) -> State:
-        return self.model.complete(batch)
+    def positive_phase(self, batch: State) -> State:
+        return self.model.positive_phase(batch)
 
     def check(self, state: State) -> None:
         self.model.check(state)
@@ -145,5 +145,5 @@ def each(models: Iterable[nn.Module], state: State) -> Tensor:
 def completed(models: Iterable[nn.Module], batch: State) -> State:
     """The batch with what each part completes it by in turn; what is there stays."""
     for part in energies_of(models):
-        batch = {**part.complete(batch), **batch}
+        batch = {**part.positive_phase(batch), **batch}
     return batch

@@ -12,14 +12,14 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Units, mean_rows
 
 
 class HelmholtzMachine(EnergyModel):
-    """E(x, h1, ..., hL) = -log p(x, h1, ..., hL) in nats, a sigmoid belief network; it is normalised, so log Z = 0.
+    """E(x, h1, ..., hL) = -log p(x, h1, ..., hL) in nats, a sigmoid belief network; it is normalized, so log Z = 0.
 
     Generative, from the top down: p(hL) = sigmoid(prior), p(h_l | h_l+1) = sigmoid(G_l h_l+1 + g_l) unit by unit, and
     p(x | h1) of every visible group from the field that h1 sends to it. Recognition, from the bottom up and with
     weights of its own: q(h_l | h_l-1) = sigmoid(R_l h_l-1 + r_l), where h_0 are the rows of the visible groups.
-    ``complete`` draws h1..hL from q, ``dream`` draws from p, and ``recognition_energy`` is -log q(h1, ..., hL | x). No
-    draw carries a graph: the energy teaches the generative weights alone, the recognition energy the others alone.
-    Dayan, Hinton, Neal & Zemel (1995); Hinton, Dayan, Frey & Neal (1995).
+    ``positive_phase`` draws h1..hL from q, ``ancestral_sample`` draws from p, and ``recognition_energy`` is -log q(h1,
+    ..., hL | x). No draw carries a graph: the energy teaches the generative weights alone, the recognition energy the
+    others alone. Dayan, Hinton, Neal & Zemel (1995); Hinton, Dayan, Frey & Neal (1995).
 
     Args:
         visible: the groups by the name of their variable; none may be called h1, h2, ...
@@ -31,7 +31,7 @@ class HelmholtzMachine(EnergyModel):
 
     Raises:
         ValueError: where there is no visible group, no layer or an empty one, a group has the name of a layer, or
-            binary units are to take grey levels, of which no probability is defined.
+            binary units are to take gray levels, of which no probability is defined.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class HelmholtzMachine(EnergyModel):
                 "least one group and one layer, each of at least one unit, weight_std >= 0, and no group called h1, "
                 "h2, ..."
             )
-        grey = [name for name, group in visible.items() if isinstance(group, Bernoulli) and group.probabilities]
-        if grey:
+        gray = [name for name, group in visible.items() if isinstance(group, Bernoulli) and group.probabilities]
+        if gray:
             raise ValueError(
-                f"HelmholtzMachine is a normalised distribution, and binary units give grey levels no probability: set "
-                f"probabilities: false for {grey}, and binarise the data"
+                f"HelmholtzMachine is a normalized distribution, and binary units give gray levels no probability: set "
+                f"probabilities: false for {gray}, and binarize the data"
             )
         self.variables = (*visible, *self.layers)
         self.visible = nn.ModuleDict(visible)
@@ -106,11 +106,11 @@ class HelmholtzMachine(EnergyModel):
 
     def free_energy(self, batch: State) -> Tensor:
         """log q(h | x) - log p(x, h) for one draw h ~ q, (B,): in expectation the description length, >= -log p(x)."""
-        state = self.complete(batch)
+        state = self.positive_phase(batch)
         return self.energy(state) - self.recognition_energy(state)
 
     @torch.no_grad()
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch with causes drawn from q(h1, ..., hL | x); those that it holds already are drawn anew."""
         below, drawn = self.encode(batch), dict(batch)
         for name, layer in zip(self.layers, self.recognition, strict=True):
@@ -118,7 +118,7 @@ class HelmholtzMachine(EnergyModel):
         return drawn
 
     @torch.no_grad()
-    def dream(self, state: State, free: tuple[str, ...]) -> State:
+    def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
         """An exact draw of the variables in ``free``, from the top down, given what is clamped above them.
 
         Raises ValueError where ``free`` names something else, or something above a variable that is clamped.
@@ -144,7 +144,7 @@ class HelmholtzMachine(EnergyModel):
             self.units(name).check(self.value(state, name))
 
     @torch.no_grad()
-    def initialise(self, batches: Iterable[State]) -> None:
+    def initialize(self, batches: Iterable[State]) -> None:
         """The visible biases from the means of the data, where ``data_bias``."""
         if not self.data_bias:
             return

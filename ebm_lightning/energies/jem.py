@@ -63,9 +63,9 @@ class JointJEM(EnergyModel):
     """E(x, y) = -f(x)[y]: a classifier f read as an energy over data and labels; with y clamped, over x given y.
 
     An example of unknown label, y = -1, has the label summed out: its energy is E(x) = -logsumexp_y f(x)[y], that of
-    :class:`JEM`. So a batch may be labelled in part, ``complete`` gives unlabelled data the label -1, and ``Marginal``
-    of a contrast is the term of p(x) beside those of p(x, y) and p(y | x). Keep the labels with their chains by
-    SampleBuffer(keep=("y",)).
+    :class:`JEM`. So a batch may be labeled in part, ``positive_phase`` gives unlabeled data the label -1, and
+    ``Marginal`` of a contrast is the term of p(x) beside those of p(x, y) and p(y | x). Keep the labels with their
+    chains by SampleBuffer(keep=("y",)).
 
     Args:
         jem: the classifier; its weights are shared.
@@ -85,7 +85,7 @@ class JointJEM(EnergyModel):
         """Raises ValueError where the batch has labels that are none of this model's and not -1."""
         self.jem.check(state)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch, with y = -1 where it has no labels."""
         if "y" in batch:
             return batch

@@ -11,7 +11,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ebm_lightning.chains.nonpersistent import NoiseChains
 from ebm_lightning.core import Noise, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.distributions.noise import AtData, UniformNoise
+from ebm_lightning.distributions.noise import DataInit, UniformNoise
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.plots import drawable, picture
 
@@ -21,10 +21,10 @@ def birth_noise(module: EBM) -> Noise:
 
     A prediction from x, which does not move x, has data: where its chains have no noise, it begins as it is completed.
     """
-    if module.chains.noise is not None and not isinstance(module.chains.noise, AtData):
+    if module.chains.noise is not None and not isinstance(module.chains.noise, DataInit):
         return module.chains.noise
     if module.sampler is not None and "x" not in module.sampler.free:
-        return AtData()
+        return DataInit()
     bounds = module.sampler.bounds if module.sampler else None
     return UniformNoise(*(bounds or (0.0, 1.0)))
 
@@ -58,7 +58,7 @@ def begun(module: EBM, pos: State) -> tuple[Sampler, State]:
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
     sampler = copy(module.sampler)
-    return sampler, NoiseChains(birth_noise(module)).start(sampler.extend(pos), sampler.free)
+    return sampler, NoiseChains(birth_noise(module)).start(sampler.augment_state(pos), sampler.free)
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) ->
     The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
     """
     with evaluating(module):
-        sampler, state = begun(module, module.model.complete(pos))
+        sampler, state = begun(module, module.model.positive_phase(pos))
         walk = trajectory(sampler, module.model, state)
         for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
             state, _ = next(walk)

@@ -142,7 +142,7 @@ class InSteps(Reading):
         return Prediction(state["y"][chosen], energies, chosen)
 
     def _energies(self, sampler: Sampler, state: State) -> Tensor:
-        return self.text.energy(sampler.as_seen(state))
+        return self.text.energy(sampler.energy_input(state))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class Classification(Objective):
     samples are needed. With a contrast in one Sum it is hybrid training: {"generative": ContrastiveDivergence(),
     "discriminative": Classification()}.
     Examples of unknown label, y = -1, are left out: semi-supervised training, where a contrast in the same Sum learns
-    from all. The mean is over the labelled examples of a batch, and 0 where there are none.
+    from all. The mean is over the labeled examples of a batch, and 0 where there are none.
     Terms: ``loss``; ``error``, the share of labels that are not the most probable one.
     Larochelle & Bengio (2008), eq. 2 and section 4 for the hybrid; Grathwohl et al. (2020) for deep energies.
 
@@ -33,7 +33,7 @@ class Classification(Objective):
         if self.block not in pos:
             raise ValueError(
                 f"Classification needs the labels {self.block!r} of the data, but the batch holds {sorted(pos)}: "
-                "train on labelled data"
+                "train on labeled data"
             )
         y = pos[self.block]
         rest = {name: pos[name] for name in model.variables if name != self.block and name in pos}

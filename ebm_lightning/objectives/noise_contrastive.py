@@ -13,7 +13,7 @@ class NoiseContrastive(Objective):
     """Logistic regression of data against noise with logit G(u) = -E(u) - log q(u) - log(ratio).
 
     loss = -mean log sigmoid(G(data)) - ratio mean log sigmoid(-G(noise)), with ``ratio`` draws from q for every datum;
-    the clamped variables are repeated for them. The minimum is exp(-E) = p, normalised: a free additive constant in the
+    the clamped variables are repeated for them. The minimum is exp(-E) = p, normalized: a free additive constant in the
     energy, such as the net's last bias, comes out as log Z. q must be positive wherever there are data; outside its
     support the datum teaches nothing.
     Terms: ``loss``; means ``energy_data`` and ``energy_noise``; ``accuracy``, the mean of the two shares of data and of

@@ -15,10 +15,10 @@ class TokenPrediction(Objective):
     """Mean cross-entropy of the tokens under softmax of the logits reached, in nats for each token.
 
     Where the state holds the path of a sampler, "<block>_path" (B, steps, S, vocabulary), as of
-    Descent(keep_path=True), the loss is the mean over all steps (System 1), and otherwise that of where the last one
-    ended (System 2). Which steps it is differentiated through is up to the sampler and to EBM's ``backprop``. Context
-    and target are those that the chains carry, so that chains of a SampleBuffer must keep both; without a sampler the
-    logits are those of the completed batch, as of :class:`~ebm_lightning.energies.NextToken`.
+    Descent(return_trajectory=True), the loss is the mean over all steps (System 1), and otherwise that of where the
+    last one ended (System 2). Which steps it is differentiated through is up to the sampler and to EBM's ``backprop``.
+    Context and target are those that the chains carry, so that chains of a SampleBuffer must keep both; without a
+    sampler the logits are those of the completed batch, as of :class:`~ebm_lightning.energies.NextToken`.
     Terms: ``loss``; ``final_loss``, at the end, and ``batch_perplexity``, exp of that, whose mean over batches is the
     published perplexity of validation, higher than exp of the mean loss; with a path ``initial_loss``, after the first
     step, and ``energy_gap``, the mean energy where the first step began minus that where the last one did. Gladstone et

@@ -18,7 +18,7 @@ class SharpnessAware(Objective):
     measures the distance relative to the parameters, e = rho w^2 g / | |w| g |: ASAM, whose rho is larger. |.| is over
     all parameters of the model together; g is that of this rank's batch and holds neither weight decay nor clipping.
     Both passes see the same phases, so that chains advance once in a step, which an optimizer that calls the training
-    step twice would not leave so. The second pass leaves the model's buffers alone: statistics of batch normalisation
+    step twice would not leave so. The second pass leaves the model's buffers alone: statistics of batch normalization
     move once. Where no gradient is asked for it is the objective itself.
     Terms: ``loss``, at w + e; ``sharpness``, L(w + e) - L(w); every other term of the objective, at w.
     Foret, Kleiner, Mobahi & Neyshabur (2021), eq. 2 and 3; Kwon et al. (2021) for ``adaptive``; SADA-JEM, whose

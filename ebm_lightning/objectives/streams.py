@@ -10,14 +10,14 @@ class OnStream(Objective):
     """An objective on a further stream of the data: ``x_<stream>`` takes the place of x, and so for every variable.
 
     In one Sum the term of p(y | x) may so see augmented images and that of p(x) plain ones, or each a batch of its own:
-    {"generative": ContrastiveDivergence(), "discriminative": OnStream(Classification(), "labelled")}. The chains are
+    {"generative": ContrastiveDivergence(), "discriminative": OnStream(Classification(), "labeled")}. The chains are
     the same for all parts; what the model completes of the data is that of the batch's own variables.
     SADA-JEM for plain and augmented images; Grathwohl et al. (2020), whose released code draws two batches.
     Terms: those of the objective.
 
     Args:
         objective: what is computed on the stream.
-        stream: its name, as the data have it: Images(streams={"labelled": Stream(...)}).
+        stream: its name, as the data have it: Images(streams={"labeled": Stream(...)}).
 
     Raises:
         ValueError: at a call, where the batch has no variable of the stream.

@@ -11,7 +11,7 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms
 
 @dataclass(frozen=True)
 class WakeSleep(Objective):
-    """mean E(data, recognised causes) + mean of -log q(dreamt causes | dreamt data).
+    """mean E(data, recognized causes) + mean of -log q(dreamt causes | dreamt data).
 
     Wake: the generative weights learn to produce the data from the causes that the recognition network drew for them.
     Sleep: the recognition weights learn to find the causes of what the model dreamt. For binary units its gradient is
@@ -72,7 +72,7 @@ class ReweightedWakeSleep(Objective):
             )
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        copies = model.complete({name: value.repeat_interleave(self.samples, 0) for name, value in pos.items()})
+        copies = model.positive_phase({name: value.repeat_interleave(self.samples, 0) for name, value in pos.items()})
         energy = model.energy(copies).view(-1, self.samples)
         recognition = model.recognition_energy(copies).view(-1, self.samples)
         log_w = (recognition - energy).detach()

@@ -60,7 +60,7 @@ def calibrate(
     for processes in (1, 2) if on_cpu else (1,):
         threads = threads_of(processes)
         torch.set_num_threads(threads)
-        with _neighbours(processes - 1):
+        with _neighbors(processes - 1):
             seconds = step.examples / _examples_per_second(module, data, precision)
         bandwidth = _bandwidth(step.gradient) if processes > 1 else 1.0
         rows.append(
@@ -175,7 +175,7 @@ def _timed(
 
 
 @contextmanager
-def _neighbours(number: int) -> Iterator[None]:
+def _neighbors(number: int) -> Iterator[None]:
     """So many threads that multiply matrices meanwhile, with the CPU threads that this one has: other processes' work.
 
     Cores that share a clock, a cache or their arithmetic units are slower where all of them are at work.

@@ -103,7 +103,7 @@ def chains_shard(module: EBM, batch: State) -> int:
     if module.sampler is None or not isinstance(chains, SampleBuffer) or chains.device == torch.device("cpu"):
         return 0
     chains.to(module.device)
-    chains.start(module.sampler.extend(module.model.complete(batch)), module.sampler.free)
+    chains.start(module.sampler.augment_state(module.model.positive_phase(batch)), module.sampler.free)
     return _size(chains.state_dict().values())
 
 

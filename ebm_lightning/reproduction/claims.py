@@ -30,7 +30,7 @@ class Claim:
         scale: "laptop" or "cluster".
         note: what a reader must know, such as that the paper's value is unverified.
         minus: a second configuration: the value is the metric of ``run`` minus that of ``minus``, seed by seed.
-        convention: the pixel convention of the number, such as "FixedBinarisation(seed=0)"; None states none.
+        convention: the pixel convention of the number, such as "FixedBinarization(seed=0)"; None states none.
     """
 
     id: str

@@ -46,7 +46,7 @@ def points(run: RunFolder, against: str, metric: str) -> tuple[list[float], list
 
 
 def draw(folder: Path, curve: Curve) -> None:
-    """Draws ``results/<id>.png`` from results/: a colour for each run, a thin line for each seed, a bold mean."""
+    """Draws ``results/<id>.png`` from results/: a color for each run, a thin line for each seed, a bold mean."""
     from matplotlib.figure import Figure  # takes a second: only where a picture is drawn
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -64,7 +64,7 @@ def draw(folder: Path, curve: Curve) -> None:
 
 
 def lines(axes: Any, number: int, label: str, seeds: Sequence[Points]) -> None:
-    """A thin line for each seed and a bold one for their mean, in the colour of this number; nothing for no seed."""
+    """A thin line for each seed and a bold one for their mean, in the color of this number; nothing for no seed."""
     for x, y in seeds:
         axes.plot(x, y, color=f"C{number}", linewidth=0.6, alpha=0.6)
     if seeds:

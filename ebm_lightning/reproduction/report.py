@@ -125,7 +125,7 @@ def default_curve(found: dict[str, list[RunFolder]]) -> str | None:
 
 
 def draw(found: dict[str, list[RunFolder]], name: str, target: Path) -> Path:
-    """Draws a logged value over steps: a colour for each group, a thin line for each seed, a bold mean.
+    """Draws a logged value over steps: a color for each group, a thin line for each seed, a bold mean.
 
     Raises ValueError where no run has logged it.
     """

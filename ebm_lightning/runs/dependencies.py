@@ -34,11 +34,11 @@ def name_runs_below(config: Any, folder: RunFolder, seed: Any) -> None:
 def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
     """Raises ValueError where a run that this one builds on saw other data, or the same in another pixel convention.
 
-    Grey levels are taken by whatever was trained on their binarisation: they are the probabilities of its pixels.
+    Gray levels are taken by whatever was trained on their binarization: they are the probabilities of its pixels.
     """
     for folder in folders:
         own, below = _data_of(config), _data_of(folder.config())
-        if own.get("data.init_args.pixels.class_path") == "Grey":
+        if own.get("data.init_args.pixels.class_path") == "Gray":
             own, below = ({key: data[key] for key in data if ".pixels." not in key} for data in (own, below))
         if different := [key for key in own.keys() | below.keys() if own.get(key) != below.get(key)]:
             key = min(different)

@@ -27,4 +27,4 @@ class Ancestral(Sampler):
             raise ValueError("Ancestral(free=()) has nothing to draw: name the model's variables, such as ('x', 'h1')")
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        return model.dream(state, self.free), {}
+        return model.ancestral_sample(state, self.free), {}

@@ -43,7 +43,7 @@ class Gibbs(Sampler):
 class MeanField(Sampler):
     """One mean-field sweep: every block in turn is set to its mean given the others' means; deterministic.
 
-    Each update lowers the variational free energy of the factorised posterior, so the sweeps settle in a fixed point.
+    Each update lowers the variational free energy of the factorized posterior, so the sweeps settle in a fixed point.
     Info: none, for ``run`` reports the drift of every block.
     Peterson & Anderson (1987); Salakhutdinov & Hinton (2009) for deep Boltzmann machines.
 

@@ -13,7 +13,7 @@ from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy
 class Langevin(Sampler):
     """Unadjusted Langevin dynamics: x <- x - s dE/dx + sqrt(2 s T) N(0, 1), with step size s and temperature T.
 
-    As s -> 0 the chain's law tends to p^(1/T), that is, exp(-E/T) normalised; at finite s it is biased by O(s). On a
+    As s -> 0 the chain's law tends to p^(1/T), that is, exp(-E/T) normalized; at finite s it is biased by O(s). On a
     standard normal, at T = 1, the chain's own variance is 1 / (1 - s/2). T = 0 is gradient descent.
     Info: ``energy`` and ``grad_norm`` where the step begins. Roberts & Tweedie (1996).
 

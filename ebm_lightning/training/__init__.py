@@ -4,13 +4,13 @@ from ebm_lightning.training.module import EBM
 from ebm_lightning.training.optim import SigmaClippedAdam
 from ebm_lightning.training.schedules import (
     Cosine,
+    Inverse,
     Linear,
     Milestones,
+    Piecewise,
     RandomSteps,
-    Reciprocal,
-    Scheduled,
-    Staircase,
-    Switch,
+    ScheduledLR,
+    StepIncrease,
     WarmUp,
 )
 from ebm_lightning.training.trainer import Trainer
@@ -18,14 +18,14 @@ from ebm_lightning.training.trainer import Trainer
 __all__ = [
     "EBM",
     "Cosine",
+    "Inverse",
     "Linear",
     "Milestones",
+    "Piecewise",
     "RandomSteps",
-    "Reciprocal",
-    "Scheduled",
+    "ScheduledLR",
     "SigmaClippedAdam",
-    "Staircase",
-    "Switch",
+    "StepIncrease",
     "Trainer",
     "WarmUp",
 ]

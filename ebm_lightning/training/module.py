@@ -27,9 +27,9 @@ from ebm_lightning.core import (
 )
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.runs import checkpoints
-from ebm_lightning.training.callbacks.auto_compile import CompileChoice
+from ebm_lightning.training.callbacks.auto_compile import AutoCompile
 from ebm_lightning.training.callbacks.buffer import BufferCallback
-from ebm_lightning.training.callbacks.sampler_state import SamplerMemory
+from ebm_lightning.training.callbacks.sampler_state import SamplerState
 from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.cuda_graphs import Graphed
 from ebm_lightning.utils.distributed import whole
@@ -38,7 +38,7 @@ from ebm_lightning.utils.distributed import whole
 class EBM(L.LightningModule):
     """Trains an energy model by comparing what the world shows with what the model imagines.
 
-    One training step: ``pos = model.complete(batch)``; ``neg = sample_negatives(pos)``;
+    One training step: ``pos = model.positive_phase(batch)``; ``neg = sample_negatives(pos)``;
     ``objective(model, pos, neg)["loss"]`` is descended. It knows no method by name.
 
     Args:
@@ -59,7 +59,7 @@ class EBM(L.LightningModule):
             numbers, in less time and memory, after a minute or two of compilation for each number of steps. It pays
             where transitions are differentiated, as in energy-based transformers, and for small nets. The objective,
             validation and protocols stay as they are. "auto" measures once whether it pays
-            (:class:`~ebm_lightning.training.callbacks.auto_compile.CompileChoice`). None is no.
+            (:class:`~ebm_lightning.training.callbacks.auto_compile.AutoCompile`). None is no.
         channels_last: whether convolutions keep their weights, and so what passes between them, with the channels last
             in memory: the same numbers up to rounding, in three quarters of the time on a CPU, and what the matrix
             units of a GPU want. None is yes.
@@ -132,21 +132,21 @@ class EBM(L.LightningModule):
             self.prepare(data)
 
     def prepare(self, data: DataModule) -> None:
-        """Initialises the model, and fits where chains are born, to the training data."""
+        """Initializes the model, and fits where chains are born, to the training data."""
         with evaluating(self.model), torch.no_grad():
-            self.model.initialise(data.eval_loader("train", device=self.device))
+            self.model.initialize(data.eval_loader("train", device=self.device))
             if self.chains.noise is not None:
                 self.chains.noise.fit(data.eval_loader("train", device=self.device))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What outlives a step brings the callback that manages its life, so that PCD cannot silently turn into CD."""
         kept: list[L.Callback] = [BufferCallback(self.chains)] if isinstance(self.chains, SampleBuffer) else []
-        kept += [SamplerMemory(self.sampler)] if isinstance(self.sampler, AdaptiveSampler) else []
-        return kept + ([CompileChoice()] if self.compiled == "auto" else [])
+        kept += [SamplerState(self.sampler)] if isinstance(self.sampler, AdaptiveSampler) else []
+        return kept + ([AutoCompile()] if self.compiled == "auto" else [])
 
     def compile_phase(self, compiled: bool) -> None:
         """Whether transitions of the negative phase are compiled in training from now on."""
-        self._walk = fused_ops.compiled(run) if compiled else run_cached
+        self._walk = fused_ops.compiled(run) if compiled else run_chain_cached
         if self.cuda_graphs:
             self._walk = Graphed(self._walk)
         if compiled:
@@ -155,7 +155,7 @@ class EBM(L.LightningModule):
 
     def training_step(self, batch: State, batch_idx: int) -> Terms:
         """Positive phase, negative phase, comparison; Lightning descends ``["loss"]``."""
-        pos = self.model.complete(batch)
+        pos = self.model.positive_phase(batch)
         if batch_idx == 0:
             self.model.check(pos)
         neg = self.sample_negatives(pos)
@@ -168,25 +168,25 @@ class EBM(L.LightningModule):
         """The hook for negative-sample generation: what the model imagines in answer to ``pos``, or None."""
         if self.sampler is None:
             return None
-        start = self.chains.start(self.sampler.extend(pos), self.sampler.free)
-        neg, info = self.imagine(start, self._steps_now, self.backprop)
+        start = self.chains.start(self.sampler.augment_state(pos), self.sampler.free)
+        neg, info = self.run_negative_chains(start, self._steps_now, self.backprop)
         self.chains.finish(neg)
         self._log_terms("sampler", info)
         return neg
 
-    def answer(self, pos: State, backprop: int = 0) -> State | None:
+    def fresh_negatives(self, pos: State, backprop: int = 0) -> State | None:
         """A negative phase from where chains are born, or None: as in training, but no chain that is kept is moved."""
         if self.sampler is None:
             return None
         chains = DataChains() if self.chains.noise is None else NoiseChains(self.chains.noise)
-        start = chains.start(self.sampler.extend(pos), self.sampler.free)
-        return self.imagine(start, self._steps_now, backprop)[0]
+        start = chains.start(self.sampler.augment_state(pos), self.sampler.free)
+        return self.run_negative_chains(start, self._steps_now, backprop)[0]
 
     def gradient(self, batch: State) -> list[Tensor | None]:
         """The gradient of the training loss in every parameter that has one, from chains that are born at the call."""
         with torch.enable_grad():
-            pos = self.model.complete(batch)
-            terms = self.objective(self.model, pos, self.answer(pos, self.backprop))
+            pos = self.model.positive_phase(batch)
+            terms = self.objective(self.model, pos, self.fresh_negatives(pos, self.backprop))
             parameters = [p for p in self.parameters() if p.requires_grad]
             return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
@@ -195,12 +195,14 @@ class EBM(L.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def imagine(self, start: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
+    def run_negative_chains(self, start: State, steps: int, backprop: int = 0) -> tuple[State, Info]:
         """``steps`` transitions of the sampler from ``start``, in eval mode where ``eval_sampling`` says so."""
         assert self.sampler is not None
-        walk = self._walk if self.training else run_cached
+        walk = self._walk if self.training else run_chain_cached
         with evaluating(self.model) if self.eval_sampling else nullcontext():
-            watched = self._watched or walk is not run_cached  # made in one form, whether the step is logged or not
+            watched = (
+                self._watched or walk is not run_chain_cached
+            )  # made in one form, whether the step is logged or not
             return walk(self.sampler, self.model, start, steps, backprop, watched=watched)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
@@ -220,8 +222,8 @@ class EBM(L.LightningModule):
         """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
         if isinstance(self.sampler, nn.Module):
-            own_rate(optimizer, self.sampler, self.sampler.rate_factor, self.sampler.rate_floor)
-        spare_biases(optimizer)
+            add_sampler_param_group(optimizer, self.sampler, self.sampler.lr_multiplier, self.sampler.min_lr_ratio)
+        exclude_biases_from_weight_decay(optimizer)
         return optimizer
 
     def configure_optimizers(self) -> Any:
@@ -232,12 +234,12 @@ class EBM(L.LightningModule):
 
     def _evaluate(self, stage: str, batch: State, batch_idx: int) -> None:
         """Energies of held-out data; for an objective that predicts or needs no samples, its terms as well."""
-        pos = self.model.complete(batch)
+        pos = self.model.positive_phase(batch)
         if batch_idx == 0:
             self.model.check(pos)
         n = len(next(iter(pos.values())))
         if self.sampler is None or self.objective.predicts:
-            terms = self.objective(self.model, pos, self.answer(pos))
+            terms = self.objective(self.model, pos, self.fresh_negatives(pos))
             self.log_dict({f"{stage}/{name}": term.detach() for name, term in terms.items()}, batch_size=n)
         self.log(f"{stage}/energy_data", self.model.energy(pos).detach().mean(), batch_size=n, sync_dist=True)
 
@@ -261,7 +263,7 @@ class EBM(L.LightningModule):
                 self.log(f"{prefix}/{name}", term, prog_bar=name == "gap" or (name == "loss" and "gap" not in terms))
 
 
-def run_cached(
+def run_chain_cached(
     sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0, watched: bool = True
 ) -> tuple[State, Info]:
     """:func:`run`. Parametrized weights (spectral norm) are computed once where they are constant meanwhile."""
@@ -269,7 +271,7 @@ def run_cached(
         return run(sampler, model, state, steps, backprop, watched=watched)
 
 
-def spare_biases(optimizer: torch.optim.Optimizer) -> None:
+def exclude_biases_from_weight_decay(optimizer: torch.optim.Optimizer) -> None:
     """Takes parameters of one dimension out of weight decay, into groups of their own."""
     for group in [group for group in optimizer.param_groups if group.get("weight_decay")]:
         spared = [p for p in group["params"] if p.ndim < 2]
@@ -278,14 +280,14 @@ def spare_biases(optimizer: torch.optim.Optimizer) -> None:
             optimizer.add_param_group({**group, "params": spared, "weight_decay": 0.0})
 
 
-def own_rate(optimizer: torch.optim.Optimizer, part: nn.Module, factor: float, floor: float) -> None:
+def add_sampler_param_group(optimizer: torch.optim.Optimizer, part: nn.Module, factor: float, floor: float) -> None:
     """Gives the parameters of one part ``factor`` times the learning rate, in groups of their own.
 
-    ``floor`` is their ``rate_floor``: see :class:`~ebm_lightning.training.schedules.Scheduled`.
+    ``floor`` is their ``min_lr_ratio``: see :class:`~ebm_lightning.training.schedules.ScheduledLR`.
     """
     own = {id(p) for p in part.parameters()}
     for group in list(optimizer.param_groups):
         moved = [p for p in group["params"] if id(p) in own]
         group["params"] = [p for p in group["params"] if id(p) not in own]
         if moved:
-            optimizer.add_param_group({**group, "params": moved, "lr": factor * group["lr"], "rate_floor": floor})
+            optimizer.add_param_group({**group, "params": moved, "lr": factor * group["lr"], "min_lr_ratio": floor})

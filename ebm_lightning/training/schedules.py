@@ -55,7 +55,7 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Staircase(Schedule):
+class StepIncrease(Schedule):
     """``first`` for ``every`` training steps, then 1 more for as many, and so on up to ``last``.
 
     CD-k with a growing k: Salakhutdinov & Murray (2008) go from 1 to 25.
@@ -73,7 +73,7 @@ class Staircase(Schedule):
     def __post_init__(self) -> None:
         if self.every < 1 or self.last < self.first:
             raise ValueError(
-                f"Staircase(first={self.first}, last={self.last}, every={self.every}): expected every >= 1 and "
+                f"StepIncrease(first={self.first}, last={self.last}, every={self.every}): expected every >= 1 and "
                 "last >= first"
             )
 
@@ -106,7 +106,7 @@ class RandomSteps(Schedule):
 
 
 @dataclass(frozen=True)
-class Switch(Schedule):
+class Piecewise(Schedule):
     """``before`` up to training step ``at``, ``after`` from there on: momentum 0.5, then 0.9 (Hinton 2010).
 
     Args:
@@ -160,7 +160,7 @@ class WarmUp(Schedule):
 
 
 @dataclass(frozen=True)
-class Reciprocal(Schedule):
+class Inverse(Schedule):
     """1 / schedule(step): a learning rate that falls as the k of CD-k grows.
 
     Args:
@@ -173,13 +173,13 @@ class Reciprocal(Schedule):
         return 1 / self.of(step)
 
 
-class Scheduled(LRScheduler):
+class ScheduledLR(LRScheduler):
     """Lets an optimizer follow schedules: the learning rate times ``factor``, and the momentum itself.
 
     Momentum is outside the learning rate, as in torch's SGD: buf = momentum buf + gradient, p -= lr buf.
 
-    A parameter group may have a ``rate_floor`` r, of 0 to 1, which is part of the optimizer's checkpoint: its factor is
-    max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(of(step), r).
+    A parameter group may have a ``min_lr_ratio`` r, of 0 to 1, which is part of the optimizer's checkpoint: its factor
+    is max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(of(step), r).
 
     Args:
         optimizer: torch's, with a momentum where ``momentum`` is given.
@@ -206,7 +206,7 @@ class Scheduled(LRScheduler):
         for group in groups:
             if self.momentum is not None:
                 group["momentum"] = self.momentum(step)
-        factors = [_at_least(group.get("rate_floor", 0.0), self.factor, step) for group in groups]
+        factors = [_at_least(group.get("min_lr_ratio", 0.0), self.factor, step) for group in groups]
         return [rate * factor for rate, factor in zip(self.base_lrs, factors, strict=True)]
 
     def state_dict(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.distributed import mean_over_ranks, whole
 
 
-class Sharded(DDPStrategy):
+class ShardedStrategy(DDPStrategy):
     """DDP in which a rank keeps its part alone of the gradient and of the optimizer's memory: ``strategy: sharded``.
 
     torch's ``fully_shard`` (FSDP2) takes a whole training step for one forward pass, since energies are differentiated
@@ -27,7 +27,7 @@ class Sharded(DDPStrategy):
     without dimensions, such as a learned step size, stay whole. Checkpoints are those of `ddp`: either continues them.
 
     Raises:
-        ValueError: when training begins, where the model is initialised by its data, the sampler follows the weights,
+        ValueError: when training begins, where the model is initialized by its data, the sampler follows the weights,
             or these are averaged or have their channels last in memory.
     """
 
@@ -41,9 +41,9 @@ class Sharded(DDPStrategy):
         assert isinstance(module, EBM)
         model, sampler, callbacks = module.model, module.sampler, module.trainer.callbacks  # type: ignore[attr-defined]
         in_order = all(parameter.is_contiguous() for parameter in module.parameters())
-        own_start = type(model).initialise is not EnergyModel.initialise
+        own_start = type(model).initialize is not EnergyModel.initialize
         refused = {
-            f"{type(model).__name__}, which is initialised by its data": own_start,
+            f"{type(model).__name__}, which is initialized by its data": own_start,
             f"{type(sampler).__name__}, which follows the weights": isinstance(sampler, AdaptiveSampler),
             "weights that have their channels last (EBM(channels_last=False) leaves them)": not in_order,
             "the callback that averages weights": any(isinstance(one, WeightAveraging) for one in callbacks),

@@ -20,10 +20,10 @@ from ebm_lightning.generation.writer import generate
 from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.training.callbacks.progress import TimedProgressBar
-from ebm_lightning.training.callbacks.random_state import TrainingRandomness
+from ebm_lightning.training.callbacks.random_state import TrainingRandomState
 from ebm_lightning.training.callbacks.rank_state import RankState
 from ebm_lightning.training.module import EBM
-from ebm_lightning.training.sharded_strategy import Sharded
+from ebm_lightning.training.sharded_strategy import ShardedStrategy
 from ebm_lightning.utils.random import isolated
 
 DEFAULTS: dict[str, Any] = {
@@ -39,7 +39,9 @@ for _share in ("limit_train_batches", "limit_val_batches", "limit_test_batches",
     # typing keeps whichever of Union[int, float] and Union[float, int] it saw first; by the second, 1 is 1.0: all.
     L.Trainer.__init__.__annotations__[_share] = int | float | None
 
-StrategyRegistry.register("sharded", Sharded, description="DDP that shares out gradients and the optimizer's memory.")
+StrategyRegistry.register(
+    "sharded", ShardedStrategy, description="DDP that shares out gradients and the optimizer's memory."
+)
 
 
 class Trainer(L.Trainer):
@@ -66,7 +68,7 @@ class Trainer(L.Trainer):
             settings["plugins"] = [*plugins, made]
         super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
-        self.callbacks.insert(0, TrainingRandomness())  # type: ignore[attr-defined]  # before any callback that draws
+        self.callbacks.insert(0, TrainingRandomState())  # type: ignore[attr-defined]  # before any callback that draws
 
     def save_checkpoint(
         self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None

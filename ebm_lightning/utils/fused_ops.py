@@ -65,13 +65,13 @@ def log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
     return kernel(a, b, slices)
 
 
-def binarise(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
+def binarize(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
     """Independent float32 draws from {0, 1} with p(1) = pixel / white, for whole numbers 0..white, in their shape.
 
     Large ones on a CPU are drawn as in :func:`bernoulli`, from a start that ``generator`` draws.
     """
     if fuses(pixels):
-        return fused(_binarise)(pixels.reshape(-1), torch.tensor(1 / white), _start(generator)).view_as(pixels)
+        return fused(_binarize)(pixels.reshape(-1), torch.tensor(1 / white), _start(generator)).view_as(pixels)
     u = torch.rand(pixels.shape, generator=generator, device=pixels.device)
     return (u < pixels.to(torch.float32) / white).to(torch.float32)
 
@@ -114,7 +114,7 @@ def _bernoulli(logits: Tensor, start: Tensor) -> Tensor:
     return (_uniform(logits.numel(), start) < p).to(p.dtype)  # a kernel that writes bfloat16 is slower than two
 
 
-def _binarise(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
+def _binarize(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
     return (_uniform(pixels.numel(), start) < pixels.to(torch.float32) * scale).to(torch.float32)
 
 

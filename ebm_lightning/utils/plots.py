@@ -44,7 +44,7 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
 def filters(groups: list[Tensor]) -> Image.Image:
     """Filters (n, C, H, W), or of another shape that :func:`picture` draws as images, each on its own symmetric scale.
 
-    Zero is mid-grey; the largest absolute value of a filter is black or white. Several groups of equal size become one
+    Zero is mid-gray; the largest absolute value of a filter is black or white. Several groups of equal size become one
     row each, a single one a square.
     """
     x = torch.cat(groups).detach().float().cpu()
@@ -106,7 +106,7 @@ def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
         left = [i * width for i in range(len(accuracy))]
         axes.bar(left, accuracy.nan_to_num().tolist(), width, align="edge", edgecolor="white", label="accuracy")
         axes.bar(left, share.tolist(), width * 0.4, align="edge", color="black", alpha=0.6, label="share")
-        axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+        axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
         axes.set(title=name, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")
     return _render(figure)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebm_lightning.chains import FIFO, DataChains, NoiseChains, Reservoir, SampleBuffer, Uint8Storage, WriteBack
-from ebm_lightning.distributions import AtData, GaussianNoise, UniformNoise
+from ebm_lightning.distributions import DataInit, GaussianNoise, UniformNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.generation.samples import birth_noise
 from ebm_lightning.objectives import ContrastiveDivergence
@@ -46,17 +46,17 @@ def test_chains_are_born_from_noise_and_come_back_as_they_ended() -> None:
     assert (again["age"] == 1).all()
 
 
-@pytest.mark.parametrize("rebirth", [0.0, 0.3, 1.0])
-def test_the_share_of_reborn_chains_is_the_rebirth_probability(rebirth: float) -> None:
-    buffer = SampleBuffer(N, rebirth=rebirth, noise=UniformNoise(-2.0, -1.0))
+@pytest.mark.parametrize("reinit_prob", [0.0, 0.3, 1.0])
+def test_the_share_of_reborn_chains_is_the_rebirth_probability(reinit_prob: float) -> None:
+    buffer = SampleBuffer(N, reinit_prob=reinit_prob, noise=UniformNoise(-2.0, -1.0))
     rounds, reborn = 400, 0
     _live(buffer, 1)
     for _ in range(rounds):
         start = buffer.start(_pos(), ("x",))
         reborn += int((start["x"][:, 0] < 0).sum())
         buffer.finish({**start, "x": torch.ones(N, 2)})
-    spread = (rebirth * (1 - rebirth) / (rounds * N)) ** 0.5
-    assert abs(reborn / (rounds * N) - rebirth) <= 5 * spread  # false alarm below 1e-6
+    spread = (reinit_prob * (1 - reinit_prob) / (rounds * N)) ** 0.5
+    assert abs(reborn / (rounds * N) - reinit_prob) <= 5 * spread  # false alarm below 1e-6
 
 
 def test_write_back_and_fifo_choose_these_slots() -> None:
@@ -88,7 +88,7 @@ def test_a_reservoir_never_writes_one_slot_twice_at_once() -> None:
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
-def test_uint8_storage_keeps_256_levels_and_dequantises_within_one(bounds: tuple[float, float]) -> None:
+def test_uint8_storage_keeps_256_levels_and_dequantizes_within_one(bounds: tuple[float, float]) -> None:
     storage, low, high = Uint8Storage(bounds), *bounds
     x = torch.rand(10_000) * (high - low) + low
     kept = storage.encode(x)
@@ -159,7 +159,7 @@ def test_shards_return_to_their_ranks_and_are_dealt_anew_to_another_number() -> 
 
 
 def test_chains_born_at_the_data_begin_there_and_then_go_their_own_way() -> None:
-    chains, data = SampleBuffer(4, noise=AtData()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
+    chains, data = SampleBuffer(4, noise=DataInit()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
     start = chains.start(data, ("x", "h"))
     assert torch.equal(start["x"], data["x"])
     assert torch.equal(start["h"], data["h"])
@@ -169,17 +169,19 @@ def test_chains_born_at_the_data_begin_there_and_then_go_their_own_way() -> None
 
 
 def test_without_data_such_chains_are_born_from_noise() -> None:
-    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, noise=AtData()))
+    module = EBM(
+        Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, noise=DataInit())
+    )
     assert birth_noise(module) == UniformNoise()
     with pytest.raises(ValueError, match="no density"):
-        AtData().log_prob(torch.zeros(1, 2))
+        DataInit().log_prob(torch.zeros(1, 2))
 
 
 def test_chains_that_would_take_too_much_memory_are_refused_before_they_are_made() -> None:
     """6 chains of 1000 float32 and one int64 take 24,048 bytes."""
     pos = {"x": torch.rand(2, 1000), "y": torch.zeros(2, dtype=torch.int64)}
-    SampleBuffer(6, keep=("y",), max_gb=24.048e-6 * (1 + 1e-9)).start(pos, ("x",))
-    buffer = SampleBuffer(6, keep=("y",), max_gb=24e-6)
+    SampleBuffer(6, keep=("y",), max_buffer_gb=24.048e-6 * (1 + 1e-9)).start(pos, ("x",))
+    buffer = SampleBuffer(6, keep=("y",), max_buffer_gb=24e-6)
     with pytest.raises(ValueError, match=r"would keep 2.4e-05 GB of x, y, more than .*: expected a size of at most 5"):
         buffer.start(pos, ("x",))
     assert buffer.state_dict() == {}

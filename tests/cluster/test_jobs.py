@@ -94,7 +94,7 @@ def test_logs_are_merged_and_followed_to_the_end_of_the_job(ebm, root: Path, slu
 def test_cancel_and_preempt_name_the_job_of_the_run(ebm, root: Path, slurm: StandIn) -> None:
     slurm.queue("17|N/A|RUNNING|0|None|", "18|1|PENDING|0|Resources|")
     assert ebm("preempt", root / "paper" / "a") == (0, "job 17 was sent USR1\n")
-    assert ebm("cancel", root / "paper" / "c") == (0, "job 18_1 is cancelled\n")
+    assert ebm("cancel", root / "paper" / "c") == (0, "job 18_1 is canceled\n")
     assert slurm.said("scancel") == ["--signal=USR1 17", "18_1"]
     for command, name, sentence in (
         ("preempt", "c", "the job 18_1 of .* is pending: only a running one can be preempted"),

@@ -16,12 +16,12 @@ from ebm_lightning.data import (
     Bars,
     BarsAndStripes,
     DataModule,
-    Dequantised,
+    Dequantized,
     Digits,
-    DynamicBinarisation,
+    DynamicBinarization,
     EvalLoader,
-    FixedBinarisation,
-    Grey,
+    FixedBinarization,
+    Gray,
     HorizontalFlip,
     ImageModule,
     Images,
@@ -49,7 +49,7 @@ def stream(n: int = 22, batch_size: int = 4, length: int = 12, seed: int = 5, **
 def augmented_digits(**options: int | float) -> Digits:
     return Digits(
         64,
-        pixels=Dequantised(),
+        pixels=Dequantized(),
         augmentations=[ReflectPadCrop(2), HorizontalFlip()],
         bounds=(-1.0, 1.0),
         noise=0.1,
@@ -282,7 +282,7 @@ def test_whole_splits_are_what_validation_sees() -> None:
 
 
 def test_evaluation_draws_do_not_depend_on_the_run() -> None:
-    first, second = (Digits(pixels=DynamicBinarisation(), seed=seed) for seed in (1, 2))
+    first, second = (Digits(pixels=DynamicBinarization(), seed=seed) for seed in (1, 2))
     assert torch.equal(first.tensors("test")["x"], second.tensors("test")["x"])
     assert not torch.equal(next(iter(first.train_stream(1)))["y"], next(iter(second.train_stream(1)))["y"])
 
@@ -330,7 +330,7 @@ def test_bars_and_stripes_are_every_pattern_once(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["moons", "circles", "swiss_roll", "eight_gaussians", "checkerboard", "pinwheel"])
-def test_toys_are_centred_and_of_unit_scale(name: str) -> None:
+def test_toys_are_centered_and_of_unit_scale(name: str) -> None:
     data = Toy2D(name, samples=4000, test=1000, valid=0)
     x = data.tensors("train")["x"].double()
     torch.testing.assert_close(x.mean(0), torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-5)
@@ -483,14 +483,14 @@ def test_a_module_is_configured_by_its_signature() -> None:
             valid: 0.2
             bounds: [-1, 1]
             pixels:
-              class_path: ebm_lightning.data.FixedBinarisation
+              class_path: ebm_lightning.data.FixedBinarization
               init_args: {seed: 3}
         """
     )
     data = parser.instantiate_classes(config).data
     assert isinstance(data, ImageModule)
     assert data.bounds == (-1.0, 1.0)
-    assert data.pixels == FixedBinarisation(3)
+    assert data.pixels == FixedBinarization(3)
     assert len(data.tensors("valid")["x"]) == 300
     config = parser.parse_string(
         """
@@ -507,5 +507,5 @@ def test_a_module_is_configured_by_its_signature() -> None:
     )
     data = parser.instantiate_classes(config).data
     assert data.augmentations == (ReflectPadCrop(4), HorizontalFlip(0.25))
-    assert data.pixels == Grey()
+    assert data.pixels == Gray()
     assert (data.valid, data.shape, data.classes) == (5000, (3, 32, 32), 10)

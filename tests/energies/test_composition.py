@@ -55,12 +55,12 @@ def test_a_composition_is_sampled_by_the_samplers_there_are(strength: float | No
     start = {"x": torch.randn(4000, 2, dtype=torch.float64) * 2}
     x = run(HMC(0.3, leapfrog=3), Product([_gaussian(A), other]), start, steps=150)[0]["x"]
     assert_means(x, mean)
-    centred = x - mean
-    assert_means(centred[:, :, None] * centred[:, None, :], covariance)
+    centered = x - mean
+    assert_means(centered[:, :, None] * centered[:, None, :], covariance)
 
 
-def test_a_mixture_weighs_unnormalised_densities() -> None:
-    """With the weight share / Z of every part it is the normalised mixture."""
+def test_a_mixture_weighs_unnormalized_densities() -> None:
+    """With the weight share / Z of every part it is the normalized mixture."""
     means, std, shares = [[-1.0, 0.0], [1.0, 0.5]], 0.5, [0.7, 0.3]
     parts: list[EnergyModel] = [Gaussian(mean, [std**2, std**2]).double() for mean in means]
     z = 2 * math.pi * std**2
@@ -89,8 +89,8 @@ def test_products_mixtures_and_negations_of_boltzmann_machines_equal_the_enumera
     a, b, states = _rbm(), _rbm(), {"x": bits(4)}
     p, q = probabilities(a, states), probabilities(b, states)
 
-    def assert_law(model: EnergyModel, unnormalised: Tensor) -> None:
-        assert torch.allclose(probabilities(model, states), unnormalised / unnormalised.sum())
+    def assert_law(model: EnergyModel, unnormalized: Tensor) -> None:
+        assert torch.allclose(probabilities(model, states), unnormalized / unnormalized.sum())
 
     assert_law(Product([a, b]), p * q)
     assert_law(Product([a, Negation(b, 0.5)]), p * q**-0.5)
@@ -112,7 +112,7 @@ def test_the_variables_are_the_union_and_shared_by_name() -> None:
 def test_parts_complete_what_the_batch_leaves_open_and_check_it() -> None:
     helmholtz = perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3], weight_std=1.0))
     for model in (Product([_rbm(), helmholtz]), Mixture([helmholtz, _rbm()]), Negation(helmholtz)):
-        full = model.complete({"x": bits(4)})
+        full = model.positive_phase({"x": bits(4)})
         assert full.keys() >= {"x", "h1"}
         assert torch.equal(full["x"], bits(4))
         assert model.energy(full).shape == (16,)

@@ -156,13 +156,13 @@ class TestGaussian:
     def test_samples_have_its_moments(self) -> None:
         covariance = torch.tensor([[2.0, 0.6], [0.6, 0.5]])
         draws = Gaussian([1.0, -2.0], covariance.tolist()).sample(50000)
-        centred = draws - torch.tensor([1.0, -2.0])
-        assert_means(centred, torch.zeros(2))
-        assert_means(centred[:, :, None] * centred[:, None], covariance)
+        centered = draws - torch.tensor([1.0, -2.0])
+        assert_means(centered, torch.zeros(2))
+        assert_means(centered[:, :, None] * centered[:, None], covariance)
 
 
 class TestGaussianMixture:
-    def test_is_normalised(self) -> None:
+    def test_is_normalized(self) -> None:
         model = GaussianMixture([[-1.0, 0.0], [2.0, 0.5]], 0.4, [0.7, 0.3]).double()
         axis = torch.linspace(-6, 6, 481, dtype=torch.float64)
         total = log_partition(model, {"x": torch.cartesian_prod(axis, axis)}) + 2 * math.log(12 / 480)
@@ -200,7 +200,7 @@ class TestIsing:
         model = Ising(side, coupling=0.7, field=-0.2)
         x = torch.randint(0, 2, (5, side, side)).double() * 2 - 1
         bonds = (x * (x.roll(1, 1) + x.roll(1, 2))).sum((1, 2))
-        energy = model.energy(model.complete({"x": x}))
+        energy = model.energy(model.positive_phase({"x": x}))
         torch.testing.assert_close(energy, -0.7 * bonds + 0.2 * x.sum((1, 2)), rtol=1e-12, atol=1e-12)
 
     def test_join_undoes_split(self) -> None:
@@ -216,7 +216,7 @@ class TestIsing:
     def test_partition_equals_the_enumeration(self, side: int, field: float) -> None:
         model = Ising(side, coupling=0.44, field=field)
         lattices = bits(side * side, low=-1.0).view(-1, side, side)
-        torch.testing.assert_close(model.log_partition(), log_partition(model, model.complete({"x": lattices})))
+        torch.testing.assert_close(model.log_partition(), log_partition(model, model.positive_phase({"x": lattices})))
 
     def test_partition_of_a_large_lattice_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"side=6.*up to side 4; estimate it by annealed importance sampling"):
@@ -224,7 +224,7 @@ class TestIsing:
 
     def test_gibbs_sweeps_follow_the_enumeration(self) -> None:
         model = Ising(2, coupling=0.25, field=0.1)
-        p = probabilities(model, model.complete({"x": bits(4, low=-1.0).view(-1, 2, 2)}))
+        p = probabilities(model, model.positive_phase({"x": bits(4, low=-1.0).view(-1, 2, 2)}))
         state = spins(2)(20000)
         for _ in range(50):
             for block in ("even", "odd"):
@@ -232,9 +232,9 @@ class TestIsing:
         x = model.join(state["even"], state["odd"])
         assert_counts(torch.bincount(index_of(x.flatten(1)), minlength=16), p)
 
-    def test_complete_leaves_colours_alone(self) -> None:
+    def test_complete_leaves_colors_alone(self) -> None:
         model, state = Ising(2, 0.5), spins(2)(2)
-        assert model.complete(state) is state
+        assert model.positive_phase(state) is state
 
 
 class TestDeepEnergy:
@@ -419,7 +419,7 @@ def test_activations_are_copied_for_every_layer() -> None:
 
 
 def estimated(kind: type[SpectralNorm] | type[SpectralBound], weight: Tensor, calls: int = 400) -> nn.Module:
-    """The parametrisation after it has seen the weight ``calls`` times in train mode."""
+    """The parametrization after it has seen the weight ``calls`` times in train mode."""
     module = kind(len(weight)).double()
     for _ in range(calls):
         module(weight)

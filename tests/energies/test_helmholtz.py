@@ -15,7 +15,7 @@ from torch import Tensor
 from ebm_lightning import EBM, Trainer
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import EnergyModel, State, run
-from ebm_lightning.data import Bars, Digits, Grey, Threshold
+from ebm_lightning.data import Bars, Digits, Gray, Threshold
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax
@@ -97,14 +97,14 @@ def test_energies_are_the_log_probabilities_written_out() -> None:
     )
     energy = energy - log_p(x, h1 @ weights["generative.0.weight"].T + weights["visible.x.bias"])
     torch.testing.assert_close(model.energy(state), energy)
-    recognised = -log_p(h1, x @ weights["recognition.0.weight"].T + weights["recognition.0.bias"])
-    recognised = recognised - log_p(h2, h1 @ weights["recognition.1.weight"].T + weights["recognition.1.bias"])
-    torch.testing.assert_close(model.recognition_energy(state), recognised)
+    recognized = -log_p(h1, x @ weights["recognition.0.weight"].T + weights["recognition.0.bias"])
+    recognized = recognized - log_p(h2, h1 @ weights["recognition.1.weight"].T + weights["recognition.1.bias"])
+    torch.testing.assert_close(model.recognition_energy(state), recognized)
 
 
 def test_complete_draws_from_the_recognition_network() -> None:
     model, x = machine(), torch.tensor([1.0, 0.0, 1.0], dtype=F64)
-    state = model.complete({"x": x.expand(5_000, -1), "y": torch.zeros(5_000)})
+    state = model.positive_phase({"x": x.expand(5_000, -1), "y": torch.zeros(5_000)})
     p = (-model.recognition_energy({"x": x.expand(32, -1), **every_state({"h1": 3, "h2": 2})})).exp()
     draws = torch.cat([state["h1"], state["h2"]], 1)
     assert_counts(torch.bincount(index_of(draws), minlength=32), p.detach())
@@ -125,17 +125,20 @@ def test_groups_of_other_units_share_the_causes() -> None:
                 state = {"x": code.expand(n, -1), "h1": h1.expand(n, -1), "v": v, "y": torch.full((n,), label)}
                 total += float((-model.energy(state)).exp().sum().detach()) * 0.01
     assert total == pytest.approx(1, abs=1e-9)
-    assert model.complete({"x": code[None], "v": v[:1], "y": torch.zeros(1, dtype=torch.int64)})["h1"].shape == (1, 2)
+    assert model.positive_phase({"x": code[None], "v": v[:1], "y": torch.zeros(1, dtype=torch.int64)})["h1"].shape == (
+        1,
+        2,
+    )
 
 
 def test_the_visible_bias_begins_at_the_logits_of_the_data() -> None:
     data = Bars(samples=2000, batch_size=100)
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [3, 1])
-    model.initialise(data.eval_loader("train"))
+    model.initialize(data.eval_loader("train"))
     mean = data.tensors("train")["x"].flatten(1).mean(0)
     torch.testing.assert_close(torch.sigmoid(model.units("x").bias), mean)
     untouched = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [3, 1], data_bias=False)
-    untouched.initialise(iter(()))
+    untouched.initialize(iter(()))
     assert not untouched.units("x").bias.any()
 
 
@@ -198,11 +201,11 @@ def test_fresh_chains_and_their_files_are_dreams(tmp_path) -> None:
     assert "dreams-h1.png" not in files
 
 
-def test_one_machine_for_each_class_dreams_and_recognises_its_own() -> None:
+def test_one_machine_for_each_class_dreams_and_recognizes_its_own() -> None:
     model = PerClass(HelmholtzMachine({"x": Bernoulli([3])}, [2]), 3).double()
     perturbed(model)
     y = torch.tensor([2, 0, 0, 1, 2])
-    state = model.complete({"x": bits(3)[:5], "y": y})
+    state = model.positive_phase({"x": bits(3)[:5], "y": y})
     for energy in ("energy", "recognition_energy"):
         whole = getattr(model, energy)(state)
         for label in range(3):
@@ -225,8 +228,8 @@ def test_one_machine_for_each_class_dreams_and_recognises_its_own() -> None:
 def test_wake_sleep_gives_the_delta_rules(hidden: tuple[int, ...]) -> None:
     """Hinton et al. (1995): (state) x (target - prediction), by the other phase's states; its negative is descended."""
     model, n = machine(hidden=hidden), 7
-    pos = model.complete({"x": torch.randint(0, 2, (n, 3)).double()})
-    neg = model.dream(pos, model.variables)
+    pos = model.positive_phase({"x": torch.randint(0, 2, (n, 3)).double()})
+    neg = model.ancestral_sample(pos, model.variables)
     ours = gradients(model, WakeSleep()(model, pos, neg)["loss"])
     rules = {"prior": -(pos[f"h{len(hidden)}"] - torch.sigmoid(model.prior)).mean(0)}
     for level in range(len(hidden)):
@@ -246,8 +249,8 @@ def test_wake_sleep_gives_the_delta_rules(hidden: tuple[int, ...]) -> None:
 
 def test_the_description_length_of_wake_sleep_is_the_bound() -> None:
     model = machine()
-    pos = model.complete({"x": bits(3)})
-    terms = WakeSleep()(model, pos, model.dream(pos, model.variables))
+    pos = model.positive_phase({"x": bits(3)})
+    terms = WakeSleep()(model, pos, model.ancestral_sample(pos, model.variables))
     torch.testing.assert_close(terms["description_length"], (model.energy(pos) - model.recognition_energy(pos)).mean())
     torch.testing.assert_close(terms["loss"], terms["wake"] + terms["sleep"])
 
@@ -255,13 +258,13 @@ def test_the_description_length_of_wake_sleep_is_the_bound() -> None:
 class Fixed(HelmholtzMachine):
     """Completes K copies of an example with all causes in turn, where K is the number of their states."""
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         causes = every_state({"h1": 3, "h2": 2})
         return {**batch, **{name: value.repeat(len(batch["x"]) // 32, 1) for name, value in causes.items()}}
 
 
 def test_the_reweighted_gradient_over_all_causes_is_the_rule_written_out() -> None:
-    """Every cause once: shares are the normalised p / q, constants, alike in both wake phases."""
+    """Every cause once: shares are the normalized p / q, constants, alike in both wake phases."""
     model = perturbed(Fixed({"x": Bernoulli([3])}, [3, 2], weight_std=0.7))
     x = bits(3)[[1, 6]]
     terms = ReweightedWakeSleep(32, wake=0.5, sleep=0)(model, {"x": x}, None)
@@ -313,12 +316,12 @@ def test_the_reweighted_gradient_comes_to_that_of_log_p_with_many_draws() -> Non
 
 def test_with_one_draw_and_no_wake_phase_of_recognition_it_is_wake_sleep() -> None:
     model = machine()
-    pos = model.complete({"x": bits(3)})
-    neg = model.dream(pos, model.variables)
+    pos = model.positive_phase({"x": bits(3)})
+    neg = model.ancestral_sample(pos, model.variables)
     torch.manual_seed(1)
     ours = ReweightedWakeSleep(1, wake=0)(model, pos, neg)
     torch.manual_seed(1)
-    theirs = WakeSleep()(model, model.complete(pos), neg)
+    theirs = WakeSleep()(model, model.positive_phase(pos), neg)
     assert identical(gradients(model, ours["loss"]), gradients(model, theirs["loss"]))
     assert ours["ess"] == 1
     torch.testing.assert_close(ours["log_prob"], -theirs["description_length"])
@@ -327,8 +330,8 @@ def test_with_one_draw_and_no_wake_phase_of_recognition_it_is_wake_sleep() -> No
 @pytest.mark.parametrize("objective", [WakeSleep(), ReweightedWakeSleep(3, wake=0.5)])
 def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(objective) -> None:
     model = machine()
-    pos = model.complete({"x": bits(3)})
-    neg = model.dream(pos, model.variables)
+    pos = model.positive_phase({"x": bits(3)})
+    neg = model.ancestral_sample(pos, model.variables)
     torch.manual_seed(1)
     terms = objective(model, pos, neg)
     assert all(value.ndim == 0 and value.requires_grad == (name == "loss") for name, value in terms.items())
@@ -371,7 +374,7 @@ def test_reweighted_wake_sleep_comes_closer_to_the_data_than_wake_sleep() -> Non
         optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
         dreaming = Ancestral(model.variables)
         for _ in range(300):
-            pos = model.complete({"x": x})
+            pos = model.positive_phase({"x": x})
             optimizer.zero_grad()
             objective(model, pos, dreaming.step(model, pos)[0])["loss"].backward()
             optimizer.step()
@@ -497,7 +500,7 @@ def test_the_shortest_description_names_the_class_whose_machine_made_the_data() 
     model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
     module = _on_cpu(model)
     train, test = data.tensors("train"), data.tensors("test")
-    model.initialise(data.eval_loader("train"))
+    model.initialize(data.eval_loader("train"))
     found = ShortestDescription(samples=1).measure(module, data).measurements
     on = torch.stack([train["x"][train["y"] == label].flatten(1).mean(0) for label in range(10)]).clamp(1e-3, 1 - 1e-3)
     x = test["x"].flatten(1)
@@ -522,7 +525,7 @@ BITS = {"x": Bernoulli([3])}
         (lambda: HelmholtzMachine({"x": Bernoulli([3], probabilities=True)}, [2]), "set probabilities: false"),
         (lambda: machine().check({"x": torch.rand(2, 3)}), "take values 0 and 1"),
         (lambda: machine().check({"x": torch.zeros(2, 4)}), r"holds values of shape \(3,\), got \(4,\)"),
-        (lambda: machine().complete({"z": torch.zeros(2, 3)}), "'x' is to be moved or scored"),
+        (lambda: machine().positive_phase({"z": torch.zeros(2, 3)}), "'x' is to be moved or scored"),
         (lambda: Ancestral(()), "nothing to draw"),
         (
             lambda: Ancestral(("x", "h2")).step(machine(), {"x": bits(3)}),
@@ -535,7 +538,7 @@ BITS = {"x": Bernoulli([3])}
             "PerClass cannot dream of the label",
         ),
         (
-            lambda: PerClass(HelmholtzMachine(BITS, [2]), 2).complete({"x": bits(3).float()}),
+            lambda: PerClass(HelmholtzMachine(BITS, [2]), 2).positive_phase({"x": bits(3).float()}),
             "PerClass needs the label 'y' of every example",
         ),
         (lambda: Gibbs(("h1",)).step(machine(), every_state(WIDTHS)), "has no conditional for 'h1'"),
@@ -549,7 +552,7 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ShortestDescription(samples=0), "samples >= 1"),
         (lambda: ShortestDescription().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
         (lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4), "expected at most 4; use ImportanceLikelihood"),
-        (lambda: Digits(pixels=Grey()).exact(), "distribution of Digits is not known"),
+        (lambda: Digits(pixels=Gray()).exact(), "distribution of Digits is not known"),
         (lambda: Bars(13), "side=13"),
         (lambda: Bars(samples=0), "samples=0"),
         (lambda: Bars(on=1.0), "on=1.0"),

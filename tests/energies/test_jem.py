@@ -1,4 +1,4 @@
-"""A classifier as an energy: against enumeration of the labels, its gradients, partly labelled data, its chains."""
+"""A classifier as an energy: against enumeration of the labels, its gradients, partly labeled data, its chains."""
 
 import copy
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
 from ebm_lightning.core import EnergyModel, State, energy_grad
-from ebm_lightning.distributions import ClassGaussians
+from ebm_lightning.distributions import InformativeInit
 from ebm_lightning.energies import JEM, DeepEnergy, Gaussian, JointJEM
 from ebm_lightning.energies.networks import MLP, ConvNet, WideResNet
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Marginal, Sum
@@ -47,7 +47,7 @@ model:
     chains:
       init_args:
         keep: [y]
-        noise: {class_path: ClassGaussians, init_args: {shape: [1, 8, 8], classes: 10}}
+        noise: {class_path: InformativeInit, init_args: {shape: [1, 8, 8], classes: 10}}
 evaluation:
   - class_path: ClassificationError
   - class_path: OutOfDistribution
@@ -102,7 +102,7 @@ class TestEnergies:
         torch.testing.assert_close(energy[y < 0], jem.energy(state)[y < 0])
         torch.testing.assert_close(energy[y >= 0], joint.energy({**state, "y": y.clamp(min=0)})[y >= 0])
         torch.testing.assert_close(joint.free_energy({"x": state["x"]}), jem.energy(state))
-        assert joint.complete(state) is state
+        assert joint.positive_phase(state) is state
 
     def test_one_set_of_weights(self) -> None:
         jem = _jem()
@@ -126,7 +126,7 @@ class TestObjectives:
         expected = expected + 3 * nn.functional.cross_entropy(jem.net(pos["x"]), pos["y"])
         torch.testing.assert_close(_gradients(jem, loss), _gradients(jem, expected))
 
-    def test_classification_of_a_partly_labelled_batch_is_that_of_its_labelled_part(self) -> None:
+    def test_classification_of_a_partly_labeled_batch_is_that_of_its_labeled_part(self) -> None:
         jem, pos = _jem(), _state()
         known = torch.tensor([True, False, True, True, False, False])
         hidden = {**pos, "y": torch.where(known, pos["y"], -1)}
@@ -174,13 +174,13 @@ class TestWideResNet:
             assert net(torch.zeros(2, 1, 28, 12)).shape == (2, 5)
             assert not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
 
-    def test_normalisation_and_activation_are_named_in_the_configuration(self) -> None:
+    def test_normalization_and_activation_are_named_in_the_configuration(self) -> None:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(nn.Module, "net")
         settings = {
             "depth": 10,
             "width": 1,
-            "normalisation": "torch.nn.BatchNorm2d",
+            "normalization": "torch.nn.BatchNorm2d",
             "activation": {"class_path": "torch.nn.SiLU"},
         }
         path = "ebm_lightning.energies.networks.WideResNet"
@@ -191,7 +191,7 @@ class TestWideResNet:
         assert len([layer for layer in net.modules() if isinstance(layer, nn.SiLU)]) == 7
 
 
-def _labelled_points(n: int = 300) -> State:
+def _labeled_points(n: int = 300) -> State:
     """Points of the plane, correlated, in three classes of shares 1/6, 2/6 and 3/6; half of the labels are hidden."""
     y = torch.tensor([0, 1, 1, 2, 2, 2]).repeat(n // 6)
     turn = torch.tensor([[1.0, 0.5], [-0.3, 0.7]], dtype=F64)
@@ -199,15 +199,15 @@ def _labelled_points(n: int = 300) -> State:
     return {"x": x, "y": torch.where(torch.arange(n) % 12 < 6, y, -1)}
 
 
-def _fitted(data: State) -> ClassGaussians:
-    noise = ClassGaussians([2], 3).double()
+def _fitted(data: State) -> InformativeInit:
+    noise = InformativeInit([2], 3).double()
     noise.fit({name: value[i : i + 50] for name, value in data.items()} for i in range(0, len(data["x"]), 50))
     return noise
 
 
 class TestClassGaussians:
-    def test_the_fit_is_maximum_likelihood_of_the_labelled_examples(self) -> None:
-        data = _labelled_points()
+    def test_the_fit_is_maximum_likelihood_of_the_labeled_examples(self) -> None:
+        data = _labeled_points()
         noise = _fitted(data)
         torch.testing.assert_close(noise.share, torch.tensor([1 / 6, 2 / 6, 3 / 6], dtype=F64))
         for label in range(3):
@@ -217,24 +217,24 @@ class TestClassGaussians:
             torch.testing.assert_close(covariance, torch.cov(own.T, correction=0) + 1e-4 * torch.eye(2, dtype=F64))
 
     def test_the_density_is_that_of_the_mixture(self) -> None:
-        noise, x = _fitted(_labelled_points()), torch.randn(5, 2, dtype=F64)
+        noise, x = _fitted(_labeled_points()), torch.randn(5, 2, dtype=F64)
         normals = torch.distributions.MultivariateNormal(noise.mean, scale_tril=noise.factor)
         mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(noise.share), normals)
         torch.testing.assert_close(noise.log_prob(x), mixture.log_prob(x))
 
     @pytest.mark.parametrize("label", [0, 2, -1])
     def test_draws_have_the_moments_of_their_class_or_of_the_mixture(self, label: int) -> None:
-        noise, n = _fitted(_labelled_points()), 20_000
-        x = noise.born({"x": torch.zeros(n, 2, dtype=F64), "y": torch.full((n,), label)}, "x")
+        noise, n = _fitted(_labeled_points()), 20_000
+        x = noise.initial({"x": torch.zeros(n, 2, dtype=F64), "y": torch.full((n,), label)}, "x")
         weights = noise.share if label < 0 else torch.eye(3, dtype=F64)[label]
         second = noise.factor @ noise.factor.mT + noise.mean[:, :, None] * noise.mean[:, None]
         assert_means(x, weights @ noise.mean)
         assert_means(x[:, :, None] * x[:, None], (weights[:, None, None] * second).sum(0))
 
     def test_without_labels_the_draws_are_those_of_the_mixture(self) -> None:
-        noise, like = _fitted(_labelled_points()), torch.zeros(7, 2)
+        noise, like = _fitted(_labeled_points()), torch.zeros(7, 2)
         draws = []
-        for draw in (lambda: noise.sample(like), lambda: noise.born({"x": like}, "x")):
+        for draw in (lambda: noise.sample(like), lambda: noise.initial({"x": like}, "x")):
             torch.manual_seed(1)
             draws.append(draw())
         assert torch.equal(*draws)
@@ -253,7 +253,7 @@ class TestClassGaussians:
         options = ["fit", "-c", tiny, "-c", overlay]
         for place, end in (("straight", 12), ("cut", 8), ("cut", 12)):
             if end == 12 and place == "cut":
-                monkeypatch.setattr(ClassGaussians, "fit", lambda noise, batches: noise.mean.fill_(torch.nan))
+                monkeypatch.setattr(InformativeInit, "fit", lambda noise, batches: noise.mean.fill_(torch.nan))
             status, said = ebm(*options, "--run", tmp_path / place, "--trainer.max_steps", end)
             assert status == 0, said
         cut, straight = (
@@ -286,13 +286,13 @@ class TestClassGaussians:
             lambda: Marginal(ContrastiveDivergence())(DeepEnergy(MLP(4, [])), _state(), _state()),
             "nothing to sum out of DeepEnergy",
         ),
-        (lambda: ClassGaussians([2], 0), "sides and classes of at least 1"),
-        (lambda: ClassGaussians([2], 3, jitter=0.0), "jitter > 0"),
-        (lambda: ClassGaussians([2], 3).sample(torch.zeros(2, 2)), "not fitted yet"),
-        (lambda: ClassGaussians([2], 3).log_prob(torch.zeros(2, 2)), "not fitted yet"),
-        (lambda: ClassGaussians([2], 2).fit([_labelled_points()]), "labels 'y' below 2, but .* labels up to 2"),
-        (lambda: ClassGaussians([2], 4).fit([_labelled_points()]), r"nothing to fit the classes \[3\] to"),
-        (lambda: ClassGaussians([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
+        (lambda: InformativeInit([2], 0), "sides and classes of at least 1"),
+        (lambda: InformativeInit([2], 3, jitter=0.0), "jitter > 0"),
+        (lambda: InformativeInit([2], 3).sample(torch.zeros(2, 2)), "not fitted yet"),
+        (lambda: InformativeInit([2], 3).log_prob(torch.zeros(2, 2)), "not fitted yet"),
+        (lambda: InformativeInit([2], 2).fit([_labeled_points()]), "labels 'y' below 2, but .* labels up to 2"),
+        (lambda: InformativeInit([2], 4).fit([_labeled_points()]), r"nothing to fit the classes \[3\] to"),
+        (lambda: InformativeInit([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
         (lambda: WideResNet(12, 1), "expected 6n"),
         (lambda: WideResNet(4, 1), "expected 6n"),
         (lambda: WideResNet(10, 0), "numbers of at least 1"),

@@ -36,7 +36,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 def _thinker(noise: bool = True) -> EBM:
     model = perturbed(TextEBT(7, layers=2, heads=2, dim=8, condition=StepToken(2)))
     chains = NoiseChains(GaussianNoise()) if noise else None
-    return EBM(model, TokenPrediction(), Descent(2.0, normalise=True).double(), steps=2, chains=chains).eval()
+    return EBM(model, TokenPrediction(), Descent(2.0, normalize=True).double(), steps=2, chains=chains).eval()
 
 
 def _one_pass() -> EBM:
@@ -230,7 +230,7 @@ model:
         dim: 8
         condition: {{class_path: StepToken, init_args: {{landscapes: 2}}}}
     objective: {{class_path: TokenPrediction}}
-    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, normalise: true}}}}
+    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, normalize: true}}}}
     steps: 2
     backprop: 2
     chains: {{class_path: NoiseChains, init_args: {{noise: {{class_path: GaussianNoise}}}}}}

@@ -10,7 +10,7 @@ from torch import Tensor
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.data import FixedBinarisation, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
+from ebm_lightning.data import FixedBinarization, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
 from ebm_lightning.energies import JEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, OnStream, Sum
@@ -49,7 +49,7 @@ def _same(left: list[State], right: list[State]) -> bool:
 
 
 def _joint() -> Numbered:
-    streams = {"labelled": Stream(9, [FLIPPED], noise=0.2), "plain": Stream()}
+    streams = {"labeled": Stream(9, [FLIPPED], noise=0.2), "plain": Stream()}
     return Numbered(noise=0.1, augmentations=[HorizontalFlip(0.5)], streams=streams)
 
 
@@ -57,7 +57,7 @@ def test_every_stream_is_the_one_it_would_be_alone() -> None:
     batches = list(_joint().train_stream(12))
     alone = {
         "": Numbered(noise=0.1, augmentations=[HorizontalFlip(0.5)]).train_stream(12),
-        "_labelled": Numbered(9, noise=0.2, augmentations=[FLIPPED]).train_stream(12, seed=mix(7, 1)),
+        "_labeled": Numbered(9, noise=0.2, augmentations=[FLIPPED]).train_stream(12, seed=mix(7, 1)),
         "_plain": Numbered().train_stream(12, seed=mix(7, 2)),
     }
     expected = [
@@ -78,7 +78,7 @@ def test_resumed_streams_repeat_the_uninterrupted_ones(stop: int) -> None:
 
 def test_the_ranks_share_the_global_batch_of_every_stream() -> None:
     """Without noise and augmentation the images are the same in whatever slices they come."""
-    whole, part = (Numbered(2 * n, streams={"labelled": Stream(3 * n)}) for n in (2, 1))
+    whole, part = (Numbered(2 * n, streams={"labeled": Stream(3 * n)}) for n in (2, 1))
     ranks = [list(part.train_stream(15, rank=rank, world=2)) for rank in range(2)]
     for batch, *shares in zip(whole.train_stream(15), *ranks, strict=True):
         for name, value in batch.items():
@@ -109,21 +109,21 @@ def _shown(images: Tensor, data: Tensor) -> bool:
 
 
 def test_each_term_sees_its_stream(tmp_path) -> None:
-    plain, labelled = Watched(ContrastiveDivergence()), Watched(Classification())
+    plain, labeled = Watched(ContrastiveDivergence()), Watched(Classification())
     module = EBM(
         JEM(MLP(6, [4], outputs=2), 2),
-        Sum({"generative": plain, "discriminative": OnStream(labelled, "labelled")}),
+        Sum({"generative": plain, "discriminative": OnStream(labeled, "labeled")}),
         SGLD(0.1, noise=0.01),
         chains=SampleBuffer(20),
     )
-    data = Numbered(streams={"labelled": Stream(9, [FLIPPED])})
+    data = Numbered(streams={"labeled": Stream(9, [FLIPPED])})
     images = data.images() / 255
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_steps=4, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
     trainer.fit(module, data)
     assert [len(pos["x"]) for pos in plain.seen] == [6] * 4
-    assert [len(pos["x"]) for pos in labelled.seen] == [len(pos["y"]) for pos in labelled.seen] == [9] * 4
-    for pos, own in zip(plain.seen, labelled.seen, strict=True):
+    assert [len(pos["x"]) for pos in labeled.seen] == [len(pos["y"]) for pos in labeled.seen] == [9] * 4
+    for pos, own in zip(plain.seen, labeled.seen, strict=True):
         assert _shown(pos["x"], images)
         assert _shown(own["x"], images.flip(-1))
         assert not _shown(own["x"], images)
@@ -136,14 +136,14 @@ def test_each_term_sees_its_stream(tmp_path) -> None:
     [
         (lambda: Stream(0), "expected 1 or more examples per batch"),
         (lambda: Stream(noise=-0.1), "noise >= 0"),
-        (lambda: Numbered(streams={"labelled": Stream(41)}).train_stream(1), "needs 41 training examples"),
+        (lambda: Numbered(streams={"labeled": Stream(41)}).train_stream(1), "needs 41 training examples"),
         (
-            lambda: Numbered(pixels=FixedBinarisation(), streams={"labelled": Stream(None, [FLIPPED])}),
+            lambda: Numbered(pixels=FixedBinarization(), streams={"labeled": Stream(None, [FLIPPED])}),
             "which an augmented image would undo",
         ),
         (
-            lambda: OnStream(Classification(), "labelled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
-            r"finds no variable x_labelled or the like in the batch, which holds \['x'\]",
+            lambda: OnStream(Classification(), "labeled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
+            r"finds no variable x_labeled or the like in the batch, which holds \['x'\]",
         ),
     ],
 )

@@ -26,7 +26,7 @@ F64 = torch.float64
 
 
 class Bell(EnergyModel):
-    """E(x) = precision (x - mean)^2 / 2 + log_z in one dimension: exp(-E) is normalised where log_z fits."""
+    """E(x) = precision (x - mean)^2 / 2 + log_z in one dimension: exp(-E) is normalized where log_z fits."""
 
     def __init__(self, mean: float = 0.0, precision: float = 1.0) -> None:
         super().__init__()

@@ -91,7 +91,7 @@ def _assert_same_gradients(module: EBM, batch: State, loss: Tensor, by_hand: Ten
 
 def test_system_one_is_the_published_loop() -> None:
     """Two steps from noise, a constant at the beginning of each, both judged, the step size learned."""
-    module = _text(Descent(2.0, learned=True, detach=True, normalise=True, keep_path=True), steps=2, backprop=2)
+    module = _text(Descent(2.0, learned=True, detach=True, normalize=True, return_trajectory=True), steps=2, backprop=2)
     batch, alpha = _batch(), module.sampler.alpha
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -108,7 +108,7 @@ def test_system_one_is_the_published_loop() -> None:
 
 def test_system_two_is_the_published_loop() -> None:
     """Three noisy steps, of which the last alone is differentiated and judged."""
-    module = _text(Descent(2.0, normalise=True, noise=0.5), steps=3, backprop=1)
+    module = _text(Descent(2.0, normalize=True, noise=0.5), steps=3, backprop=1)
     batch = _batch()
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -124,7 +124,7 @@ def test_system_two_is_the_published_loop() -> None:
 
 
 def test_steps_through_one_another_are_differentiated_as_autograd_does() -> None:
-    module = _text(Descent(2.0, learned=True, normalise=True), steps=2, backprop=2)
+    module = _text(Descent(2.0, learned=True, normalize=True), steps=2, backprop=2)
     batch = _batch()
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -154,10 +154,10 @@ def test_chains_that_persist_are_compared_with_their_own_targets() -> None:
     """A chain drawn from a buffer brings back its context and target, whatever the batch is now."""
     buffer = SampleBuffer(3, noise=GaussianNoise(), keep=("x", "target"))
     model = TextEBT(5, layers=1, heads=1, dim=4)
-    module = EBM(model, TokenPrediction(), Descent(1.0, normalise=True), backprop=1, chains=buffer)
+    module = EBM(model, TokenPrediction(), Descent(1.0, normalize=True), backprop=1, chains=buffer)
     first = _batch()
     module.training_step(first, 0)
-    neg = module.sample_negatives(model.complete(_batch()))
+    neg = module.sample_negatives(model.positive_phase(_batch()))
     order = (neg["x"][:, None] == first["x"][None]).all(-1).long().argmax(1)
     assert torch.equal(neg["x"], first["x"][order])
     assert torch.equal(neg["target"], first["target"][order])
@@ -197,11 +197,11 @@ def _cycle() -> State:
 @pytest.mark.parametrize("system", [1, 2])
 def test_descent_learns_more_than_how_often_a_token_occurs(system: int) -> None:
     model = TextEBT(4, layers=1, heads=2, dim=32)
-    first = Descent(5.0, learned=True, rate_factor=15.0, detach=True, normalise=True, keep_path=True)
+    first = Descent(5.0, learned=True, lr_multiplier=15.0, detach=True, normalize=True, return_trajectory=True)
     module = EBM(
         model,
         TokenPrediction(),
-        first if system == 1 else Descent(5.0, normalise=True, spread=2.0, spread_axes=2),
+        first if system == 1 else Descent(5.0, normalize=True, spread=2.0, step_size_jitter_axes=2),
         steps=2,
         backprop=2 if system == 1 else 1,
         chains=NoiseChains(GaussianNoise()),
@@ -222,7 +222,7 @@ def test_a_language_model_learns_by_the_same_module() -> None:
 def test_validation_measures_a_prediction_and_moves_no_chain() -> None:
     """Terms of what eval-mode descent reaches from where chains are born, with no graph and no path."""
     torch.manual_seed(0)
-    module = _text(Descent(0.5, normalise=True, keep_path=True), steps=2, backprop=2)
+    module = _text(Descent(0.5, normalize=True, return_trajectory=True), steps=2, backprop=2)
     module.chains = buffer = SampleBuffer(8, noise=GaussianNoise(), keep=("x", "target"))
     module.eval()
     logged: dict[str, Tensor] = {}
@@ -233,8 +233,8 @@ def test_validation_measures_a_prediction_and_moves_no_chain() -> None:
         state = torch.get_rng_state()
         module.validation_step(batch, 0)
         torch.set_rng_state(state)
-        born = NoiseChains(GaussianNoise()).start(module.model.complete(batch), ("y",))
-        end, _ = module.imagine(born, 2)
+        born = NoiseChains(GaussianNoise()).start(module.model.positive_phase(batch), ("y",))
+        end, _ = module.run_negative_chains(born, 2)
     expected = F.cross_entropy(end["y"].flatten(0, 1), batch["target"].flatten())
     torch.testing.assert_close(logged["valid/loss"], expected)
     assert set(logged) == {"valid/loss", "valid/final_loss", "valid/batch_perplexity", "valid/energy_data"}

@@ -66,7 +66,7 @@ def test_a_step_on_a_quadratic_is_its_closed_form(adaptive: bool) -> None:
 
 
 def _jem(norm: bool = False) -> JEM:
-    net = WideResNet(10, 1, classes=3, channels=1, normalisation=nn.BatchNorm2d if norm else None)
+    net = WideResNet(10, 1, classes=3, channels=1, normalization=nn.BatchNorm2d if norm else None)
     return perturbed(JEM(net, 3)).train()
 
 

@@ -25,14 +25,14 @@ def test_each_run_and_seed_is_trained_and_tested_once(lab: Lab, tmp_path: Path) 
 
 def test_a_record_says_where_its_number_comes_from(lab: Lab, tmp_path: Path) -> None:
     lab.measure = lambda name, seed: {"value": -86.3, "standard_error": 0.04, "interval": [-86.5, -86.2]}
-    lab.convention = lambda name: "FixedBinarisation(seed=0)"
+    lab.convention = lambda name: "FixedBinarization(seed=0)"
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
     reproduction.main([str(folder)])
     made = read(folder, "a-seed0")
     assert len(made.pop("config")) == 16
     assert made == {
         **{"claim": "a", "value": -86.3, "standard_error": 0.04, "interval": [-86.5, -86.2], "warning": ""},
-        **{"convention": "FixedBinarisation(seed=0)", "protocol": "P(steps=5)", "split": "test", "seed": 0},
+        **{"convention": "FixedBinarization(seed=0)", "protocol": "P(steps=5)", "split": "test", "seed": 0},
         **{"threads": 2, "minutes": 2.0, "tested_at_commit": HERE["commit"], **HERE, **HARDWARE},
     }
 
@@ -182,22 +182,22 @@ def test_a_difference_has_an_error_only_where_both_parts_have_one(lab: Lab, tmp_
 
 
 def test_numbers_of_other_pixels_are_refused(lab: Lab, tmp_path: Path) -> None:
-    lab.convention = lambda name: "Dequantised()"
-    folder = make_experiment(tmp_path / "exp", [{"id": "a", "convention": "FixedBinarisation(seed=0)"}])
-    sentence = r"claim a: expected .* FixedBinarisation\(seed=0\), got one for Dequantised\(\): .* tens of nats"
+    lab.convention = lambda name: "Dequantized()"
+    folder = make_experiment(tmp_path / "exp", [{"id": "a", "convention": "FixedBinarization(seed=0)"}])
+    sentence = r"claim a: expected .* FixedBinarization\(seed=0\), got one for Dequantized\(\): .* tens of nats"
     with pytest.raises(ValueError, match=sentence):
         reproduction.main([str(folder)])
     assert not list((folder / "results").glob("*.json"))
-    for other in ({"convention": "Dequantised()"}, {"parts": [{"convention": "Dequantised()"}]}):
+    for other in ({"convention": "Dequantized()"}, {"parts": [{"convention": "Dequantized()"}]}):
         put(folder, "a-seed0", **other)
         with pytest.raises(ValueError, match=sentence):
             reproduction.main([str(folder), "--check"])
 
 
 def test_a_difference_across_conventions_is_refused(lab: Lab, tmp_path: Path) -> None:
-    lab.convention = {"r": "FixedBinarisation(seed=0)", "q": None}.get
+    lab.convention = {"r": "FixedBinarization(seed=0)", "q": None}.get
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "minus": "q.yaml"}])
-    with pytest.raises(ValueError, match=r"expected .* FixedBinarisation\(seed=0\), got one for none: "):
+    with pytest.raises(ValueError, match=r"expected .* FixedBinarization\(seed=0\), got one for none: "):
         reproduction.main([str(folder)])
     parts = [{"convention": "A()", "commit": "0"}, {"convention": "B()", "commit": "0"}]
     put(folder, "a-seed0", parts=parts, convention="A()")

@@ -220,7 +220,7 @@ def test_a_curve_trains_its_runs_without_testing_them_and_is_drawn(lab: Lab, tmp
     assert Image.open(folder / "results" / "c.png").size[0] > 500
 
 
-def test_a_curve_has_a_colour_for_each_run_and_a_bold_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_curve_has_a_color_for_each_run_and_a_bold_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     folder = make_experiment(tmp_path / "exp", [], [{"id": "c", "runs": ["r.yaml", "q.yaml"]}])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from ebm_lightning.energies import Doubled
+from ebm_lightning.energies import DoubledRBM
 from ebm_lightning.reproduction.reproduce import built_on
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
@@ -50,13 +50,13 @@ def pipeline(tmp_path: Path) -> Path:
     """layer1.yaml, layer2.yaml on top of it, and the deep machine of both, which learns nothing more."""
     folder = tmp_path / "deep"
     folder.mkdir()
-    first = part("Doubled", rbm=part("RBM", visible={"x": BITS}, hidden=4), up=2)
+    first = part("DoubledRBM", rbm=part("RBM", visible={"x": BITS}, hidden=4), up=2)
     units = {"x": part("Bernoulli", shape=[4])}
-    second = part("Doubled", rbm=part("RBM", visible=units, hidden=2), down=2)
+    second = part("DoubledRBM", rbm=part("RBM", visible=units, hidden=2), down=2)
     deep = part("DBM", visible={"x": BITS}, hidden=[4, 2], pretrained=[loaded("layer1"), loaded("layer2")])
     files = {
         "layer1": config(first, ["h", "x"]),
-        "layer2": config(part("OnTop", model=second, below=loaded("layer1")), ["h", "x"]),
+        "layer2": config(part("StackedEnergy", model=second, below=loaded("layer1")), ["h", "x"]),
         "deep": config(deep, ["h1", "x", "h2"], lr=0.0),
     }
     for name, content in files.items():
@@ -94,7 +94,7 @@ def test_a_pipeline_of_runs_composes_what_they_learned(ebm, pipeline: Path) -> N
 def test_a_run_is_loaded_with_its_weights(ebm, pipeline: Path) -> None:
     (run,) = fit(ebm, pipeline, "layer1")
     model = load_model(str(run.path))
-    assert isinstance(model, Doubled)
+    assert isinstance(model, DoubledRBM)
     assert torch.equal(model.rbm.weight, weights(run)["model.rbm.weight"])
 
 
@@ -132,8 +132,10 @@ def test_a_run_of_other_data_is_refused(ebm, pipeline: Path) -> None:
 
 def test_a_run_that_continues_is_not_prepared_again(ebm, pipeline: Path, monkeypatch) -> None:
     calls: list[object] = []
-    initialise = Doubled.initialise
-    monkeypatch.setattr(Doubled, "initialise", lambda model, batches: (calls.append(model), initialise(model, batches)))
+    initialize = DoubledRBM.initialize
+    monkeypatch.setattr(
+        DoubledRBM, "initialize", lambda model, batches: (calls.append(model), initialize(model, batches))
+    )
     fit(ebm, pipeline, "layer1")
     assert len(calls) == 1
     status, said = ebm("fit", "-c", pipeline / "layer1.yaml", "--trainer.max_steps", 5)

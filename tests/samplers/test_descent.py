@@ -13,7 +13,7 @@ from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State, Terms, run
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Descent
-from ebm_lightning.training.schedules import Linear, Scheduled
+from ebm_lightning.training.schedules import Linear, ScheduledLR
 
 F64 = torch.float64
 
@@ -69,8 +69,8 @@ def test_the_walk_and_its_derivatives_are_the_closed_form() -> None:
 
 def test_detached_steps_are_judged_one_by_one() -> None:
     """dy_k/da = -alpha (y_(k-1) - x) and dy_k/dalpha = -a (y_(k-1) - x): nothing flows through earlier steps."""
-    model, sampler, state, k = Bowl(), _learned(detach=True, keep_path=True), _state(), 3
-    end, _ = run(sampler, model, sampler.extend(state), steps=k, backprop=k)
+    model, sampler, state, k = Bowl(), _learned(detach=True, return_trajectory=True), _state(), 3
+    end, _ = run(sampler, model, sampler.augment_state(state), steps=k, backprop=k)
     a, alpha, apart = 0.7, sampler.alpha.item(), state["y"] - state["x"]
     r = 1 - alpha * a
     path = torch.stack([state["x"] + r**i * apart for i in range(1, k + 1)], 1)
@@ -95,7 +95,7 @@ def test_one_differentiable_step_after_others_leaves_the_others_out() -> None:
 
 def test_the_energy_sees_a_distribution_and_the_step_starts_from_it() -> None:
     slope, y = torch.randn(3, dtype=F64), torch.randn(4, 2, 3, dtype=F64)
-    sampler = Descent(0.25, normalise=True)
+    sampler = Descent(0.25, normalize=True)
     end, info = run(sampler, Slope(slope), {"y": y}, steps=2)
     p = y.softmax(-1)
     q = (p - 0.25 * slope).softmax(-1)
@@ -116,7 +116,7 @@ def test_a_clipped_element_moves_by_the_clip_whatever_alpha_is() -> None:
 @pytest.mark.parametrize("axes", [1, 2])
 def test_step_sizes_spread_uniformly_over_the_leading_axes_in_train_mode_alone(axes: int) -> None:
     shape = (2000, 3, 2) if axes == 1 else (50, 40, 2)
-    y, sampler = torch.zeros(*shape, dtype=F64), Descent(0.5, spread=2.0, spread_axes=axes)
+    y, sampler = torch.zeros(*shape, dtype=F64), Descent(0.5, spread=2.0, step_size_jitter_axes=axes)
     steps = -sampler.step(Slope(torch.ones(2, dtype=F64)), {"y": y})[0]["y"]
     own = steps.flatten(0, axes - 1).flatten(1)
     assert own.eq(own[:, :1]).all()
@@ -162,7 +162,7 @@ def test_a_learned_step_size_has_its_own_learning_rate_and_no_weight_decay(learn
     module = EBM(
         Bowl(),
         Reached(),
-        Descent(2.0, learned=learned, rate_factor=30.0),
+        Descent(2.0, learned=learned, lr_multiplier=30.0),
         backprop=1,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.5),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5),
@@ -186,14 +186,14 @@ def test_a_learned_step_size_has_its_own_learning_rate_and_no_weight_decay(learn
 def test_a_learned_step_size_keeps_its_floor_when_a_run_goes_on() -> None:
     """The rate of the weights falls to 0 in 8 steps, that of alpha to a quarter of its own."""
 
-    def made() -> tuple[EBM, torch.optim.Optimizer, Scheduled]:
+    def made() -> tuple[EBM, torch.optim.Optimizer, ScheduledLR]:
         module = EBM(
             Bowl(),
             Reached(),
-            Descent(2.0, learned=True, rate_factor=30.0, rate_floor=0.25),
+            Descent(2.0, learned=True, lr_multiplier=30.0, min_lr_ratio=0.25),
             backprop=1,
             optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.5),
-            scheduler=lambda optimizer: Scheduled(optimizer, Linear(1.0, 0.0, 8)),
+            scheduler=lambda optimizer: ScheduledLR(optimizer, Linear(1.0, 0.0, 8)),
         )
         found = module.configure_optimizers()
         return module, found["optimizer"], found["lr_scheduler"]["scheduler"]
@@ -214,9 +214,9 @@ def test_a_learned_step_size_keeps_its_floor_when_a_run_goes_on() -> None:
 
 
 def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
-    buffer, sampler = SampleBuffer(8), Descent(0.1, keep_path=True)
+    buffer, sampler = SampleBuffer(8), Descent(0.1, return_trajectory=True)
     for _ in range(2):
-        start = buffer.start(sampler.extend(_state()), sampler.free)
+        start = buffer.start(sampler.augment_state(_state()), sampler.free)
         assert start["y_path"].shape == (5, 0, 3)
         end, _ = run(sampler, Bowl(), start, steps=2)
         assert end["y_path"].shape == (5, 2, 3)
@@ -229,14 +229,14 @@ def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
     [
         {"step_size": 0.0},
         {"step_size": math.nan},
-        {"rate_factor": 0.0},
-        {"rate_floor": -0.1},
-        {"rate_floor": 1.5},
-        {"rate_floor": math.nan},
+        {"lr_multiplier": 0.0},
+        {"min_lr_ratio": -0.1},
+        {"min_lr_ratio": 1.5},
+        {"min_lr_ratio": math.nan},
         {"noise": -1.0},
         {"clip": 0.0},
         {"spread": 0.5},
-        {"spread_axes": 0},
+        {"step_size_jitter_axes": 0},
         {"free": ("x", "y")},
     ],
 )

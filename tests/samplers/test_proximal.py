@@ -23,7 +23,7 @@ def _curved() -> EnergyModel:
 
 
 def _wide() -> EnergyModel:
-    return perturbed(JEM(WideResNet(10, 1, classes=3, channels=2, normalisation=nn.BatchNorm2d), 3))
+    return perturbed(JEM(WideResNet(10, 1, classes=3, channels=2, normalization=nn.BatchNorm2d), 3))
 
 
 def _images(n: int = 4) -> State:
@@ -117,7 +117,7 @@ def test_in_train_mode_the_statistics_of_batch_norm_move_once_a_transition() -> 
     ends = []
     for inner in (1, 4):
         torch.manual_seed(5)
-        model = JEM(WideResNet(10, 1, classes=3, channels=2, normalisation=nn.BatchNorm2d), 3)
+        model = JEM(WideResNet(10, 1, classes=3, channels=2, normalization=nn.BatchNorm2d), 3)
         sampler = ProximalSGLD(0.2, first=WIDE, inner=inner, noise=0.0, clip=1.0, bounds=(-1.0, 1.0))
         kept = EBM(model, ContrastiveDivergence(), sampler, 3, chains=DataChains())
         fresh = {name: buffer.clone() for name, buffer in model.named_buffers()}

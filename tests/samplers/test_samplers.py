@@ -115,7 +115,7 @@ KERNELS = {
     "SGLD like JEM": SGLD(0.1, noise=0.05),
     "SGLD without noise": SGLD(0.1, noise=0.0, clip=1.0),
     "Descent": Descent(0.1, free=("x",)),
-    "Descent like System 2": Descent(0.1, free=("x",), learned=True, noise=0.1, normalise=True, clip=0.05, spread=2.0),
+    "Descent like System 2": Descent(0.1, free=("x",), learned=True, noise=0.1, normalize=True, clip=0.05, spread=2.0),
     "MALA": MALA(0.05),
     "HMC": HMC(0.1, leapfrog=3),
     "Tempered": Tempered(MALA(0.05), temperature=2.0),
@@ -146,7 +146,7 @@ def _assert_normal(x: Tensor, mean: float, variance: float) -> None:
 def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sampler, context) -> None:
     model = Tilted()
     with context():
-        state = sampler.extend(_state())
+        state = sampler.augment_state(_state())
         end, info = run(sampler, model, state, steps=3)
     assert end["context"] is state["context"]
     assert end["x"].shape == state["x"].shape
@@ -159,7 +159,7 @@ def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sam
 @kernels
 def test_backprop_gives_the_derivative_of_the_end_in_a_parameter(sampler: Sampler) -> None:
     """Autograd through all steps equals central differences of the same walk with the same random numbers."""
-    model, state = Tilted(), sampler.extend(_state())
+    model, state = Tilted(), sampler.augment_state(_state())
 
     def end() -> Tensor:
         torch.manual_seed(1)

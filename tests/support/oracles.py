@@ -211,12 +211,12 @@ def binary(*variables: tuple[str, int], low: float = 0.0) -> Callable[[int], Sta
 
 
 def spins(side: int) -> Callable[[int], State]:
-    """A factory of states of the two colours of an Ising lattice."""
+    """A factory of states of the two colors of an Ising lattice."""
     shape = (side, side // 2)
     return lambda n: {name: torch.randint(0, 2, (n, *shape)).double() * 2 - 1 for name in ("even", "odd")}
 
 
-def labelled(*shape: int, classes: int) -> Callable[[int], State]:
+def labeled(*shape: int, classes: int) -> Callable[[int], State]:
     """A factory of states of a float64 x from N(0, 1) and an integer label y."""
     return lambda n: {"x": torch.randn(n, *shape, dtype=torch.float64), "y": torch.randint(0, classes, (n,))}
 
@@ -236,7 +236,7 @@ def images(*shape: int) -> Callable[[int], State]:
     return lambda n: {name: torch.randn(n, *shape, dtype=torch.float64) for name in ("x", "y", "target")}
 
 
-def mixed_rbm(centring: float | None = None) -> RBM:
+def mixed_rbm(centering: float | None = None) -> RBM:
     """Four binary units, two normal ones, a label of three classes and two categories of two; 3 hidden units."""
     groups = {
         "v": Bernoulli([2, 2]),
@@ -244,8 +244,8 @@ def mixed_rbm(centring: float | None = None) -> RBM:
         "y": Softmax(3),
         "z": Softmax(2, [2]),
     }
-    model = RBM(groups, 3, weight_std=1.0, centring=centring)
-    if centring is not None:
+    model = RBM(groups, 3, weight_std=1.0, centering=centering)
+    if centering is not None:
         model.row_offset.uniform_()
         model.hidden_offset.uniform_()
     return model
@@ -282,7 +282,7 @@ ENERGIES: list[Case] = [
     Case("ising", lambda: Ising(side=4, coupling=0.3, field=0.1), spins(4)),
     Case("rbm", lambda: perturbed(RBM({"v": Bernoulli([5])}, 3, weight_std=1.0)), binary(("v", 5))),
     Case("rbm_mixed", lambda: perturbed(mixed_rbm()), mixed),
-    Case("rbm_centred", lambda: perturbed(mixed_rbm(centring=0.1)), mixed),
+    Case("rbm_centered", lambda: perturbed(mixed_rbm(centering=0.1)), mixed),
     Case("mlp", lambda: perturbed(DeepEnergy(MLP(4, [6, 5]))), normal("x", 2, 2)),
     Case(
         "conv",
@@ -293,23 +293,23 @@ ENERGIES: list[Case] = [
     Case(
         "igebm_conditional",
         lambda: perturbed(ConditionalDeepEnergy(IGEBMNet(2, 4, TINY_STAGES, classes=3, activation=nn.SiLU()))),
-        labelled(2, 8, 8, classes=3),
+        labeled(2, 8, 8, classes=3),
     ),
     Case("igebm_mnist", lambda: perturbed(DeepEnergy(IGEBMMnistNet(width=2, size=10))), normal("x", 1, 10, 10)),
     Case(
         "igebm_mnist_conditional",
         lambda: perturbed(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8))),
-        labelled(1, 8, 8, classes=3),
+        labeled(1, 8, 8, classes=3),
     ),
     Case("jem", lambda: perturbed(JEM(MLP(4, [6], outputs=3), 3)), normal("x", 2, 2)),
-    Case("jem_joint", lambda: perturbed(JointJEM(JEM(MLP(3, [6], outputs=3), 3))), labelled(3, classes=3)),
+    Case("jem_joint", lambda: perturbed(JointJEM(JEM(MLP(3, [6], outputs=3), 3))), labeled(3, classes=3)),
     Case(
         "jem_wide_resnet",
         lambda: perturbed(JEM(WideResNet(10, 1, classes=3, channels=1), 3)),
         normal("x", 1, 4, 4),
     ),
     Case("student_t_poe", lambda: perturbed(StudentTPoE([2, 2], 5, containment=0.3)), normal("x", 2, 2)),
-    Case("per_class", lambda: perturbed(PerClass(StudentTPoE([3], 4), 3)), labelled(3, classes=3)),
+    Case("per_class", lambda: perturbed(PerClass(StudentTPoE([3], 4), 3)), labeled(3, classes=3)),
     Case(
         "helmholtz",
         lambda: perturbed(HelmholtzMachine({"x": Bernoulli([4])}, [3, 2], weight_std=1.0)),
@@ -349,7 +349,7 @@ ENERGIES: list[Case] = [
                 [ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)), Negation(DeepEnergy(MLP(64, [4])))]
             )
         ),
-        labelled(1, 8, 8, classes=3),
+        labeled(1, 8, 8, classes=3),
     ),
     Case(
         "mixture_of_models",

@@ -24,5 +24,5 @@ class TowardsHalf(EnergyModel):
     def forward(self, y: Tensor) -> Tensor:
         return y.square().flatten(1).sum(1) / 4
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         return {"y": batch["x"], **batch}

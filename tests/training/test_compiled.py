@@ -53,8 +53,8 @@ def _image() -> ImageEBT:
     return ImageEBT(4, patch=2, channels=2, layers=1, heads=2, dim=8)
 
 
-SYSTEM_1 = Descent(0.5, learned=True, detach=True, normalise=True, keep_path=True)
-SYSTEM_2 = Descent(0.3, noise=0.3, spread=2.0, spread_axes=2)
+SYSTEM_1 = Descent(0.5, learned=True, detach=True, normalize=True, return_trajectory=True)
+SYSTEM_2 = Descent(0.3, noise=0.3, spread=2.0, step_size_jitter_axes=2)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_f
     module = EBM(model, ImagePrediction(), sampler, 2, 1, compiled=True)
     for steps in (2, 3, 2):
         x, y = torch.randn(2, 5, 3, dtype=torch.float64)
-        end, info = module.imagine({"x": x, "y": y}, steps, 1)
+        end, info = module.run_negative_chains({"x": x, "y": y}, steps, 1)
         r = 1 - 0.3 * model.a.item()
         torch.testing.assert_close(end["y"], x + r**steps * (y - x), rtol=1e-6, atol=1e-8)
         (slope,) = torch.autograd.grad(end["y"].sum(), model.a)
         torch.testing.assert_close(slope, -0.3 * r ** (steps - 1) * (y - x).sum(), rtol=1e-6, atol=1e-8)
         assert set(info) == {"energy", "grad_norm", "alpha", "drift_y"}
     assert _number(graphs) == 2
-    assert module.eval().imagine({"x": x, "y": y}, 4)[0]["y"].requires_grad is False
+    assert module.eval().run_negative_chains({"x": x, "y": y}, 4)[0]["y"].requires_grad is False
     assert _number(graphs) == 2, "only training is compiled"
 
 
@@ -135,7 +135,7 @@ def test_held_out_data_need_first_derivatives_alone(monkeypatch) -> None:
     asked, grad = [], torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *of, create_graph: asked.append(create_graph) or grad(*of))
     data = Pairs(torch.randint(0, 5, (14, 6)), torch.randint(0, 5, (14, 6)))
-    sampler = Descent(0.3, learned=True, detach=True, keep_path=True, normalise=True)
+    sampler = Descent(0.3, learned=True, detach=True, return_trajectory=True, normalize=True)
     Perplexity(steps=[2]).measure(EBM(_text(), TokenPrediction(), sampler, 2, 2), data)
     assert asked == [False] * 4
     asked.clear()
@@ -167,7 +167,7 @@ def test_what_pays_is_measured_once_and_remembered(
 
     plain, _ = fit("plain")
     monkeypatch.setattr(fused_ops, "compiled", lambda walk: named("compiled", walk, slow=not pays))
-    monkeypatch.setattr(module_file, "run_cached", named("plain", module_file.run_cached, slow=pays))
+    monkeypatch.setattr(module_file, "run_chain_cached", named("plain", module_file.run_chain_cached, slow=pays))
     auto = "--model.init_args.compiled=auto"
     with monkeypatch.context() as patch:
         _cut_at(patch, 6)
@@ -179,4 +179,4 @@ def test_what_pays_is_measured_once_and_remembered(
     assert set(walked) == {"compiled" if pays else "plain"}
     assert "a step takes" not in said.lower(), "it was measured once"
     assert all(identical(_final(run)[key], _final(plain)[key]) for key in KEPT)
-    assert _final(run)["callbacks"]["CompileChoice"] == {"compiled": pays}
+    assert _final(run)["callbacks"]["AutoCompile"] == {"compiled": pays}

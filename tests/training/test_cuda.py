@@ -14,7 +14,7 @@ from ebm_lightning.energies import JEM, RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
 from ebm_lightning.samplers import SGLD, Gibbs, Langevin
-from ebm_lightning.training.module import run_cached
+from ebm_lightning.training.module import run_chain_cached
 from ebm_lightning.utils import cuda_graphs, fused_ops
 from ebm_lightning.utils.cuda_graphs import Graphed
 
@@ -47,11 +47,11 @@ def _case(name: str) -> tuple[EnergyModel, Sampler, tuple[int, ...]]:
 @pytest.mark.parametrize("name", ["mlp", "spectral", "training", "wide", "rbm"])
 def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, half: bool) -> None:
     model, sampler, shape = _case(name)
-    graphed, kept = Graphed(run_cached), torch.arange(6).cuda()
+    graphed, kept = Graphed(run_chain_cached), torch.arange(6).cuda()
     for turn in range(3):
         start = {"x": (torch.rand(6, *shape, device="cuda") > 0.5).float(), "chain": kept}
         found, before = [], deepcopy(model.state_dict())
-        for walk in (run_cached, graphed):
+        for walk in (run_chain_cached, graphed):
             model.load_state_dict(before)
             torch.manual_seed(turn)
             with torch.autocast("cuda", torch.bfloat16, enabled=half), torch.no_grad():

@@ -64,7 +64,7 @@ def test_the_ranks_have_noise_and_chains_of_their_own(runs: dict[str, Path]) -> 
     for step in (4, 12):
         first, second = _load(runs["straight"], step)["rank_states"]
         for generator in ("torch", "python", "numpy"):
-            assert not identical(first["TrainingRandomness"][generator], second["TrainingRandomness"][generator])
+            assert not identical(first["TrainingRandomState"][generator], second["TrainingRandomState"][generator])
         ours, theirs = (shard["BufferCallback"] for shard in (first, second))
         assert ours["seen"] == theirs["seen"] == step * 16
         assert not torch.equal(ours["alive"], theirs["alive"]) or step == 12  # the slots drawn, until all have been

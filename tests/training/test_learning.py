@@ -108,10 +108,10 @@ def _follow_the_likelihood(model: RBM, law: Tensor, steps: int, lr: float) -> RB
         (DataChains(), 1),
         (DataChains(), 10),
         (SampleBuffer(256, noise=BernoulliNoise()), 5),
-        (SampleBuffer(1024, rebirth=0.05, noise=BernoulliNoise()), 5),
+        (SampleBuffer(1024, reinit_prob=0.05, noise=BernoulliNoise()), 5),
         (NoiseChains(BernoulliNoise()), 20),
     ],
-    ids=["cd-1", "cd-10", "pcd", "pcd-rebirth", "short-run"],
+    ids=["cd-1", "cd-10", "pcd", "pcd-reinit_prob", "short-run"],
 )
 def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chains: Chains, k: int) -> None:
     """KL(data || model), enumerated, exceeds that of exact ascent from the same start by no more than the noise costs.
@@ -144,7 +144,7 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
 
 
 class Bell(EnergyModel):
-    """E(x) = precision (x - mean)^2 / 2 + log_z: exp(-E) is normalised where log_z = log(2 pi / precision) / 2."""
+    """E(x) = precision (x - mean)^2 / 2 + log_z: exp(-E) is normalized where log_z = log(2 pi / precision) / 2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,14 +187,14 @@ def _errors_of_nce(noise: GaussianNoise, n: int) -> Tensor:
     return (covariance.diagonal() / n).sqrt()
 
 
-def test_a_centred_deep_machine_learns_four_bits_from_random_weights() -> None:
+def test_a_centered_deep_machine_learns_four_bits_from_random_weights() -> None:
     """KL(data || model), enumerated, falls far below the least that independent units can reach.
 
     There is no pretraining. Mean field costs what separates it from exact inference, so no closer bound is known
     beforehand: a quarter of the divergence without hidden units takes in that both layers have to be of use.
     """
     steps, batch, law = 600, 256, _law()
-    model = DBM({"x": Bernoulli([4])}, [6, 4], weight_std=0.1, centring=0.05)
+    model = DBM({"x": Bernoulli([4])}, [6, 4], weight_std=0.1, centering=0.05)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
     chains = SampleBuffer(256, noise=BernoulliNoise())
     module = EBM(
@@ -342,7 +342,7 @@ class Watched(EBM):
     """Keeps both phases, and the gradients of every step beside autograd's of the objective alone."""
 
     def training_step(self, batch: State, batch_idx: int):
-        self.pos = self.model.complete(batch)
+        self.pos = self.model.positive_phase(batch)
         return super().training_step(batch, batch_idx)
 
     def sample_negatives(self, pos: State) -> State | None:
@@ -358,14 +358,14 @@ class Watched(EBM):
         self.gradients = [*getattr(self, "gradients", []), (filled, alone)]
 
 
-def _labelled(batches: int) -> DataLoader:
+def _labeled(batches: int) -> DataLoader:
     return DataLoader([{"x": torch.randn(8, 2), "y": torch.randn(8, 1)} for _ in range(batches)], batch_size=None)
 
 
 @pytest.mark.parametrize("backprop", [0, 1, 3])
 def test_a_step_descends_the_objective_alone_whatever_the_sampler_leaves_in_the_graph(backprop: int) -> None:
     module = Watched(Moody(), ContrastiveDivergence(l2=0.1), Langevin(0.05), steps=3, backprop=backprop)
-    _trainer(4).fit(module, _labelled(4))
+    _trainer(4).fit(module, _labeled(4))
     assert len(module.gradients) == 4
     for filled, alone in module.gradients:
         for ours, theirs in zip(filled, alone, strict=True):
@@ -375,7 +375,7 @@ def test_a_step_descends_the_objective_alone_whatever_the_sampler_leaves_in_the_
 
 def test_chains_finish_once_for_every_start_and_clamped_variables_stay_the_same_objects() -> None:
     chains = Recorded()
-    _trainer(3).fit(EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, chains=chains), _labelled(3))
+    _trainer(3).fit(EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, chains=chains), _labeled(3))
     assert chains.calls == ["start", "finish"] * 3
     for start, end in zip(chains.started, chains.finished, strict=True):
         assert end["y"] is start["y"]
@@ -387,7 +387,7 @@ def test_chains_finish_once_for_every_start_and_clamped_variables_stay_the_same_
 def test_the_model_is_in_eval_mode_while_it_imagines_and_in_train_mode_again_after(eval_sampling: bool) -> None:
     """Per step: two gradients of the sampler, then data and chains in the objective."""
     module = EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, eval_sampling=eval_sampling)
-    _trainer(2).fit(module, _labelled(2))
+    _trainer(2).fit(module, _labeled(2))
     assert module.model.modes == [not eval_sampling, not eval_sampling, True, True] * 2
     assert module.model.training
 
@@ -395,7 +395,7 @@ def test_the_model_is_in_eval_mode_while_it_imagines_and_in_train_mode_again_aft
 def test_the_model_is_in_train_mode_again_after_a_sampler_that_failed() -> None:
     module = EBM(Moody(), ContrastiveDivergence(), Langevin(0.05, free=("z",)))
     with pytest.raises(ValueError, match="'z' is to be moved or scored"):
-        module.imagine({"x": torch.randn(8, 2), "y": torch.randn(8, 1)}, 1)
+        module.run_negative_chains({"x": torch.randn(8, 2), "y": torch.randn(8, 1)}, 1)
     assert module.model.training
 
 
@@ -442,7 +442,7 @@ def test_cuda_graphs_are_refused_where_a_phase_is_not_the_same_every_time_and_ch
     for asked in (None, True):
         module = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 3, cuda_graphs=asked)
         torch.manual_seed(2)
-        found.append(module.imagine({"x": torch.zeros(4, 1, dtype=F64)}, 3)[0])
+        found.append(module.run_negative_chains({"x": torch.zeros(4, 1, dtype=F64)}, 3)[0])
     assert identical(*found)
 
 

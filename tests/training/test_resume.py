@@ -139,7 +139,7 @@ def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
     quiet = ("--samples.every_n_steps", "0")
     assert ebm("fit", "-c", tiny, "--run", straight.path, *quiet)[0] == 0
     signals = {6: signal.SIGUSR1, 10: signal.SIGTERM}
-    imagine, handlers = EBM.imagine, {number: signal.getsignal(number) for number in signals.values()}
+    imagine, handlers = EBM.run_negative_chains, {number: signal.getsignal(number) for number in signals.values()}
 
     def interrupted(module, *arguments):
         if module.training and module.global_step + 1 in signals:

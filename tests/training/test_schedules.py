@@ -13,25 +13,25 @@ from ebm_lightning.data import BarsAndStripes
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.training.module import spare_biases
+from ebm_lightning.training.module import exclude_biases_from_weight_decay
 from ebm_lightning.training.schedules import (
     Cosine,
+    Inverse,
     Linear,
     Milestones,
+    Piecewise,
     RandomSteps,
-    Reciprocal,
-    Scheduled,
-    Staircase,
-    Switch,
+    ScheduledLR,
+    StepIncrease,
     WarmUp,
 )
 
 
 def test_the_numbers() -> None:
     assert [Linear(1.0, 0.0, 4)(step) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
-    assert [Staircase(1, 3, 2)(step) for step in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
-    assert [Reciprocal(Staircase(1, 2, 2))(step) for step in range(4)] == [1, 1, 0.5, 0.5]
-    assert [Switch(0.5, 0.9, 2)(step) for step in range(4)] == [0.5, 0.5, 0.9, 0.9]
+    assert [StepIncrease(1, 3, 2)(step) for step in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
+    assert [Inverse(StepIncrease(1, 2, 2))(step) for step in range(4)] == [1, 1, 0.5, 0.5]
+    assert [Piecewise(0.5, 0.9, 2)(step) for step in range(4)] == [0.5, 0.5, 0.9, 0.9]
     assert [Milestones((2, 3), 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.25, 0.25]
     assert [Cosine(2, 0.1)(step) for step in range(4)] == pytest.approx([1, 0.55, 0.1, 0.1])
     assert [WarmUp(2)(step) for step in range(4)] == [0, 0.5, 1, 1]
@@ -44,8 +44,8 @@ def test_the_numbers() -> None:
         lambda: Linear(1, 0, 0),
         lambda: WarmUp(0),
         lambda: Cosine(0),
-        lambda: Staircase(1, 3, 0),
-        lambda: Staircase(3, 1, 5),
+        lambda: StepIncrease(1, 3, 0),
+        lambda: StepIncrease(3, 1, 5),
         lambda: RandomSteps(0, 3),
         lambda: RandomSteps(3, 2),
     ],
@@ -68,7 +68,7 @@ def test_momentum_stands_outside_the_learning_rate() -> None:
     """Under a constant gradient g the step tends to lr g / (1 - momentum)."""
     weight = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    scheduler = Scheduled(optimizer, factor=Linear(1.0, 1.0, 1), momentum=Switch(0.5, 0.9, 50))
+    scheduler = ScheduledLR(optimizer, factor=Linear(1.0, 1.0, 1), momentum=Piecewise(0.5, 0.9, 50))
     steps = []
     for _ in range(300):
         before = weight.item()
@@ -81,9 +81,9 @@ def test_momentum_stands_outside_the_learning_rate() -> None:
 
 
 def test_the_learning_rate_follows_and_a_continued_schedule_goes_on() -> None:
-    def made() -> tuple[torch.optim.Optimizer, Scheduled]:
+    def made() -> tuple[torch.optim.Optimizer, ScheduledLR]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.5)
-        return optimizer, Scheduled(optimizer, factor=Linear(1.0, 0.0, 10))
+        return optimizer, ScheduledLR(optimizer, factor=Linear(1.0, 0.0, 10))
 
     optimizer, scheduler = made()
     rates = []
@@ -123,8 +123,8 @@ def _cosine(step: int) -> float:
 )
 def test_a_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, held) -> None:
     first, second = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 2.0, "rate_floor": 0.4}], lr=0.5)
-    scheduler = Scheduled(optimizer, factor)
+    optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 2.0, "min_lr_ratio": 0.4}], lr=0.5)
+    scheduler = ScheduledLR(optimizer, factor)
     for step in range(11):
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx([0.5 * free(step), 2.0 * held(step)])
@@ -134,13 +134,13 @@ def test_a_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, 
 
 def test_an_optimizer_without_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match="Adam has no momentum"):
-        Scheduled(torch.optim.Adam([nn.Parameter(torch.zeros(()))]), momentum=Switch(0.5, 0.9, 2))
+        ScheduledLR(torch.optim.Adam([nn.Parameter(torch.zeros(()))]), momentum=Piecewise(0.5, 0.9, 2))
 
 
 def test_weight_decay_spares_biases() -> None:
     model = RBM({"x": Bernoulli([4])}, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=0.25)
-    spare_biases(optimizer)
+    exclude_biases_from_weight_decay(optimizer)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
@@ -167,7 +167,10 @@ class Counting(Sampler):
 def test_cd_k_grows_with_its_schedule() -> None:
     sampler = Counting()
     module = EBM(
-        RBM({"x": Bernoulli([1, 2, 2])}, 2), ContrastiveDivergence(), sampler, steps=Staircase(first=1, last=3, every=2)
+        RBM({"x": Bernoulli([1, 2, 2])}, 2),
+        ContrastiveDivergence(),
+        sampler,
+        steps=StepIncrease(first=1, last=3, every=2),
     )
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_steps=6, accelerator="cpu", devices=1, enable_model_summary=False, **quiet)

@@ -18,7 +18,7 @@ from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.samplers import SGLD, FastWeights, Gibbs
-from ebm_lightning.training.sharded_strategy import Sharded
+from ebm_lightning.training.sharded_strategy import ShardedStrategy
 
 DESCENT = ("--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.momentum=0.9")
 ALIKE = ("--model.init_args.chains=DataChains", "--trainer.max_steps=4", "--checkpoint.every_n_steps=2", *DESCENT)
@@ -94,7 +94,7 @@ def test_a_classifier_with_langevin_chains_on_two_ranks(ebm, tiny: Path, tmp_pat
 @pytest.mark.parametrize(
     ("model", "sampler", "callbacks", "words"),
     [
-        (RBM({"x": Bernoulli((4,))}, 3), Gibbs(("x",)), [], "RBM, which is initialised by its data"),
+        (RBM({"x": Bernoulli((4,))}, 3), Gibbs(("x",)), [], "RBM, which is initialized by its data"),
         (
             DeepEnergy(MLP(4, [3])),
             FastWeights(SGLD(0.1, noise=0.0), rate=0.1),
@@ -108,7 +108,7 @@ def test_a_classifier_with_langevin_chains_on_two_ranks(ebm, tiny: Path, tmp_pat
 def test_what_cannot_be_shared_out_is_refused(
     model: torch.nn.Module, sampler: Sampler | None, callbacks: list[L.Callback], words: str
 ) -> None:
-    strategy, module = Sharded(), EBM(model, ContrastiveDivergence(), sampler)
+    strategy, module = ShardedStrategy(), EBM(model, ContrastiveDivergence(), sampler)
     module.trainer = Trainer(accelerator="cpu", logger=False, callbacks=callbacks)
     strategy.connect(module)
     with pytest.raises(ValueError, match=f"the strategy sharded cannot train with {words}: use ddp, or do without"):

@@ -44,8 +44,8 @@ def test_categories_of_half_precision_have_their_probability_where_it_is_small()
     assert_counts(torch.bincount(drawn, minlength=3), torch.softmax(logits[0].double(), 0))
 
 
-def test_hashed_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
-    """256 cells of one number, 64 x 64 of two neighbours, and correlations at several lags."""
+def test_hashed_numbers_are_uniform_and_independent_of_their_neighbors() -> None:
+    """256 cells of one number, 64 x 64 of two neighbors, and correlations at several lags."""
     u = fused_ops._uniform(2**20, fused_ops._start())
     assert float(u.min()) >= 0
     assert float(u.max()) < 1
@@ -76,12 +76,12 @@ def test_fused_draws_are_the_plain_ones(threads: int, n: int) -> None:
     torch.set_num_threads(threads)
     try:
         draws = fused_ops.fused(fused_ops._bernoulli)(logits, start)
-        binary = fused_ops.fused(fused_ops._binarise)(pixels, torch.tensor(1 / 255), start)
+        binary = fused_ops.fused(fused_ops._binarize)(pixels, torch.tensor(1 / 255), start)
         numbers = fused_ops.fused(hashed)(keyed(7, torch.arange(n)))
     finally:
         torch.set_num_threads(1)
     assert float((draws != fused_ops._bernoulli(logits, start)).float().mean()) < 1e-5
-    assert torch.equal(binary, fused_ops._binarise(pixels, torch.tensor(1 / 255), start))
+    assert torch.equal(binary, fused_ops._binarize(pixels, torch.tensor(1 / 255), start))
     assert torch.equal(numbers, uniform(7, torch.arange(n)))
 
 
@@ -118,9 +118,9 @@ def test_softplus_sum_of_bfloat16_is_made_in_float32() -> None:
 
 
 @pytest.mark.parametrize("images", [300, 20_000])
-def test_binarised_pixels_have_their_probability(images: int) -> None:
+def test_binarized_pixels_have_their_probability(images: int) -> None:
     pixels = torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8).repeat(images, 1)
-    draws = fused_ops.binarise(pixels, 255, torch.Generator().manual_seed(1))
+    draws = fused_ops.binarize(pixels, 255, torch.Generator().manual_seed(1))
     assert_means(draws[:, 1:-1], torch.tensor([0.2, 0.4, 0.8]))
     assert not draws[:, 0].any()
     assert draws[:, -1].all()

@@ -18,7 +18,7 @@ def _tile(image: Image.Image, row: int, column: int, height: int, width: int) ->
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_image_lies_in_its_place_enlarged_and_the_rest_is_grey(channels: int) -> None:
+def test_each_image_lies_in_its_place_enlarged_and_the_rest_is_gray(channels: int) -> None:
     """Five images of 2 x 4 pixels in rows of three: every pixel becomes a square of 14."""
     levels = torch.randint(256, (5, channels, 2, 4))
     image = picture(levels, bounds=(0, 255), columns=3)
@@ -66,8 +66,8 @@ def test_what_cannot_be_shown_is_told_with_its_shape(shape: tuple[int, ...]) -> 
         picture(torch.rand(shape))
 
 
-def _coloured(image: Image.Image, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels in which colour channel ``first`` exceeds ``second`` by a good deal."""
+def _colored(image: Image.Image, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels in which color channel ``first`` exceeds ``second`` by a good deal."""
     assert 200 <= image.width <= 1200
     assert 200 <= image.height <= 1200
     pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -75,7 +75,7 @@ def _coloured(image: Image.Image, first: int, second: int) -> tuple[np.ndarray, 
 
 
 def _points(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return _coloured(picture(x), 2, 0)
+    return _colored(picture(x), 2, 0)
 
 
 def test_points_of_the_plane_are_scattered_with_y_upwards() -> None:
@@ -87,10 +87,10 @@ def test_points_of_the_plane_are_scattered_with_y_upwards() -> None:
         assert np.corrcoef(rows, columns)[0, 1] * slope < -0.9
 
 
-def test_a_histogram_shows_each_set_in_a_colour_of_its_own_on_one_axis() -> None:
+def test_a_histogram_shows_each_set_in_a_color_of_its_own_on_one_axis() -> None:
     """The first set is blue and lies left of the second, which is orange; half as wide means twice as dense."""
     image = histogram({"low": torch.linspace(-10, -6, 1000), "high": torch.linspace(8, 10, 200)}, "x")
-    (blue_rows, blue), (orange_rows, orange) = _coloured(image, 2, 0), _coloured(image, 0, 2)
+    (blue_rows, blue), (orange_rows, orange) = _colored(image, 2, 0), _colored(image, 0, 2)
     assert min(len(blue), len(orange)) > 1000
     assert np.median(orange) - np.median(blue) > image.width / 3
     heights = [np.bincount(columns).max() for columns in (blue, orange)]
@@ -100,13 +100,13 @@ def test_a_histogram_shows_each_set_in_a_colour_of_its_own_on_one_axis() -> None
 
 @pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([1.0]), torch.randn(4, 5, dtype=torch.float64)])
 def test_equal_numbers_and_any_shape_have_a_histogram(values: Tensor) -> None:
-    """A single bar, a fiftieth of the axis wide, is larger than the key's patch of its colour."""
-    assert len(_coloured(histogram({"values": values}, "x"), 2, 0)[0]) > 2000
+    """A single bar, a fiftieth of the axis wide, is larger than the key's patch of its color."""
+    assert len(_colored(histogram({"values": values}, "x"), 2, 0)[0]) > 2000
 
 
 def test_a_narrow_set_far_from_a_wide_one_is_still_to_be_seen() -> None:
     """A spread of 0.01 beside numbers near 30 fills more than a fiftieth of the axis, a single linear bin."""
-    blue = _coloured(histogram({"low": 0.01 * torch.randn(1000), "high": 30 + torch.randn(1000)}, "x"), 2, 0)[1]
+    blue = _colored(histogram({"low": 0.01 * torch.randn(1000), "high": 30 + torch.randn(1000)}, "x"), 2, 0)[1]
     assert np.ptp(blue) > 100
 
 
@@ -119,4 +119,4 @@ def test_what_is_not_finite_is_left_out_of_a_histogram() -> None:
 def test_a_set_of_which_nothing_is_finite_has_no_bar() -> None:
     """As the energies of chains that went away; the other set is drawn."""
     energies = {"data": torch.linspace(-1, 1, 100), "chains": torch.full((5,), torch.inf)}
-    assert len(_coloured(histogram(energies, "E"), 2, 0)[0]) > 2000
+    assert len(_colored(histogram(energies, "E"), 2, 0)[0]) > 2000

@@ -16,7 +16,7 @@ from support.oracles import FALSE_ALARM
 
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
-from ebm_lightning.training.callbacks.random_state import TrainingRandomness
+from ebm_lightning.training.callbacks.random_state import TrainingRandomState
 from ebm_lightning.utils.random import capture, drawn_since, isolated, mix, restore, seed_all
 
 FAMILIES = {
@@ -28,11 +28,11 @@ FAMILIES = {
     "multiples of 2^32": lambda i: (i << 32,),
     "multiples of 2^44": lambda i: (7, i << 44),
 }
-"""Neighbouring inputs, such as seeds and ranks are: the number i becomes the parts of a seed."""
+"""Neighboring inputs, such as seeds and ranks are: the number i becomes the parts of a seed."""
 
 
 @pytest.mark.parametrize("parts", FAMILIES.values(), ids=FAMILIES)
-def test_the_low_32_bits_of_neighbouring_seeds_collide_no_more_than_random_numbers(
+def test_the_low_32_bits_of_neighboring_seeds_collide_no_more_than_random_numbers(
     parts: Callable[[int], tuple[int, ...]],
 ) -> None:
     """Of n random numbers below 2^32, n^2 / 2^33 pairs collide on average, by a Poisson law."""
@@ -113,7 +113,7 @@ def test_isolated_draws_follow_their_seed_and_leave_the_streams_outside_alone() 
 
 
 def _first_draw(rank: int, salt: int = 0) -> float:
-    stream = TrainingRandomness()
+    stream = TrainingRandomState()
     stream.reseed(salt)
     trainer = SimpleNamespace(global_rank=rank)
     stream.on_train_start(trainer, None)
@@ -135,7 +135,7 @@ def test_the_stream_of_training_goes_on_where_the_last_step_left_it(monkeypatch:
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     seed_all(mix(3, 1, 0))
     expected = [_draw() for _ in range(3)]
-    stream, trainer, steps = TrainingRandomness(), SimpleNamespace(global_rank=1), []
+    stream, trainer, steps = TrainingRandomState(), SimpleNamespace(global_rank=1), []
     stream.on_train_start(trainer, None)
     for step in range(3):
         _draw()
@@ -148,7 +148,7 @@ def test_the_stream_of_training_goes_on_where_the_last_step_left_it(monkeypatch:
 def test_another_number_of_ranks_starts_the_streams_anew_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     shard = {"not": "looked at"}
-    stream = TrainingRandomness()
+    stream = TrainingRandomState()
     with pytest.warns(UserWarning, match="written by 2 ranks and is continued by 1"):
         stream.load_rank_state_dict([shard, shard], 0, 1)
     stream.on_train_start(SimpleNamespace(global_rank=0), None)

@@ -1,4 +1,4 @@
-"""What every DataModule of images shares: from stored grey levels to the numbers a model sees."""
+"""What every DataModule of images shares: from stored gray levels to the numbers a model sees."""
 
 import copy
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from ebm_lightning.core import Bounds, State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.images.augmentations import Augmentation
-from ebm_lightning.data.images.preprocessing import FixedBinarisation, Grey, PixelConvention
+from ebm_lightning.data.images.preprocessing import FixedBinarization, Gray, PixelConvention
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ImageModule(DataModule):
 
     Args:
         batch_size: Examples per batch and rank.
-        pixels: The pixel convention; None is Grey.
+        pixels: The pixel convention; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.
@@ -56,11 +56,11 @@ class ImageModule(DataModule):
         memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
         max_train: Train on this many examples only, for smoke runs.
         streams: Further training streams by name, each drawn independently of the others: every training batch has
-            their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
+            their images and labels too, such as ``x_labeled`` and ``y_labeled`` of the stream ``labeled``. They
             reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
-        ValueError: Where a number is out of range, or FixedBinarisation meets an augmentation.
+        ValueError: Where a number is out of range, or FixedBinarization meets an augmentation.
     """
 
     levels: int = 256
@@ -93,12 +93,12 @@ class ImageModule(DataModule):
                 "deviation"
             )
         augmented = any(one.augmentations for one in (streams or {}).values())
-        if (augmentations or augmented) and isinstance(pixels, FixedBinarisation):
+        if (augmentations or augmented) and isinstance(pixels, FixedBinarization):
             raise ValueError(
-                "FixedBinarisation draws every image once for good, which an augmented image would undo: "
-                "leave out the augmentations, or use DynamicBinarisation"
+                "FixedBinarization draws every image once for good, which an augmented image would undo: "
+                "leave out the augmentations, or use DynamicBinarization"
             )
-        self.pixels = Grey() if pixels is None else pixels
+        self.pixels = Gray() if pixels is None else pixels
         self.convention, self.binary = repr(self.pixels), self.pixels.binary
         self.augmentations = tuple(augmentations or ())
         self.bounds: Bounds = (float(low), float(high))

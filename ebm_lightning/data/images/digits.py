@@ -10,7 +10,7 @@ _TEST = 297
 
 
 class Digits(ImageModule):
-    """1797 digits (1, 8, 8) of 17 grey levels in 10 classes: 1500 for training and validation, 297 for test.
+    """1797 digits (1, 8, 8) of 17 gray levels in 10 classes: 1500 for training and validation, 297 for test.
 
     The test set is always the same 297. From Alpaydin & Kaynak (1998), the UCI optical recognition test set.
     """

@@ -72,7 +72,7 @@ class HubSplit:
 
 
 class HubImages(ImageModule):
-    """Colour images of any data set of the hub, or of a folder, as squares, (B, 3, size, size), without their labels.
+    """Color images of any data set of the hub, or of a folder, as squares, (B, 3, size, size), without their labels.
 
     Each image is cropped to its central square, resized bicubically once and kept as bytes: 1.0 GB for 20,000 of
     128 x 128 pixels; or this is done anew for every batch, by worker processes. Every label is -1, unknown.
@@ -82,7 +82,7 @@ class HubImages(ImageModule):
         test: The test split.
         size: Height and width.
         batch_size: Examples per batch and rank.
-        pixels: The pixel convention; None is Grey.
+        pixels: The pixel convention; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.

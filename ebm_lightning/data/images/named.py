@@ -49,7 +49,7 @@ class Images(ImageModule):
         name: Which data set.
         batch_size: Examples per batch and rank.
         root: Folder of data sets; None takes the environment variable EBM_DATA.
-        pixels: The pixel convention; None is Grey.
+        pixels: The pixel convention; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.
@@ -62,7 +62,7 @@ class Images(ImageModule):
         labels_per_class: Semi-supervised learning: only so many training examples of each class keep their label, drawn
             by ``split_seed``; the others have y = -1. Validation and test keep all labels. None keeps all.
         streams: Further training streams by name, each drawn independently of the others: every training batch has
-            their images and labels too, such as ``x_labelled`` and ``y_labelled`` of the stream ``labelled``. They
+            their images and labels too, such as ``x_labeled`` and ``y_labeled`` of the stream ``labeled``. They
             reach an objective by ``OnStream``. Validation and test have none.
 
     Raises:
@@ -139,8 +139,8 @@ class Images(ImageModule):
                 f"Images(labels_per_class={self.labels_per_class}): a class of {self.name} has only {fewest} training "
                 "examples; ask for fewer, or for more training examples"
             )
-        labelled = torch.cat(kept)
-        hidden = torch.full_like(y, -1).index_copy(0, labelled, y[labelled])
+        labeled = torch.cat(kept)
+        hidden = torch.full_like(y, -1).index_copy(0, labeled, y[labeled])
         return Subset(InMemory({**train.source.tensors, "y": hidden}, train.source.first_index), train.rows)
 
 

@@ -1,4 +1,4 @@
-"""The pixel convention: how stored grey levels become the numbers a model sees. It is part of every result.
+"""The pixel convention: how stored gray levels become the numbers a model sees. It is part of every result.
 
 A log-likelihood of one convention says nothing about another: the same weights differ by tens of nats between them.
 """
@@ -31,17 +31,17 @@ class PixelConvention(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Grey(PixelConvention):
-    """x = v / (levels - 1): grey levels as they are."""
+class Gray(PixelConvention):
+    """x = v / (levels - 1): gray levels as they are."""
 
     binary = False
 
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
-        return _grey(pixels, levels)
+        return _gray(pixels, levels)
 
 
 @dataclass(frozen=True)
-class Dequantised(PixelConvention):
+class Dequantized(PixelConvention):
     """x = (v + u) / levels, u ~ U[0, 1) for every pixel, fresh each time the image is shown.
 
     A density of x bounds the log-probability of v from below (Theis, van den Oord & Bethge 2016, section 3.1).
@@ -56,7 +56,7 @@ class Dequantised(PixelConvention):
 
 
 @dataclass(frozen=True)
-class DynamicBinarisation(PixelConvention):
+class DynamicBinarization(PixelConvention):
     """x ~ Bernoulli(v / (levels - 1)), drawn afresh each time the image is shown.
 
     The better default for binary models: a fixed draw lets them fit its noise. In evaluation the draws are the same
@@ -66,12 +66,12 @@ class DynamicBinarisation(PixelConvention):
     binary = True
 
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
-        return fused_ops.binarise(pixels, levels - 1, generator)
+        return fused_ops.binarize(pixels, levels - 1, generator)
 
 
 @dataclass(frozen=True)
-class FixedBinarisation(PixelConvention):
-    """x ~ Bernoulli(v / (levels - 1)), drawn once for every image, for good: static binarisation.
+class FixedBinarization(PixelConvention):
+    """x ~ Bernoulli(v / (levels - 1)), drawn once for every image, for good: static binarization.
 
     Used by Salakhutdinov & Murray (2008), and by Larochelle & Murray (2011) in a file of their own draws, which this
     does not repeat. The draw of pixel j of image i is a function of (seed, i, j) alone.
@@ -87,7 +87,7 @@ class FixedBinarisation(PixelConvention):
         size = pixels[0].numel()
         counters = index[:, None] * size + torch.arange(size, device=pixels.device)
         draw = fused_ops.fused(hashed) if fused_ops.fuses(pixels) else hashed
-        return (draw(keyed(self.seed, counters)).view(pixels.shape) < _grey(pixels, levels)).to(torch.float32)
+        return (draw(keyed(self.seed, counters)).view(pixels.shape) < _gray(pixels, levels)).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Threshold(PixelConvention):
             raise ValueError(f"Threshold(threshold={self.threshold}): expected 0 <= threshold < 1")
 
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
-        return (_grey(pixels, levels) > self.threshold).to(torch.float32)
+        return (_gray(pixels, levels) > self.threshold).to(torch.float32)
 
 
-def _grey(pixels: Tensor, levels: int) -> Tensor:
+def _gray(pixels: Tensor, levels: int) -> Tensor:
     """v / (levels - 1)."""
     return pixels.to(torch.float32) / (levels - 1)

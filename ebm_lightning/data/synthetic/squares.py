@@ -16,7 +16,7 @@ _FILLED = 0.8
 class Squares(DataModule):
     """Images (1, side, side) of one filled square, 1 on -1, every place equally likely, with Gaussian noise.
 
-    Its attributes are the halves in which its centre lies: "left" or else right, "top" or else bottom. ``only`` keeps
+    Its attributes are the halves in which its center lies: "left" or else right, "top" or else bottom. ``only`` keeps
     those that have an attribute, with either value of the other, so that runs of different attributes can be composed
     (Du, Li & Mordatch 2020). The training set are the places repeated up to ``samples``, the test set has every place
     once; validation has the same places as training, with other noise.

@@ -17,7 +17,7 @@ Points = tuple[Tensor, Tensor | None]
 
 
 class Toy2D(DataModule):
-    """Points (2,) of a distribution in the plane, centred and divided by one scale.
+    """Points (2,) of a distribution in the plane, centered and divided by one scale.
 
     The scale is the training sample's root mean square over both coordinates, so that angles are kept. ``y`` is the
     part a point belongs to: 2 moons, 2 circles, 8 Gaussians, 5 arms of the pinwheel. The swiss roll and the

@@ -2,7 +2,7 @@
 
 from ebm_lightning.energies.boltzmann.dbm import DBM
 from ebm_lightning.energies.boltzmann.mean_field_net import MeanFieldNet
-from ebm_lightning.energies.boltzmann.pretraining import Doubled, OnTop
+from ebm_lightning.energies.boltzmann.pretraining import DoubledRBM, StackedEnergy
 from ebm_lightning.energies.boltzmann.rbm import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax, Units
 
@@ -10,10 +10,10 @@ __all__ = [
     "DBM",
     "RBM",
     "Bernoulli",
-    "Doubled",
+    "DoubledRBM",
     "Gaussian",
     "MeanFieldNet",
-    "OnTop",
     "Softmax",
+    "StackedEnergy",
     "Units",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions.conditionals import CategoricalConditional
 from ebm_lightning.energies.boltzmann.bipartite import Bipartite, BipartitePath
-from ebm_lightning.energies.boltzmann.pretraining import Doubled, layer_of
+from ebm_lightning.energies.boltzmann.pretraining import DoubledRBM, layer_of
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax, Units, mean_rows
 from ebm_lightning.utils.distributed import mean_over_ranks
 
@@ -26,7 +26,7 @@ class DBM(EnergyModel):
     The positive phase completes a batch by mean field: every hidden unit is set to its mean given the others' means,
     upwards, sweep after sweep, from a first upward pass in which the input from below counts twice because that from
     above is missing. The energy is linear in every layer, so its value at the means is its expectation under the
-    factorised posterior q, and :meth:`free_energy`, E_q[E] - H(q), bounds -log p*(data) from above. Labels that a batch
+    factorized posterior q, and :meth:`free_energy`, E_q[E] - H(q), bounds -log p*(data) from above. Labels that a batch
     does not hold are completed too, as probabilities.
 
     Salakhutdinov & Hinton (2009), equations 1 to 10.
@@ -39,16 +39,16 @@ class DBM(EnergyModel):
         settle: most sweeps in evaluation, which end before where no mean moves by more than 1e-7 on average.
         weight_std: standard deviation of the initial weights, which are normal.
         data_bias: whether visible and label biases begin as those of independent units fitted to the training data.
-        centring: None, or the rate at which the offset mu_l of each layer follows the mean of r_l in the positive
+        centering: None, or the rate at which the offset mu_l of each layer follows the mean of r_l in the positive
             phase. The energy is then own - sum_l (r_l - mu_l) W_l (r_{l+1} - mu_{l+1}), which trains from random
             weights, without pretraining (Montavon & Mueller 2012). The distribution does not change when the offsets
             move.
-        pretrained: one trained layer for each hidden layer, from the bottom, as :class:`Doubled` and :class:`OnTop`
-            make them; the machine begins as their composition.
+        pretrained: one trained layer for each hidden layer, from the bottom, as :class:`DoubledRBM` and
+            :class:`StackedEnergy` make them; the machine begins as their composition.
 
     Raises:
-        ValueError: where a layer has no unit, a number is out of range, both ``centring`` and ``pretrained`` are given;
-            before training, where pretrained layers do not compose.
+        ValueError: where a layer has no unit, a number is out of range, both ``centering`` and ``pretrained`` are
+            given; before training, where pretrained layers do not compose.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class DBM(EnergyModel):
         settle: int = 50,
         weight_std: float = 0.01,
         data_bias: bool = True,
-        centring: float | None = None,
+        centering: float | None = None,
         pretrained: list[EnergyModel] | None = None,
     ) -> None:
         super().__init__()
@@ -72,13 +72,15 @@ class DBM(EnergyModel):
                 f"DBM(visible={sorted(visible)}, hidden={hidden}, labels={sorted(labels)}): expected at least one "
                 "visible group and one unit in each of one or more hidden layers, and no group called h1, h2, ..."
             )
-        if mean_field < 1 or settle < 1 or weight_std < 0 or not 0 <= (centring or 0) <= 1:
+        if mean_field < 1 or settle < 1 or weight_std < 0 or not 0 <= (centering or 0) <= 1:
             raise ValueError(
-                f"DBM(mean_field={mean_field}, settle={settle}, weight_std={weight_std}, centring={centring}): "
-                "expected at least 1 sweep, weight_std >= 0, and for centring a rate in [0, 1] or null"
+                f"DBM(mean_field={mean_field}, settle={settle}, weight_std={weight_std}, centering={centering}): "
+                "expected at least 1 sweep, weight_std >= 0, and for centering a rate in [0, 1] or null"
             )
-        if centring is not None and pretrained:
-            raise ValueError("DBM(centring, pretrained): centring is the alternative to pretraining, so give only one")
+        if centering is not None and pretrained:
+            raise ValueError(
+                "DBM(centering, pretrained): centering is the alternative to pretraining, so give only one"
+            )
         layers: list[dict[str, Units]] = [visible]
         layers += [{name: Bernoulli([n])} for name, n in zip(names, hidden, strict=True)]
         layers += [labels] if labels else []
@@ -89,9 +91,9 @@ class DBM(EnergyModel):
         rows = [sum(units.rows for units in layer.values()) for layer in layers]
         self.place = {name: (number, span) for number, layer in enumerate(layers) for name, span in _spans(layer)}
         self.weights = nn.ParameterList(weight_std * torch.randn(m, n) for m, n in pairwise(rows))
-        self.mean_field, self.settle, self.data_bias, self.centring = mean_field, settle, data_bias, centring
+        self.mean_field, self.settle, self.data_bias, self.centering = mean_field, settle, data_bias, centering
         self._pretrained: tuple[EnergyModel, ...] = tuple(pretrained or ())
-        if centring is not None:
+        if centering is not None:
             for number, n in enumerate(rows):
                 self.register_buffer(f"offset{number}", torch.full((n,), 0.5))
 
@@ -120,24 +122,24 @@ class DBM(EnergyModel):
 
     def free_energy(self, batch: State) -> Tensor:
         """E_q[E] - H(q) of the mean-field posterior q over what the batch does not hold, (B,): >= -log p*(batch)."""
-        state = self.complete(batch)
+        state = self.positive_phase(batch)
         entropies = [self.units(name).entropy(state[name]) for name in self.variables if name not in batch]
         return self.energy(state) - torch.stack(entropies).sum(0)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch with every variable that it lacks at its mean under the mean-field posterior.
 
-        While a centred model trains, its offsets then take a step towards the batch's means. Raises ValueError where
+        While a centered model trains, its offsets then take a step towards the batch's means. Raises ValueError where
         a visible group is missing.
         """
         learns = self.training and torch.is_grad_enabled()
         state = self._settled(batch, self.mean_field) if self.training else self._settled(batch, self.settle, 1e-7)
-        if self.centring and learns:
-            self._recentre(state, self.centring)
+        if self.centering and learns:
+            self._recenter(state, self.centering)
         return state
 
     def conditional(self, block: str, state: State) -> Conditional:
-        """p(block | its neighbouring layers); of a label, where no hidden unit is given, its mean-field posterior.
+        """p(block | its neighboring layers); of a label, where no hidden unit is given, its mean-field posterior.
 
         Raises ValueError for any other block, or where the state lacks what is conditioned on.
         """
@@ -152,7 +154,7 @@ class DBM(EnergyModel):
         for name in (*self.layers[0], *self.labels):
             if name not in state or (name in self.labels and state[name].is_floating_point()):
                 raise ValueError(
-                    f"this DBM is trained with {name!r}, but the data hold none: train on labelled data, or leave out "
+                    f"this DBM is trained with {name!r}, but the data hold none: train on labeled data, or leave out "
                     "its `labels`"
                     if name in self.labels
                     else f"this DBM has the visible group {name!r}, but the data hold {sorted(state)}: supply it"
@@ -160,19 +162,19 @@ class DBM(EnergyModel):
             self.units(name).check(state[name])
 
     @torch.no_grad()
-    def initialise(self, batches: Iterable[State]) -> None:
+    def initialize(self, batches: Iterable[State]) -> None:
         """The composition of the pretrained layers; else the biases and offsets of what the data show.
 
         Raises ValueError where the pretrained layers do not compose.
         """
         if self._pretrained:
             self._compose(layer_of(model) for model in self._pretrained)
-        elif self.data_bias or self.centring is not None:
+        elif self.data_bias or self.centering is not None:
             for name, mean in mean_rows(self._shown, batches).items():
                 number, span = self.place[name]
                 if self.data_bias:
                     self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
-                if self.centring is not None:
+                if self.centering is not None:
                     self.offset(number)[span] = mean.to(self.weights[0])
 
     @property
@@ -181,7 +183,7 @@ class DBM(EnergyModel):
         return {name: self.units(name) for name in (*self.layers[0], *self.labels)}
 
     def offset(self, number: int) -> Tensor:
-        """mu of a layer, (rows,), of a centred machine."""
+        """mu of a layer, (rows,), of a centered machine."""
         offset = getattr(self, f"offset{number}")
         assert isinstance(offset, Tensor)
         return offset
@@ -190,10 +192,10 @@ class DBM(EnergyModel):
         """(biases by group, constant): the same energy as own - sum_l r_l W_l r_{l+1} + constant, without offsets."""
         biases = {name: self.units(name).bias for name in self.variables}
         constant = torch.zeros((), dtype=self.weights[0].dtype)
-        if self.centring is None:
+        if self.centering is None:
             return biases, constant
         for name in self.variables:
-            assert isinstance(self.units(name), Bernoulli | Softmax), "centred Gaussian groups have no plain form"
+            assert isinstance(self.units(name), Bernoulli | Softmax), "centered Gaussian groups have no plain form"
             biases[name] = biases[name] - sum(self.offset(number) @ weight for number, weight in self._inputs(name))
         for number, weight in enumerate(self.weights):
             constant = constant - self.offset(number) @ weight @ self.offset(number + 1)
@@ -251,7 +253,7 @@ class DBM(EnergyModel):
         return below + ([(number + 1, self.weights[number][span].T)] if number < len(self.weights) else [])
 
     def _rows(self, number: int, state: State, block: str = "the energy") -> Tensor:
-        """r_l, less its offset where the machine is centred. Raises ValueError where the state lacks a group of it."""
+        """r_l, less its offset where the machine is centered. Raises ValueError where the state lacks a group of it."""
         missing = [name for name in self.layers[number] if name not in state]
         if missing:
             raise ValueError(
@@ -260,7 +262,7 @@ class DBM(EnergyModel):
             )
         rows = [self.units(name).encode(state[name]) for name in self.layers[number]]
         joined = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
-        return joined if self.centring is None else joined - self.offset(number)
+        return joined if self.centering is None else joined - self.offset(number)
 
     @torch.no_grad()
     def _settled(self, batch: State, sweeps: int, tolerance: float = 0.0) -> State:
@@ -292,7 +294,7 @@ class DBM(EnergyModel):
         return state
 
     def _given(self, name: str, field: Tensor) -> Conditional:
-        """p(group | its neighbouring layers), which send ``field``."""
+        """p(group | its neighboring layers), which send ``field``."""
         return self.units(name).conditional(field, self.units(name).bias)
 
     def _fixed(self, name: str, clamped: list[int], state: State) -> Tensor:
@@ -301,7 +303,7 @@ class DBM(EnergyModel):
         return functools.reduce(torch.add, fields) if fields else torch.zeros_like(self.units(name).bias)
 
     @torch.no_grad()
-    def _recentre(self, state: State, rate: float) -> None:
+    def _recenter(self, state: State, rate: float) -> None:
         """Moves the offsets towards the batch's means, and the biases so that no probability changes.
 
         b_l += W_{l-1}^T (mu_new - mu_old)_{l-1} + W_l (mu_new - mu_old)_{l+1}. The means are those of all ranks.
@@ -315,7 +317,7 @@ class DBM(EnergyModel):
         for number in numbers:
             self.offset(number).add_(steps[number])
 
-    def _compose(self, machines: Iterable[Doubled]) -> None:
+    def _compose(self, machines: Iterable[DoubledRBM]) -> None:
         """Every weight gets the strength that it had in both directions; biases of two machines for a layer add up."""
         parts = [machine.to(self.weights[0].device) for machine in machines]
         if len(parts) != len(self.hidden):

@@ -16,12 +16,12 @@ class MeanFieldNet(EnergyModel):
 
     h_l = sigmoid(h_{l-1} A_l + mu_{l+1} C_l + c_l) with h_0 = x, and f = h_L V + d. A_l begins as W_l of the machine,
     C_l as its transposed W_{l+1}, c_l as its biases; they learn, untied. mu_{l+1} are the machine's mean-field
-    activities given x, which stay as they are: :meth:`complete` adds them to a batch. For two layers this is the
-    network of Salakhutdinov & Hinton (2009), section 3.3. Train it by Classification; x may hold grey levels, taken as
+    activities given x, which stay as they are: :meth:`positive_phase` adds them to a batch. For two layers this is the
+    network of Salakhutdinov & Hinton (2009), section 3.3. Train it by Classification; x may hold gray levels, taken as
     probabilities.
 
     Args:
-        dbm: the trained machine, without centring and with one visible group; labels that it has are inferred with
+        dbm: the trained machine, without centering and with one visible group; labels that it has are inferred with
             the hidden units.
         classes: the number of labels, at least 2; y is int64 in 0..classes-1.
         sweeps: most mean-field sweeps for mu, at least 1; the paper has 50.
@@ -33,9 +33,9 @@ class MeanFieldNet(EnergyModel):
 
     def __init__(self, dbm: EnergyModel, classes: int, sweeps: int = 50, weight_std: float = 0.1) -> None:
         super().__init__()
-        if not isinstance(dbm, DBM) or dbm.centring is not None or len(dbm.layers[0]) != 1:
+        if not isinstance(dbm, DBM) or dbm.centering is not None or len(dbm.layers[0]) != 1:
             raise ValueError(
-                f"MeanFieldNet(dbm={type(dbm).__name__}): expected a DBM without centring and with one visible group"
+                f"MeanFieldNet(dbm={type(dbm).__name__}): expected a DBM without centering and with one visible group"
             )
         if sweeps < 1 or weight_std < 0:
             raise ValueError(f"MeanFieldNet(sweeps={sweeps}, weight_std={weight_std}): expected >= 1 and >= 0")
@@ -68,10 +68,10 @@ class MeanFieldNet(EnergyModel):
         return self.output(h)
 
     @torch.no_grad()
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch with the mean-field activities of every hidden layer but the first."""
         self.dbm.eval()
-        settled = self.dbm.complete({self.x: batch[self.x]})
+        settled = self.dbm.positive_phase({self.x: batch[self.x]})
         return {**batch, **{name: settled[f"h{name.removeprefix('mu')}"] for name in self.means}}
 
     def conditional(self, block: str, state: State) -> CategoricalConditional:
@@ -81,7 +81,9 @@ class MeanFieldNet(EnergyModel):
         """
         if block != "y" or self.x not in state:
             raise ValueError(f"MeanFieldNet has p(y | {self.x}), got the block {block!r} and the state {sorted(state)}")
-        return CategoricalConditional(self.logits(state if set(self.means) <= state.keys() else self.complete(state)))
+        return CategoricalConditional(
+            self.logits(state if set(self.means) <= state.keys() else self.positive_phase(state))
+        )
 
     def check(self, state: State) -> None:
         """Raises ValueError where x is no image of the machine with values in [0, 1], or y is no label."""
@@ -90,8 +92,8 @@ class MeanFieldNet(EnergyModel):
             raise ValueError(
                 f"MeanFieldNet takes {self.x} of shape {self.dbm.units(self.x).shape} with values in [0, 1], got "
                 f"{tuple(x.shape[1:])} from {float(x.min()):.4g} to {float(x.max()):.4g}: use the machine's data, "
-                "binary or grey"
+                "binary or gray"
             )
         if "y" not in state:
-            raise ValueError("MeanFieldNet classifies labels 'y', but the data hold none: train on labelled data")
+            raise ValueError("MeanFieldNet classifies labels 'y', but the data hold none: train on labeled data")
         self.label.check(state["y"])

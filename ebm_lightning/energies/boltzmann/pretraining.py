@@ -10,7 +10,7 @@ from ebm_lightning.energies.boltzmann.rbm import RBM
 from ebm_lightning.utils import fused_ops
 
 
-class Doubled(EnergyModel):
+class DoubledRBM(EnergyModel):
     """An RBM with two tied copies of one side, in place of the layer of a deep machine that is not there yet.
 
     A hidden layer of a deep Boltzmann machine gets input from below and from above. While the layer above is missing,
@@ -24,27 +24,27 @@ class Doubled(EnergyModel):
     Salakhutdinov & Hinton (2009), section 3.1.
 
     Args:
-        rbm: the machine, without centring.
+        rbm: the machine, without centering.
         up: how often the input from below counts, > 0.
         down: how often the input from above counts, > 0; of every visible group but labels, which a top layer alone
             sees.
 
     Raises:
-        ValueError: where a factor is not positive, or the machine is centred.
+        ValueError: where a factor is not positive, or the machine is centered.
     """
 
     def __init__(self, rbm: RBM, up: float = 1.0, down: float = 1.0) -> None:
         super().__init__()
         if not (up > 0 and down > 0):
-            raise ValueError(f"Doubled(up={up}, down={down}): expected numbers > 0, usually 1 or 2")
-        if rbm.centring is not None:
-            raise ValueError("Doubled takes an RBM without centring: a centred deep machine needs no pretraining")
+            raise ValueError(f"DoubledRBM(up={up}, down={down}): expected numbers > 0, usually 1 or 2")
+        if rbm.centering is not None:
+            raise ValueError("DoubledRBM takes an RBM without centering: a centered deep machine needs no pretraining")
         self.rbm, self.up, self.down = rbm, up, down
         self.variables = rbm.variables
 
     def forward(self, **state: Tensor) -> Tensor:
         hidden = fused_ops.softplus_sum(self.up * self.rbm.hidden_logits(state))
-        return self.rbm.own_energy(state) - hidden / self.up
+        return self.rbm.visible_energy(state) - hidden / self.up
 
     def conditional(self, block: str, state: State) -> Conditional:
         if block == "h":
@@ -55,8 +55,8 @@ class Doubled(EnergyModel):
     def check(self, state: State) -> None:
         self.rbm.check(state)
 
-    def initialise(self, batches: Iterable[State]) -> None:
-        self.rbm.initialise(batches)
+    def initialize(self, batches: Iterable[State]) -> None:
+        self.rbm.initialize(batches)
 
     def filters(self, block: str) -> Tensor:
         return self.rbm.filters(block)
@@ -75,12 +75,12 @@ class Doubled(EnergyModel):
         if self.up / up != self.down / down:
             raise ValueError(
                 f"a layer pretrained with up={self.up:g} and down={self.down:g} has two different strengths in a deep "
-                f"machine: train it as Doubled with up={up} and down={down}"
+                f"machine: train it as DoubledRBM with up={up} and down={down}"
             )
         return self.up / up
 
 
-class OnTop(EnergyModel):
+class StackedEnergy(EnergyModel):
     """A model of what the hidden units of a trained one do: the next layer of a greedy stack.
 
     The positive phase draws h from the conditional of ``below`` and calls it ``block``; everything else in the batch,
@@ -88,7 +88,8 @@ class OnTop(EnergyModel):
 
     Args:
         model: the energy over ``block``.
-        below: a trained machine with hidden units "h": an RBM, a Doubled, or another OnTop; it stays as it is.
+        below: a trained machine with hidden units "h": an RBM, a DoubledRBM, or another StackedEnergy; it stays as it
+            is.
         block: the variable of ``model`` that holds the hidden units of ``below``.
 
     Raises:
@@ -99,7 +100,8 @@ class OnTop(EnergyModel):
         super().__init__()
         if block not in model.variables:
             raise ValueError(
-                f"OnTop(block={block!r}): {type(model).__name__} is an energy over {model.variables}: name one of them"
+                f"StackedEnergy(block={block!r}): {type(model).__name__} is an energy over {model.variables}: "
+                f"name one of them"
             )
         self.model, self.below, self.block = model, below.requires_grad_(False), block
         self.variables = model.variables
@@ -108,11 +110,11 @@ class OnTop(EnergyModel):
         return self.model.energy(state)
 
     @torch.no_grad()
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         with evaluating(self.below):
-            state = self.below.complete(batch)
+            state = self.below.positive_phase(batch)
             self.below.check(state)
-            return self.model.complete({**batch, self.block: self.below.conditional("h", state).sample()})
+            return self.model.positive_phase({**batch, self.block: self.below.conditional("h", state).sample()})
 
     def conditional(self, block: str, state: State) -> Conditional:
         return self.model.conditional(block, state)
@@ -120,16 +122,16 @@ class OnTop(EnergyModel):
     def check(self, state: State) -> None:
         self.model.check(state)
 
-    def initialise(self, batches: Iterable[State]) -> None:
-        self.model.initialise(map(self.complete, batches))
+    def initialize(self, batches: Iterable[State]) -> None:
+        self.model.initialize(map(self.positive_phase, batches))
 
 
-def layer_of(model: EnergyModel) -> Doubled:
+def layer_of(model: EnergyModel) -> DoubledRBM:
     """The machine of a pretrained layer, without what it stands on. Raises ValueError where it is none."""
-    if isinstance(model, OnTop):
+    if isinstance(model, StackedEnergy):
         return layer_of(model.model)
-    if isinstance(model, Doubled):
+    if isinstance(model, DoubledRBM):
         return model
     if isinstance(model, RBM):
-        return Doubled(model)
+        return DoubledRBM(model)
     raise ValueError(f"a layer of a deep Boltzmann machine is pretrained as an RBM, got a {type(model).__name__}")

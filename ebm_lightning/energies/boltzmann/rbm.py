@@ -34,13 +34,13 @@ class RBM(EnergyModel):
         hidden_bias: initial value of every c_j; negative ones make sparse units.
         data_bias: whether the visible biases begin as those of independent units fitted to the training data (Hinton
             2010, section 8) instead of 0.
-        centring: None, or the rate at which the offsets mu of r(v) and lambda of h follow their means over the data.
+        centering: None, or the rate at which the offsets mu of r(v) and lambda of h follow their means over the data.
             The energy is then energy(v) - c.h - (r(v) - mu) W (h - lambda), whose gradient is insensitive to flips of
             bits and better conditioned (Montavon & Mueller 2012; Melchior, Fischer & Wiskott 2016). The distribution
             does not change when the offsets move.
 
     Raises:
-        ValueError: where there is no unit on one side, a group is called h, or ``centring`` lies outside [0, 1].
+        ValueError: where there is no unit on one side, a group is called h, or ``centering`` lies outside [0, 1].
     """
 
     row_offset: Tensor
@@ -53,7 +53,7 @@ class RBM(EnergyModel):
         weight_std: float = 0.01,
         hidden_bias: float = 0.0,
         data_bias: bool = True,
-        centring: float | None = None,
+        centering: float | None = None,
     ) -> None:
         super().__init__()
         if not visible or "h" in visible or hidden < 1 or weight_std < 0:
@@ -61,8 +61,8 @@ class RBM(EnergyModel):
                 f"RBM(visible={sorted(visible)}, hidden={hidden}, weight_std={weight_std}): expected at least one unit "
                 "of each kind, weight_std >= 0, and no group called h"
             )
-        if centring is not None and not 0 <= centring <= 1:
-            raise ValueError(f"RBM(centring={centring}): expected a rate in [0, 1], or null for none")
+        if centering is not None and not 0 <= centering <= 1:
+            raise ValueError(f"RBM(centering={centering}): expected a rate in [0, 1], or null for none")
         self.variables = tuple(visible)
         self.visible = nn.ModuleDict(visible)
         rows = [group.rows for group in visible.values()]
@@ -70,9 +70,9 @@ class RBM(EnergyModel):
         self.spans = {name: slice(*span) for name, span in zip(visible, pairwise(ends), strict=True)}
         self.weight = nn.Parameter(weight_std * torch.randn(sum(rows), hidden))
         self.hidden_bias = nn.Parameter(torch.full((hidden,), hidden_bias))
-        self.data_bias, self.centring = data_bias, centring
-        self.register_buffer("row_offset", torch.zeros(sum(rows)), persistent=centring is not None)
-        self.register_buffer("hidden_offset", torch.full((hidden,), 0.5), persistent=centring is not None)
+        self.data_bias, self.centering = data_bias, centering
+        self.register_buffer("row_offset", torch.zeros(sum(rows)), persistent=centering is not None)
+        self.register_buffer("hidden_offset", torch.full((hidden,), 0.5), persistent=centering is not None)
 
     @property
     def hidden(self) -> int:
@@ -93,7 +93,7 @@ class RBM(EnergyModel):
 
     def forward(self, **state: Tensor) -> Tensor:
         """F(v), shape (B,)."""
-        return self.own_energy(state) - fused_ops.softplus_sum(self.hidden_logits(state))
+        return self.visible_energy(state) - fused_ops.softplus_sum(self.hidden_logits(state))
 
     def energies(self, *states: State) -> tuple[Tensor, ...]:
         """F of several states in one pass: one matrix product forwards and one backwards for all of them."""
@@ -102,30 +102,30 @@ class RBM(EnergyModel):
 
     def joint(self, state: State) -> Tensor:
         """E(v, h), shape (B,), for a state that holds h (B, hidden) beside the visible groups."""
-        return self.own_energy(state) - (state["h"] * self.hidden_logits(state)).sum(1)
+        return self.visible_energy(state) - (state["h"] * self.hidden_logits(state)).sum(1)
 
     def encode(self, state: State) -> Tensor:
         """r(v): the rows of all groups side by side, (B, rows)."""
         rows = [self.units(name).encode(state[name]) for name in self.variables]
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
-    def own_energy(self, state: State) -> Tensor:
-        """What of the energy does not depend on h (B,): the groups' own, and where centred (r(v) - mu) W lambda."""
+    def visible_energy(self, state: State) -> Tensor:
+        """What of the energy does not depend on h (B,): the groups' own, and where centered (r(v) - mu) W lambda."""
         with torch.autocast(self.weight.device.type, enabled=False):  # a sum of hundreds needs more bits than bfloat16
             energies = [self.units(name).energy(state[name], self.units(name).bias) for name in self.variables]
-        if self.centring is not None:
+        if self.centering is not None:
             energies.append((self.encode(state) - self.row_offset) @ (self.weight @ self.hidden_offset))
         return torch.stack(energies).sum(0) if len(energies) > 1 else energies[0]
 
     def hidden_logits(self, state: State) -> Tensor:
         """c + (r(v) - mu) W, shape (B, hidden): the logits of p(h_j = 1 | v)."""
-        centred = self.centring is not None
-        bias = self.hidden_bias - self.row_offset @ self.weight if centred else self.hidden_bias
+        centered = self.centering is not None
+        bias = self.hidden_bias - self.row_offset @ self.weight if centered else self.hidden_bias
         return torch.addmm(bias, self.encode(state), self.weight)
 
     def field(self, h: Tensor, name: str) -> Tensor:
         """What the hidden units send to a group, (B, rows of the group)."""
-        if self.centring is not None:
+        if self.centering is not None:
             h = h - self.hidden_offset
         return h @ self.weight[self.spans[name]].T
 
@@ -149,36 +149,36 @@ class RBM(EnergyModel):
         for name in self.variables:
             self.units(name).check(state[name])
 
-    def complete(self, batch: State) -> State:
-        """The batch itself; while a centred model trains, its offsets take a step towards the batch's means."""
-        if self.centring and self.training and torch.is_grad_enabled():
-            self._recentre(batch, self.centring)
+    def positive_phase(self, batch: State) -> State:
+        """The batch itself; while a centered model trains, its offsets take a step towards the batch's means."""
+        if self.centering and self.training and torch.is_grad_enabled():
+            self._recenter(batch, self.centering)
         return batch
 
     @torch.no_grad()
-    def initialise(self, batches: Iterable[State]) -> None:
-        """The visible biases (where ``data_bias``) and the offset mu (where centred) from the means of the data."""
-        if not self.data_bias and self.centring is None:
+    def initialize(self, batches: Iterable[State]) -> None:
+        """The visible biases (where ``data_bias``) and the offset mu (where centered) from the means of the data."""
+        if not self.data_bias and self.centering is None:
             return
         for name, mean in mean_rows(self.groups, batches).items():
             if self.data_bias:
                 self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
-            if self.centring is not None:
+            if self.centering is not None:
                 self.row_offset[self.spans[name]] = mean.to(self.row_offset)
 
     def plain(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """(visible biases by group, hidden bias, constant): the same energy as sum_g energy_g - c.h - r W h + constant.
 
-        Without centring these are the parameters and 0. Centred Gaussian groups have no such form: ValueError.
+        Without centering these are the parameters and 0. Centered Gaussian groups have no such form: ValueError.
         """
         biases = {name: self.units(name).bias for name in self.variables}
-        if self.centring is None:
+        if self.centering is None:
             return biases, self.hidden_bias, torch.zeros((), dtype=self.weight.dtype)
         pulled = self.weight @ self.hidden_offset
         constant = -self.row_offset @ pulled
         for name, span in self.spans.items():
             units = self.units(name)
-            assert isinstance(units, Bernoulli | Softmax), "centred Gaussian groups have no plain form"
+            assert isinstance(units, Bernoulli | Softmax), "centered Gaussian groups have no plain form"
             biases[name] = units.bias - pulled[span]
         return biases, self.hidden_bias - self.row_offset @ self.weight, constant
 
@@ -235,13 +235,13 @@ class RBM(EnergyModel):
         span = self.spans[block]
         rest = self.hidden_logits({**state, block: labels}) - self.weight[span.start]
         own = units.bias
-        if self.centring is not None:
+        if self.centering is not None:
             own = own - self.weight[span] @ self.hidden_offset
         logits = [own[k] + fused_ops.softplus_sum(rest + self.weight[span.start + k]) for k in range(units.classes)]
         return CategoricalConditional(torch.stack(logits, 1))
 
     @torch.no_grad()
-    def _recentre(self, batch: State, rate: float) -> None:
+    def _recenter(self, batch: State, rate: float) -> None:
         """Moves the offsets towards the batch's means, and the biases so that no probability changes.
 
         b += W (lambda_new - lambda) and c += (mu_new - mu) W. The means are those of all ranks.
@@ -277,7 +277,7 @@ class TemperedRBM(EnergyModel):
     def forward(self, **state: Tensor) -> Tensor:
         logits = self.rbm.hidden_logits(state)
         hidden = fused_ops.softplus_sum(per_example(self.beta, logits) * logits)
-        return self.beta * self.rbm.own_energy(state) - hidden
+        return self.beta * self.rbm.visible_energy(state) - hidden
 
     def conditional(self, block: str, state: State) -> Conditional:
         return self.rbm.conditional(block, state).tempered(self.beta)

@@ -84,7 +84,7 @@ class Bernoulli(Units):
 
     Args:
         shape: of the variable, such as [1, 28, 28].
-        probabilities: whether values between 0 and 1 are taken too, as probabilities of being on: a common use of grey
+        probabilities: whether values between 0 and 1 are taken too, as probabilities of being on: a common use of gray
             levels, for which no log-probability is defined.
     """
 
@@ -120,8 +120,8 @@ class Bernoulli(Units):
         if not bool(inside.all()):
             raise ValueError(
                 f"Bernoulli units take values {'in [0, 1]' if self.probabilities else '0 and 1'}, got values from "
-                f"{float(v.min()):.4g} to {float(v.max()):.4g}: binarise the data, for example by "
-                "pixels: DynamicBinarisation, or scale grey levels to [0, 1] and set probabilities: true"
+                f"{float(v.min()):.4g} to {float(v.max()):.4g}: binarize the data, for example by "
+                "pixels: DynamicBinarization, or scale gray levels to [0, 1] and set probabilities: true"
             )
 
 
@@ -134,7 +134,7 @@ class Gaussian(Units):
 
     Args:
         shape: of the variable, such as [3, 32, 32].
-        std: s, the same for all units and fixed, > 0; standardise the data and leave it at 1.
+        std: s, the same for all units and fixed, > 0; standardize the data and leave it at 1.
     """
 
     def __init__(self, shape: list[int], std: float = 1.0) -> None:

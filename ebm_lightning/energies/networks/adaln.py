@@ -1,4 +1,4 @@
-"""Adaptive layer normalisation: a condition that shifts, scales and gates the layers of a transformer."""
+"""Adaptive layer normalization: a condition that shifts, scales and gates the layers of a transformer."""
 
 from typing import NamedTuple
 

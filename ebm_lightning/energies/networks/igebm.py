@@ -70,7 +70,7 @@ class IGEBMNet(nn.Module):
 
     A 3x3 convolution and an activation; stages of residual blocks, of which each stage's first halves the image by
     average pooling; the head's activation, the sum over all pixels, and a linear layer. Convolutions have no bias and
-    are spectrally normalised (one power iteration per forward in train mode); the second one of a block is only
+    are spectrally normalized (one power iteration per forward in train mode); the second one of a block is only
     bounded and begins near zero; the last linear layer is free (Xavier). Classes act through a gain and two biases
     per class in every block. The named networks of the paper's code release:
 
@@ -143,7 +143,7 @@ class IGEBMMnistNet(nn.Module):
     A 3x3 convolution of ``width`` channels, three 4x4 convolutions with stride 2 of width, 2 width and 4 width
     channels (28 -> 14 -> 7 -> 4, padded as TensorFlow's SAME, the odd pixel on the right and below), a linear layer of
     2 width features and the last one; LeakyReLU(0.2) after each but the last. The convolutions have no bias; all
-    but the last layer are spectrally normalised. The classes are image-sized channels of one-hot / 10.
+    but the last layer are spectrally normalized. The classes are image-sized channels of one-hot / 10.
 
     Args:
         width: The output channels of the first two convolutions.

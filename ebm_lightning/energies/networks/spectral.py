@@ -1,4 +1,4 @@
-"""Spectral normalisation of a weight, as parametrisations for torch.nn.utils.parametrize."""
+"""Spectral normalization of a weight, as parametrisations for torch.nn.utils.parametrize."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
@@ -56,7 +56,7 @@ class SpectralNorm(_PowerIteration):
     """
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The normalised weight, in the shape of ``weight`` (rows, ...)."""
+        """The normalized weight, in the shape of ``weight`` (rows, ...)."""
         return weight / self.sigma(weight).clamp_min(EPSILON)
 
 

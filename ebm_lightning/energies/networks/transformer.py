@@ -54,7 +54,7 @@ class Cache(NamedTuple):
 class CausalTransformer(nn.Module):
     """Tokens (B, S), int64 -> logits of the next token at every position (B, S, vocabulary): Transformer++.
 
-    Pre-normalised blocks of causal attention with rotary positions and SwiGLU, RMSNorm, no biases, as in Llama 2
+    Pre-normalized blocks of causal attention with rotary positions and SwiGLU, RMSNorm, no biases, as in Llama 2
     (Touvron et al. 2023). The hidden layer of SwiGLU is as wide as the block, as in Gladstone et al. (2025), so that
     the blocks have 7 dim^2 + 2 dim parameters each. Linear layers are drawn from Xavier's normal distribution and
     embeddings from N(0, 1). This is the baseline of an energy-based transformer, and made of the same blocks.
@@ -160,7 +160,7 @@ class Trunk(nn.Module):
             x = block.join(x, attended, modulations)
         return self.norm(x), Cache(tuple(blocks))
 
-    def answer(self, predicted: Tensor, cache: Cache, condition: Tensor | None = None) -> Tensor:
+    def fresh_negatives(self, predicted: Tensor, cache: Cache, condition: Tensor | None = None) -> Tensor:
         """What :meth:`parallel` gives for each of N alternatives (B, N, dim) to one element after those of the cache.
 
         Each sees what has been read and itself, and none sees another. Derivatives in ``predicted`` can be
@@ -212,7 +212,7 @@ class _Block(nn.Module):
 
 
 def rotated(x: Tensor, rotations: Tensor) -> Tensor:
-    """x (B, heads, S, head_dim), neighbours (2i, 2i + 1) turned by angles of cosine and sine (S, head_dim / 2, 2).
+    """x (B, heads, S, head_dim), neighbors (2i, 2i + 1) turned by angles of cosine and sine (S, head_dim / 2, 2).
 
     The product of a query and a key depends on their positions by the difference alone: rotary positions. Su et al.
     (2021).

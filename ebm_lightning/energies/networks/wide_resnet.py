@@ -13,14 +13,14 @@ class WideResNet(nn.Module):
     channels, each stage but the first halving the image, then activation, mean over the image and a linear layer. A
     block is x + conv(act(norm(conv(act(norm(x)))))); its second convolution has the stride, and x goes through a 1x1
     convolution where its shape changes. Convolutions have biases. The default is JEM's network (Grathwohl et al.
-    2020): WRN-28-10 without normalisation, which has 36.47 million parameters.
+    2020): WRN-28-10 without normalization, which has 36.47 million parameters.
 
     Args:
         depth: The layers along the longest path, 6n + 4 for n blocks in a stage.
         width: The factor of the channels.
         classes: The numbers that come out for each image.
         channels: The channels of an image.
-        normalisation: Makes what precedes every activation from its channels, such as torch.nn.BatchNorm2d in JEM++
+        normalization: Makes what precedes every activation from its channels, such as torch.nn.BatchNorm2d in JEM++
             (Yang & Ji 2021), where the chains also move in train mode (``eval_sampling: false``); None is none.
         activation: What precedes every convolution but the first, copied for each; None is a leaky ReLU of slope 0.2.
 
@@ -34,7 +34,7 @@ class WideResNet(nn.Module):
         width: int = 10,
         classes: int = 10,
         channels: int = 3,
-        normalisation: Callable[[int], nn.Module] | None = None,
+        normalization: Callable[[int], nn.Module] | None = None,
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class WideResNet(nn.Module):
                 f"WideResNet(width={width}, classes={classes}, channels={channels}): expected numbers of at least 1"
             )
         act = nn.LeakyReLU(0.2) if activation is None else activation
-        norm = normalisation or (lambda _: nn.Identity())
+        norm = normalization or (lambda _: nn.Identity())
         layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1)]
         fan_in = 16
         for fan_out, stride in [(16 * width, 1), (32 * width, 2), (64 * width, 2)]:

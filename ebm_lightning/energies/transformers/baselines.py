@@ -11,8 +11,8 @@ from ebm_lightning.core import EnergyModel, State
 class NextToken(EnergyModel):
     """E(x, target) = -sum over positions of log p(target_t given x_1..t), in nats: a language model. Its log Z is 0.
 
-    ``complete`` adds the logits y of a pass, (B, S, vocabulary), with their graph, so that TokenPrediction compares
-    them with the targets as it compares what a sampler reached: EBM then needs no sampler.
+    ``positive_phase`` adds the logits y of a pass, (B, S, vocabulary), with their graph, so that TokenPrediction
+    compares them with the targets as it compares what a sampler reached: EBM then needs no sampler.
 
     Args:
         net: tokens x (B, S), int64 -> logits (B, S, vocabulary), such as a CausalTransformer.
@@ -27,7 +27,7 @@ class NextToken(EnergyModel):
         logits = cast(Tensor, self.net(x))
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(1)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch, with the logits y of every position."""
         return {**batch, "y": self.net(batch["x"])}
 
@@ -35,8 +35,8 @@ class NextToken(EnergyModel):
 class Denoiser(EnergyModel):
     """E(x, target) = |target - net(x)|^2 / 2: a network that denoises x (B, ...) in one pass, up to log Z a normal law.
 
-    ``complete`` adds its answer y, with its graph, so that ImagePrediction compares it with the target: EBM then needs
-    no sampler.
+    ``positive_phase`` adds its answer y, with its graph, so that ImagePrediction compares it with the target: EBM then
+    needs no sampler.
 
     Args:
         net: x -> y in the shape of x, such as a DiTDenoiser.
@@ -50,6 +50,6 @@ class Denoiser(EnergyModel):
         """E(x, target), shape (B,)."""
         return (target - cast(Tensor, self.net(x))).square().flatten(1).sum(1) / 2
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch, with the denoised y."""
         return {**batch, "y": self.net(batch["x"])}

@@ -44,7 +44,7 @@ class NextCandidate(EnergyModel):
 
     def blank(self, number: int) -> State:
         """So many candidates of zeros, at step 0: where they begin, and their shape for chains."""
-        state = self.model.complete({"x": self.x[None, -1:].expand(number, 1)})
+        state = self.model.positive_phase({"x": self.x[None, -1:].expand(number, 1)})
         return {name: value[:, 0] if name == "y" else value for name, value in state.items() if name != "x"}
 
     def forward(self, y: Tensor, step: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ class NextCandidate(EnergyModel):
         condition = self.model.condition
         landscape = 0 if step is None or condition is None else int(condition.landscape(step[0]))
         cache = self._read(landscape, observed, embedded)
-        out: Tensor = self.model.head(self.model.trunk.answer(self.model.candidate(y)[None], cache, embedded))
+        out: Tensor = self.model.head(self.model.trunk.fresh_negatives(self.model.candidate(y)[None], cache, embedded))
         return out.flatten()
 
     @torch.no_grad()

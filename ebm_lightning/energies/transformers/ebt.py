@@ -75,8 +75,8 @@ class TextEBT(EnergyModel):
     vocabulary, or whatever a sampler makes of them. y_t enters a causal transformer as one more element after x_1..t,
     by a linear map W y_t, and e is read there: one pass serves all positions (Trunk.parallel). Since e_t depends on no
     other candidate, descent on the sum is descent at every position. A prediction is reached by
-    Descent(normalise=True) from NoiseChains(GaussianNoise()), and trained by TokenPrediction; its positions are logits.
-    ``complete`` begins every candidate at zero, the shape for the chains, and every count of steps at 0.
+    Descent(normalize=True) from NoiseChains(GaussianNoise()), and trained by TokenPrediction; its positions are logits.
+    ``positive_phase`` begins every candidate at zero, the shape for the chains, and every count of steps at 0.
     Gladstone et al. (2025); there are 7 layers dim^2 parameters beside the two maps of the vocabulary.
 
     Args:
@@ -119,7 +119,7 @@ class TextEBT(EnergyModel):
         """e of every position, shape (B, S)."""
         return self._energies(*(self.value(state, name) for name in self.variables))
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch, with candidates y of zeros (one number, expanded) and step 0, where it has none."""
         x, like = batch["x"], self.candidate.weight
         state = {"y": like.new_zeros(()).expand(*x.shape, self.vocabulary), **batch}
@@ -187,6 +187,6 @@ class ImageEBT(EnergyModel):
         out: Tensor = self.net(self.value(state, "y")).squeeze(-1)
         return out
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         """The batch, with the candidate y at the noised image x where it has none."""
         return {"y": batch["x"], **batch}

@@ -79,7 +79,7 @@ class Thinking(Protocol):
 
     def completed(self, module: EBM, batch: State) -> State:
         """The batch as the model completes it. Raises ValueError where block or target is missing."""
-        pos = module.model.complete(batch)
+        pos = module.model.positive_phase(batch)
         missing = [name for name in (self.block, self.target) if name not in pos]
         if missing:
             raise ValueError(
@@ -117,7 +117,7 @@ class Thinking(Protocol):
         before = capture()
         for n in range(1, max(wanted) + 1):
             for k, state in self.predictions(module, pos):
-                energy, found = module.model.local_energies(sampler.as_seen(state)), error(state)
+                energy, found = module.model.local_energies(sampler.energy_input(state)), error(state)
                 energy = energy.reshape(len(energy), -1)
                 if k in best:
                     least, kept = best[k]

@@ -48,7 +48,7 @@ class Inception(FeatureExtractor):
     """InceptionV3 of 2015, as published FIDs and inception scores use it (Heusel et al. 2017; Salimans et al. 2016).
 
     Its features are the 2048 of the last pooling, its classes the 1008 logits without their bias. Images are clamped to
-    the bounds of the data, rounded to 256 levels, of grey made three equal channels, and enlarged as TensorFlow did.
+    the bounds of the data, rounded to 256 levels, of gray made three equal channels, and enlarged as TensorFlow did.
     The network comes from the package torch-fidelity, its weights from a file; nothing is downloaded.
 
     Args:

@@ -47,7 +47,7 @@ class MinusEnergy(Score):
     axis = "energy"
 
     def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
-        state = module.model.complete({"x": x})
+        state = module.model.positive_phase({"x": x})
         if classes is None or "y" in state or "y" not in module.model.variables:
             return energies(module, state)
         labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -85,7 +85,7 @@ class MinusGradientNorm(Score):
         parts = []
         with evaluating(module), torch.no_grad():
             for batch in torch.split(x, 500):
-                state = module.model.complete({"x": batch.to(module.device)})
+                state = module.model.positive_phase({"x": batch.to(module.device)})
                 grad, _ = energy_grad(module.model, state, "x")
                 parts.append(torch.linalg.vector_norm(grad.flatten(1), dim=1).cpu())
         return torch.cat(parts)

@@ -56,7 +56,7 @@ class UpsideDown(Outliers):
 
 @dataclass(frozen=True)
 class ImageSet(Outliers):
-    """The test split of another named data set, grey levels scaled to the bounds.
+    """The test split of another named data set, gray levels scaled to the bounds.
 
     Args:
         name: as in :class:`ebm_lightning.data.images.named.Images`; used where it lies in the EBM_DATA folder.
@@ -104,7 +104,7 @@ class Interpolations(Outliers):
 class Resized(Outliers):
     """Outliers brought to the height and width of the data by antialiased bilinear interpolation.
 
-    Grey images become colour ones of three equal channels, colour images grey ones by their mean.
+    Gray images become color ones of three equal channels, color images gray ones by their mean.
 
     Args:
         outliers: of any height and width.

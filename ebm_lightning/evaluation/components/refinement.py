@@ -49,9 +49,9 @@ class Refinement:
                 f"{self} moves x by the sampler of the run, but this run has none that moves it: train with a sampler "
                 "of x, or leave out the refinement"
             )
-        begin = module.sampler.extend(module.model.complete(rest))
+        begin = module.sampler.augment_state(module.model.positive_phase(rest))
         for _ in range(self.chains):
-            yield {**rest, "x": module.imagine(begin, self.steps)[0]["x"]}
+            yield {**rest, "x": module.run_negative_chains(begin, self.steps)[0]["x"]}
 
     def log_posterior(self, module: EBM, state: State, block: str) -> Tensor:
         """The defended log p(block | x), (B, classes), float64, from fresh chains and without graph."""

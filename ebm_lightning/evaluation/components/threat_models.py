@@ -14,7 +14,7 @@ from ebm_lightning.core import Bounds
 class Ball(abc.ABC):
     """The perturbations (B, ...) of a norm up to a radius; final subclasses are frozen dataclasses.
 
-    ``radii`` are those to measure at, in units of the data: 8/255 of the grey levels is 16/255 where the bounds are
+    ``radii`` are those to measure at, in units of the data: 8/255 of the gray levels is 16/255 where the bounds are
     (-1, 1). ``certain`` is a radius at which nothing can be classified correctly; None takes the one within which every
     image of the data can become every other one. Raises ValueError where a radius is not positive, or there is none.
     """

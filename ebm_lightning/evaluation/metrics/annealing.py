@@ -108,7 +108,7 @@ def anneal(path: AnnealingPath, betas: Tensor, chains: int) -> tuple[Tensor, Sta
 def ais(path: AnnealingPath, betas: Tensor, chains: int) -> LogPartition:
     """log Z of the path's end by annealed importance sampling (Neal 2001; Salakhutdinov & Murray 2008).
 
-    Where torch.distributed is initialised every rank calls this, runs an equal share of the chains, rounded up, and
+    Where torch.distributed is initialized every rank calls this, runs an equal share of the chains, rounded up, and
     gets the estimate from all of them; the ranks' random streams must differ.
 
     Args:

@@ -43,7 +43,7 @@ def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
         return False
 
 
-def refuse_grey(model: EnergyModel, state: State, binary: bool | None, convention: str | None) -> None:
+def refuse_gray(model: EnergyModel, state: State, binary: bool | None, convention: str | None) -> None:
     """Raises ValueError where binary units are to give the log-probability of data that are not binary.
 
     Args:
@@ -57,8 +57,8 @@ def refuse_grey(model: EnergyModel, state: State, binary: bool | None, conventio
         if binary is False or not _is_binary(v):
             got = convention or f"values from {float(v.min()):.4g} to {float(v.max()):.4g}"
             raise ValueError(
-                f"no log-probability is defined for grey values of binary units ({name!r}): expected data under "
-                f"DynamicBinarisation, FixedBinarisation or Threshold, got {got}"
+                f"no log-probability is defined for gray values of binary units ({name!r}): expected data under "
+                f"DynamicBinarization, FixedBinarization or Threshold, got {got}"
             )
 
 

@@ -2,7 +2,7 @@
 
 Both read one number of every state, such as its energy, along several chains: draws (steps, chains), from all of which
 the beginning has been left out. Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), without their rank
-normalisation: a number of infinite variance has no such diagnostics.
+normalization: a number of infinite variance has no such diagnostics.
 """
 
 import math

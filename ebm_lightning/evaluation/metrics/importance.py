@@ -23,7 +23,7 @@ def log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
 
 
 def _log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
-    copies = model.complete({name: value.repeat_interleave(samples, 0) for name, value in state.items()})
+    copies = model.positive_phase({name: value.repeat_interleave(samples, 0) for name, value in state.items()})
     log_w = model.recognition_energy(copies) - model.energy(copies)
     return log_w.double().view(-1, samples)
 

@@ -8,7 +8,7 @@ import torch
 
 from ebm_lightning.core import evaluating
 from ebm_lightning.data.base import DataModule, Split
-from ebm_lightning.evaluation.metrics.binary import refuse_grey
+from ebm_lightning.evaluation.metrics.binary import refuse_gray
 from ebm_lightning.evaluation.metrics.partition import PartitionEstimator, free_energies
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.random import isolated, mix
@@ -71,8 +71,8 @@ class LikelihoodMonitor(L.Callback):
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         model = pl_module.model
         with isolated(0), evaluating(model), torch.no_grad():
-            some = model.complete(next(iter(data.eval_loader(self.split, device=pl_module.device))))
-            refuse_grey(model, some, data.binary, data.convention)
+            some = model.positive_phase(next(iter(data.eval_loader(self.split, device=pl_module.device))))
+            refuse_gray(model, some, data.binary, data.convention)
         self._measured_at = trainer.global_step  # a run that continues measured there before it was interrupted
         if trainer.global_step == 0:
             self.measure(trainer, pl_module)

@@ -56,7 +56,7 @@ class SamplePictures(L.Callback):
         for name in module.sampler.free:
             if name in module.model.variables and plots.drawable(fresh[name]):
                 log_picture(trainer, f"fresh/{name}", partial(plots.picture, fresh[name], module.sampler.bounds))
-        data = module.model.complete(batch)
+        data = module.model.positive_phase(batch)
         noise = birth_noise(module)
         shown = {
             "data": energies(module, data),

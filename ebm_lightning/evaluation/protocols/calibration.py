@@ -11,7 +11,7 @@ from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.class_posterior import check_labels, log_posteriors
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
-from ebm_lightning.evaluation.protocols.classification import labelled, percent_wrong
+from ebm_lightning.evaluation.protocols.classification import labeled, percent_wrong
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
@@ -27,7 +27,7 @@ class Calibration(Protocol):
 
     ECE = sum_b n_b / n |accuracy_b - confidence_b| over bins b of equal width of the confidence max_y p(y | x) (Naeini
     et al. 2015; Guo et al. 2017). Bins that hold few examples bias it upwards. The Brier score is the mean of
-    sum_k (p_k - [y = k])^2. Temperature scaling divides log p(y | x) by the one number T that minimises the negative
+    sum_k (p_k - [y = k])^2. Temperature scaling divides log p(y | x) by the one number T that minimizes the negative
     log-likelihood of the validation split; it changes no decision (Guo et al. 2017). The standard error of ECE is
     the spread over 100 bootstrap samples; the others are those of means. The reliability diagram shows the accuracy
     of each bin.
@@ -51,7 +51,7 @@ class Calibration(Protocol):
             raise ValueError(f"{self.id}: expected bins >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        state = labelled(self.id, data, "test", self.block)
+        state = labeled(self.id, data, "test", self.block)
         if self.scaling and not data.size("valid"):
             raise ValueError(
                 f"{self.id} fits a temperature to validation data, but {type(data).__name__} holds none out: set its "
@@ -62,7 +62,7 @@ class Calibration(Protocol):
         found |= self._judge("", log_p, y)
         shown = {"as trained": reliability(log_p.exp(), y, self.bins)}
         if self.scaling:
-            temperature = fit_temperature(*self._classify(module, labelled(self.id, data, "valid", self.block)))
+            temperature = fit_temperature(*self._classify(module, labeled(self.id, data, "valid", self.block)))
             scaled = torch.log_softmax(log_p / temperature.value, 1)
             found["temperature"] = temperature
             found |= self._judge(" after scaling", scaled, y, temperature.warning)
@@ -103,7 +103,7 @@ def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 
 
 def fit_temperature(log_p: Tensor, y: Tensor) -> Measurement:
-    """The T > 0 that minimises the mean of -log softmax(log p / T)_y, by LBFGS on log T.
+    """The T > 0 that minimizes the mean of -log softmax(log p / T)_y, by LBFGS on log T.
 
     It carries a warning where no T does: where every example, or none, has its label as the most probable one, the
     likelihood only grows towards T = 0 or infinity.

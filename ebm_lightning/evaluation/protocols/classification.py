@@ -47,7 +47,7 @@ class ClassificationError(Protocol):
         return Findings(found)
 
     def _error(self, module: EBM, data: DataModule, split: Split, refinement: Refinement | None = None) -> Measurement:
-        state = labelled(self.id, data, split, self.block)
+        state = labeled(self.id, data, split, self.block)
         rest = {name: state[name] for name in module.model.variables if name != self.block and name in state}
         return percent_wrong(predicted(module, rest, self.block, refinement), state[self.block])
 
@@ -57,7 +57,7 @@ class ScoreClassifier(Protocol):
     """Test error of a multinomial logistic regression on the scores -E(x, y = c) of every class c, in percent.
 
     One model for each class leaves the log Z of every class unknown; the biases of the regression absorb them. It is
-    fitted to standardised scores, with scikit-learn's default penalty. Measured beside its test error are its error on
+    fitted to standardized scores, with scikit-learn's default penalty. Measured beside its test error are its error on
     the data it is fitted to and the test error of the largest score alone, "without log Z". Standard errors are
     binomial. Scores of examples that the models have learned by heart are better than those of new ones, which misleads
     a regression on the training data: Mayraz & Hinton (2000) fit it to separate data, such as the validation split.
@@ -85,7 +85,7 @@ class ScoreClassifier(Protocol):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        train, test = (labelled(self.id, data, split, self.block) for split in (self.split, "test"))
+        train, test = (labeled(self.id, data, split, self.block) for split in (self.split, "test"))
         train = some(train, self.number)
         assert data.classes is not None
         fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
@@ -101,8 +101,8 @@ class ScoreClassifier(Protocol):
         )
 
 
-def labelled(protocol: str, data: DataModule, split: Split, block: str) -> State:
-    """The labelled examples of a split. Raises ValueError where it has no labels ``block``."""
+def labeled(protocol: str, data: DataModule, split: Split, block: str) -> State:
+    """The labeled examples of a split. Raises ValueError where it has no labels ``block``."""
     state = data.tensors(split)
     if block not in state or not data.classes:
         raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")

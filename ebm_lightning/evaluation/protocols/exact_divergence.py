@@ -49,10 +49,10 @@ class ExactDivergence(Protocol):
 def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tensor:
     """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary causes h.
 
-    The causes are the variables that ``complete`` adds to the state. Raises ValueError where they are more than
+    The causes are the variables that ``positive_phase`` adds to the state. Raises ValueError where they are more than
     ``largest`` units.
     """
-    full = model.complete(state)
+    full = model.positive_phase(state)
     causes = {name: full[name].shape[1:] for name in model.variables if name not in state}
     widths = [math.prod(shape) for shape in causes.values()]
     if sum(widths) > largest:

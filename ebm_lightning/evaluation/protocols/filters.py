@@ -13,9 +13,9 @@ from ebm_lightning.utils import plots
 
 @dataclass(eq=False)
 class Filters(Protocol):
-    """A picture of the filters of a trained model with the largest norm, largest first, each on its own grey scale.
+    """A picture of the filters of a trained model with the largest norm, largest first, each on its own gray scale.
 
-    Zero is mid-grey, white pulls a unit up as much as black pulls it down. The mean Euclidean norm of all filters is
+    Zero is mid-gray, white pulls a unit up as much as black pulls it down. The mean Euclidean norm of all filters is
     measured beside it.
 
     Args:

@@ -10,7 +10,7 @@ from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.metrics.importance import log_weights
 from ebm_lightning.evaluation.protocol import Findings, Protocol, mean, some
-from ebm_lightning.evaluation.protocols.classification import labelled, percent_wrong
+from ebm_lightning.evaluation.protocols.classification import labeled, percent_wrong
 from ebm_lightning.training.module import EBM
 
 
@@ -87,7 +87,7 @@ class ShortestDescription(Protocol):
             raise ValueError(f"{self.id}: expected samples >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        test, train = (labelled(self.id, data, split, self.block) for split in ("test", "train"))
+        test, train = (labeled(self.id, data, split, self.block) for split in ("test", "train"))
         assert data.classes is not None
         lengths, log_p = self._lengths(module, test, data.classes)
         own = lengths.gather(1, test[self.block].cpu()[:, None])[:, 0]

@@ -58,7 +58,7 @@ class Inpainting(Protocol):
         for split, name in _SPLITS.items():
             truth = _some(data, split, self.number, module.device)
             x, known = truth["x"], self.mask.known(truth["x"])
-            start = {**truth, "x": torch.where(known, x, noise.born(truth, "x")), "x_known": known}
+            start = {**truth, "x": torch.where(known, x, noise.initial(truth, "x")), "x_known": known}
             end = walked(module, sampler, start, self.steps)
             findings.measurements[f"MSE {name}"] = squared_error(end, x, ~known)
             findings.measurements[f"MSE of the mean image, {name}"] = squared_error(guess.expand_as(x), x, ~known)
@@ -115,7 +115,7 @@ _SPLITS: dict[Split, str] = {"test": "test", "train": "training"}
 def walked(module: EBM, sampler: Sampler, start: State, steps: int) -> Tensor:
     """x after so many transitions from a state, of which the model first completes what it lacks; in eval mode."""
     with evaluating(module):
-        walk = trajectory(sampler, module.model, sampler.extend(module.model.complete(start)))
+        walk = trajectory(sampler, module.model, sampler.augment_state(module.model.positive_phase(start)))
         for _ in tqdm(range(steps), desc="repairing", unit="step", leave=False):
             state, _ = next(walk)
     return state["x"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.metrics.annealing import raise_log_prob
-from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_grey
+from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_gray
 from ebm_lightning.evaluation.metrics.partition import AIS, PartitionEstimator, free_energies
 from ebm_lightning.evaluation.metrics.weights import LogPartition
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
@@ -64,8 +64,8 @@ class Likelihood(Protocol):
     def measure(self, module: EBM, data: DataModule) -> Findings:
         model = module.model
         with evaluating(model):
-            test = {name: value.to(module.device) for name, value in model.complete(data.tensors("test")).items()}
-            refuse_grey(model, test, data.binary, data.convention)
+            test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
+            refuse_gray(model, test, data.binary, data.convention)
             model.check(test)
             if self.raise_vectors and model.bounds_log_prob:
                 raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")

@@ -66,7 +66,7 @@ class Mixing(Protocol):
         pos = {name: value.to(module.device) for name, value in some(test, self.number).items()}
         starts = {"data": DataChains(), "noise": NoiseChains(birth_noise(module))}
         walks = {name: self._walk(module, pos, chains) for name, chains in starts.items()}
-        known = energies(module, module.model.complete(test))
+        known = energies(module, module.model.positive_phase(test))
         second = {name: walked[self.points // 2 :] for name, (walked, _) in walks.items()}
         everything = torch.cat(list(second.values()), 1)
         r_hat = split_r_hat(everything)
@@ -94,7 +94,7 @@ class Mixing(Protocol):
         sampler = copy(module.sampler)  # what an adaptive sampler learns from these chains is not the run's
         recorded = set(self._moments)
         with evaluating(module):
-            state = chains.start(sampler.extend(module.model.complete(pos)), sampler.free)
+            state = chains.start(sampler.augment_state(module.model.positive_phase(pos)), sampler.free)
             walk, along = trajectory(sampler, module.model, state), []
             for step in tqdm(range(1, self.steps + 1), desc="mixing", unit="step", leave=False):
                 state, _ = next(walk)

@@ -26,13 +26,13 @@ class Perplexity(Thinking):
 
     More steps than in training are longer thinking (Gladstone et al. 2025, who take those of the default). Predictions
     start in noise where the run's chains are born there, and otherwise where the model completes the batch; the step
-    size is not randomised, a sampler's noise stays. A run without a sampler predicts in one pass, and has one number.
+    size is not randomized, a sampler's noise stays. A run without a sampler predicts in one pass, and has one number.
     The mean is taken over tokens, and then exp of it: exps of batches, as some code averages them, lie higher. Standard
     errors are over sequences, by the delta method.
 
     With N candidates a prediction is made N times, and at every position the one whose end has the lowest energy is
     kept, as in the released code. That energy is the one that a further step would find there, without its noise: of
-    softmax of the logits where the sampler normalises them, on the landscape of that step. A random candidate is as
+    softmax of the logits where the sampler normalizes them, on the landscape of that step. A random candidate is as
     good as a single one, so "gain by choosing", the mean cross-entropy of the first candidate minus that of the one
     chosen among N, says whether energies choose better than chance: > 0 where they do, in nats, with the standard error
     of pairs over sequences.

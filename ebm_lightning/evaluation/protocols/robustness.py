@@ -13,7 +13,7 @@ from ebm_lightning.evaluation.components.class_posterior import check_labels, lo
 from ebm_lightning.evaluation.components.refinement import Refinement
 from ebm_lightning.evaluation.components.threat_models import Ball
 from ebm_lightning.evaluation.protocol import Findings, Protocol, percent, some
-from ebm_lightning.evaluation.protocols.classification import labelled
+from ebm_lightning.evaluation.protocols.classification import labeled
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
@@ -70,7 +70,7 @@ class Robustness(Protocol):
             raise ValueError(f"{self.id}: expected steps >= 1, restarts >= 1 and number >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        state = labelled(self.id, data, "test", self.block)
+        state = labeled(self.id, data, "test", self.block)
         state = some(state, self.number)
         findings = Findings({})
         with evaluating(module):

@@ -37,8 +37,8 @@ class FastWeights(AdaptiveSampler):
         self.free, self.bounds = sampler.free, sampler.bounds
         self.fast: State = {}
 
-    def extend(self, state: State) -> State:
-        return self.sampler.extend(state)
+    def augment_state(self, state: State) -> State:
+        return self.sampler.augment_state(state)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         if torch.is_grad_enabled():

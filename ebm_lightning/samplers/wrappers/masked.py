@@ -42,8 +42,8 @@ class Masked(Sampler):
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def extend(self, state: State) -> State:
-        added = sorted(self.sampler.extend(state).keys() - state.keys())
+    def augment_state(self, state: State) -> State:
+        added = sorted(self.sampler.augment_state(state).keys() - state.keys())
         if added:
             raise ValueError(
                 f"Masked({type(self.sampler).__name__}) cannot hold the known values of {', '.join(added)}: mask the "
@@ -53,12 +53,12 @@ class Masked(Sampler):
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         known = {name: _mask(state, name) for name in self.free if name + SUFFIX in state}
-        held = Held(model, {name: (mask, state[name]) for name, mask in known.items()})
+        held = ConditionedEnergy(model, {name: (mask, state[name]) for name, mask in known.items()})
         end, info = self.sampler.step(held, state)
         return {**end, **{name: torch.where(mask, state[name], end[name]) for name, mask in known.items()}}, info
 
 
-class Held(EnergyModel):
+class ConditionedEnergy(EnergyModel):
     """The energy of a model as a function of hidden values alone: known ones are put in their place before it looks.
 
     Args:
@@ -79,7 +79,7 @@ class Held(EnergyModel):
         return self.model.conditional(block, self._put(state))
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
-        return Held(self.model.tempered(beta), self.known)
+        return ConditionedEnergy(self.model.tempered(beta), self.known)
 
     def _put(self, state: State) -> State:
         known = {name: pair for name, pair in self.known.items() if name in state}

@@ -20,7 +20,7 @@ FORGETTING = 0.1
 
 @dataclass(frozen=True)
 class ParallelTempering(Sampler):
-    """Replicas of every chain at the inverse temperatures ``betas``, which swap places with their neighbours.
+    """Replicas of every chain at the inverse temperatures ``betas``, which swap places with their neighbors.
 
     A transition is one step of ``sampler`` on every rung k, on the energy E_k of ``model.tempered(betas[k])``, and then
     one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin), each with the probability
@@ -59,7 +59,7 @@ class ParallelTempering(Sampler):
         object.__setattr__(self, "free", _with_replicas(self.sampler.free))
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def extend(self, state: State) -> State:
+    def augment_state(self, state: State) -> State:
         return _extended(self.sampler, state, len(self.betas) - 1)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
@@ -93,7 +93,7 @@ class TrajectoryTempering(AdaptiveSampler):
     Rungs that are not yet taken repeat the earliest snapshot, or, before there is any, the model: harmless, for swaps
     between equal rungs are always accepted, but as costly as any other. Each rank of a run has snapshots of its own.
 
-    The memory is the snapshots and the running mean of the acceptance between neighbours, which ``step`` updates: the
+    The memory is the snapshots and the running mean of the acceptance between neighbors, which ``step`` updates: the
     one thing that a step leaves in the sampler. Whoever draws aside, for pictures, draws with a ``copy.copy`` of it. A
     process that loads a trained model, `ebm sample` or `ebm test`, has no snapshots, and its rungs are all the model:
     in Python, :meth:`of` takes those of a run.
@@ -134,7 +134,7 @@ class TrajectoryTempering(AdaptiveSampler):
         made.snapshots = list(reversed(models))
         return made
 
-    def extend(self, state: State) -> State:
+    def augment_state(self, state: State) -> State:
         return _extended(self.sampler, state, self.rungs)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
@@ -204,7 +204,7 @@ class TrajectoryTempering(AdaptiveSampler):
 
 
 def exchange(ladder: State, energies: Callable[[State], Tensor]) -> tuple[State, Tensor, Tensor]:
-    """One swap of neighbouring rungs, of all even pairs or of all odd ones, on all chains: Metropolis on the product.
+    """One swap of neighboring rungs, of all even pairs or of all odd ones, on all chains: Metropolis on the product.
 
     With two rungs there is but one pair, and it is tried always. Returns the ladder; the lower rung k of each pair that
     was tried, (pairs,); and its acceptance probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), the mean
@@ -234,7 +234,7 @@ def log_partition_along(models: Sequence[EnergyModel], samples: Sequence[State],
     """log Z of each of ``models``, float64 (models,), from that of the first, by importance sampling along the way.
 
     log Z_{t+1} = log Z_t + log mean exp(E_t(x) - E_{t+1}(x)) over draws x of model t; the mean is unbiased for
-    Z_{t+1} / Z_t where they are exact, and its error is small where neighbours overlap. Bereux et al. (2025).
+    Z_{t+1} / Z_t where they are exact, and its error is small where neighbors overlap. Bereux et al. (2025).
 
     Args:
         models: along a trajectory, the earliest first.
@@ -271,7 +271,7 @@ def _with_replicas(free: tuple[str, ...]) -> tuple[str, ...]:
 
 def _extended(sampler: Sampler, state: State, number: int) -> State:
     """The state with ``number`` replicas of each free variable that it holds, copies of it."""
-    state = sampler.extend(state)
+    state = sampler.augment_state(state)
     held = {name: state[name] for name in sampler.free if name in state}
     return state | {name + SUFFIX: torch.stack([x] * number, 1) for name, x in held.items()}
 
@@ -284,7 +284,7 @@ def _ladder(sampler: Sampler, state: State, rungs: int) -> tuple[State, State]:
         found = {name: tuple(value.shape) for name, value in state.items()}
         raise ValueError(
             f"expected {rungs - 1} replicas of {wrong or list(sampler.free)} in the state, (B, {rungs - 1}, ...) under "
-            f"the name with {SUFFIX!r} after it, got {found}: start from sampler.extend(state)"
+            f"the name with {SUFFIX!r} after it, got {found}: start from sampler.augment_state(state)"
         )
     free = _with_replicas(sampler.free)
     ladder = {name: torch.cat([state[name][:, None], state[name + SUFFIX]], 1) for name in held}

@@ -42,11 +42,11 @@ class Tempered(Sampler):
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def extend(self, state: State) -> State:
-        return self.sampler.extend(state)
+    def augment_state(self, state: State) -> State:
+        return self.sampler.augment_state(state)
 
-    def as_seen(self, state: State) -> State:
-        return self.sampler.as_seen(state)
+    def energy_input(self, state: State) -> State:
+        return self.sampler.energy_input(state)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         return self.sampler.step(model.tempered(1 / self.temperature), state)
@@ -82,11 +82,11 @@ class Annealed(Sampler):
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def extend(self, state: State) -> State:
-        return self.sampler.extend(state)
+    def augment_state(self, state: State) -> State:
+        return self.sampler.augment_state(state)
 
-    def as_seen(self, state: State) -> State:
-        return self.sampler.as_seen(state)
+    def energy_input(self, state: State) -> State:
+        return self.sampler.energy_input(state)
 
     def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
         info: Info = {}

@@ -32,7 +32,7 @@ class Compilable(Protocol):
     def wait(self) -> None: ...
 
 
-class CompileChoice(L.Callback):
+class AutoCompile(L.Callback):
     """Compiles the negative phase if a training step, without its optimizer, is then :data:`GAIN` times as fast.
 
     It is measured before the first step on one batch, with random numbers of its own, from chains that are born for it;

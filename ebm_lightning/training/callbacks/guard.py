@@ -98,12 +98,13 @@ class DivergenceGuard(L.Callback):
             moved = ", ".join(f"{name.removeprefix('sampler/drift_')} by {value:.2g}" for name, value in drift.items())
             rank_zero_warn(
                 f"the energy is flat for its sampler: {moved} in each of the last {FLAT_AFTER} logged steps; "
-                "raise the sampler's step_size first (and its rate_factor, where it is learned), then the learning rate"
+                "raise the sampler's step_size first (and its lr_multiplier, where it is learned), then the "
+                "learning rate"
             )
 
 
 def _remedy(seen: str) -> str:
     """What usually helps: a descent that explodes has too large a step size."""
     if "energy_gap" in seen:
-        return "its descent explodes: lower the sampler's step_size (and rate_factor) first, then the learning rate"
+        return "its descent explodes: lower the sampler's step_size (and lr_multiplier) first, then the learning rate"
     return "lower the learning rate, take more sampler steps or add energy l2"

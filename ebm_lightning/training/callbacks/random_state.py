@@ -10,7 +10,7 @@ from ebm_lightning.training.callbacks.rank_state import RankState
 from ebm_lightning.utils.random import capture, mix, restore, seed_all
 
 
-class TrainingRandomness(RankState):
+class TrainingRandomState(RankState):
     """Keeps the random stream of the training steps apart from every other draw.
 
     The stream is set aside at the end of each training step and taken up at the start of the next, so that

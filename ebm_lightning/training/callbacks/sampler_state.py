@@ -8,7 +8,7 @@ from ebm_lightning.core import AdaptiveSampler
 from ebm_lightning.training.callbacks.rank_state import RankState
 
 
-class SamplerMemory(RankState):
+class SamplerState(RankState):
     """Keeps what an adaptive sampler remembers: one memory per rank, restored when the run continues.
 
     Args:

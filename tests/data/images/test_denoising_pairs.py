@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from support.oracles import Z
 
 from ebm_lightning.core import State
-from ebm_lightning.data import DataModule, Dequantised, Digits, HorizontalFlip, Noised
+from ebm_lightning.data import DataModule, Dequantized, Digits, HorizontalFlip, Noised
 from ebm_lightning.data.images.denoising_pairs import kept
 
 
@@ -59,7 +59,7 @@ def test_noise_is_standard_normal_whatever_the_image(step: int) -> None:
 
 
 def test_targets_are_the_images_and_nothing_else_is_in_a_batch() -> None:
-    options: dict[str, object] = {"pixels": Dequantised(), "augmentations": [HorizontalFlip()], "max_train": 700}
+    options: dict[str, object] = {"pixels": Dequantized(), "augmentations": [HorizontalFlip()], "max_train": 700}
     data, images = Noised(digits(**options)), digits(**options)
     for noised, clean in zip(data.train_stream(15), images.train_stream(15), strict=True):
         assert set(noised) == {"x", "target"}
@@ -67,7 +67,7 @@ def test_targets_are_the_images_and_nothing_else_is_in_a_batch() -> None:
     for split in ("train", "valid", "test"):
         assert torch.equal(data.tensors(split)["target"], images.tensors(split)["x"])
     assert (data.shape, data.bounds, data.classes) == ((1, 8, 8), (-1.0, 1.0), None)
-    assert data.convention == "Dequantised()"
+    assert data.convention == "Dequantized()"
 
 
 def test_training_noise_is_fresh_and_that_of_evaluation_the_same_at_every_level() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebm_lightning.data import FixedBinarisation, Images, available, load_images
+from ebm_lightning.data import FixedBinarization, Images, available, load_images
 
 
 def png(image: np.ndarray) -> bytes:
@@ -76,16 +76,16 @@ def test_hidden_labels_are_hidden_from_everything_that_learns() -> None:
         Images("mnist", valid=0, labels_per_class=5).tensors("train")
 
 
-def test_fixed_binarisation_tells_training_images_from_test_images(
+def test_fixed_binarization_tells_training_images_from_test_images(
     mnist: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     write_set(tmp_path / "twice" / "mnist", "train", mnist["test"], [0] * 12)
     write_set(tmp_path / "twice" / "mnist", "test", mnist["test"], [0] * 12)
-    data = Images("mnist", root=str(tmp_path / "twice"), pixels=FixedBinarisation(), valid=0)
+    data = Images("mnist", root=str(tmp_path / "twice"), pixels=FixedBinarization(), valid=0)
     assert not torch.equal(data.tensors("train")["x"].sum(0), data.tensors("test")["x"].sum(0))
 
 
-def test_colour_images_and_the_other_columns_and_folders_of_the_hub(tmp_path: Path) -> None:
+def test_color_images_and_the_other_columns_and_folders_of_the_hub(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
     for split in ("train", "test"):
         write_set(tmp_path / "cifar100" / "cifar100", split, images, [99, 0, 1, 2, 3, 4], ("img", "fine_label"))

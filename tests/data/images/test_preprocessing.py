@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebm_lightning.data import (
-    Dequantised,
+    Dequantized,
     Digits,
-    DynamicBinarisation,
-    FixedBinarisation,
-    Grey,
+    DynamicBinarization,
+    FixedBinarization,
+    Gray,
     HorizontalFlip,
     PixelConvention,
     ReflectPadCrop,
@@ -29,10 +29,10 @@ def generator(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize(
     ("convention", "mean", "variance"),
     [
-        (Grey(), lambda v: v / 16, lambda v: torch.zeros_like(v)),
-        (Dequantised(), lambda v: (v + 0.5) / 17, lambda v: torch.full_like(v, 1 / 12 / 17**2)),
-        (DynamicBinarisation(), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
-        (FixedBinarisation(1), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
+        (Gray(), lambda v: v / 16, lambda v: torch.zeros_like(v)),
+        (Dequantized(), lambda v: (v + 0.5) / 17, lambda v: torch.full_like(v, 1 / 12 / 17**2)),
+        (DynamicBinarization(), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
+        (FixedBinarization(1), lambda v: v / 16, lambda v: v / 16 * (1 - v / 16)),
         (Threshold(0.5), lambda v: (v > 8).double(), lambda v: torch.zeros_like(v)),
         (Threshold(0.0), lambda v: (v > 0).double(), lambda v: torch.zeros_like(v)),
     ],
@@ -53,42 +53,42 @@ def test_a_pixel_convention_has_its_mean_and_variance(
     assert bool((error <= Z * (variance(v) / n).sqrt() + 1e-7).all())
     spread = (x.double().flatten(1).var(0) - variance(v)).abs()
     # For draws in an interval of length 1 (or 1/17) the fourth moment is below the variance times its square.
-    width = 1 / 17 if isinstance(convention, Dequantised) else 1.0
+    width = 1 / 17 if isinstance(convention, Dequantized) else 1.0
     assert bool((spread <= Z * width * (variance(v) / n).sqrt() + 1e-4 * width).all())
 
 
-def test_fixed_binarisation_draws_an_image_once_and_dynamic_again() -> None:
+def test_fixed_binarization_draws_an_image_once_and_dynamic_again() -> None:
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8)
     index = torch.arange(50) + 7
     g = generator()
-    fixed, dynamic = FixedBinarisation(1), DynamicBinarisation()
+    fixed, dynamic = FixedBinarization(1), DynamicBinarization()
     first = fixed(images, 256, index, g)
     order = torch.randperm(50)
     assert torch.equal(fixed(images[order], 256, index[order], g), first[order])
-    assert not torch.equal(FixedBinarisation(2)(images, 256, index, g), first)
+    assert not torch.equal(FixedBinarization(2)(images, 256, index, g), first)
     assert not torch.equal(fixed(images, 256, index + 50, g), first)
     assert not torch.equal(dynamic(images, 256, index, g), dynamic(images, 256, index, g))
 
 
-def test_fixed_binarisation_draws_neighbouring_images_independently() -> None:
-    greys = torch.full((400, 1, 10, 10), 8, dtype=torch.uint8)
-    x = FixedBinarisation()(greys, 17, torch.arange(400), generator()).flatten(1)
+def test_fixed_binarization_draws_neighboring_images_independently() -> None:
+    grays = torch.full((400, 1, 10, 10), 8, dtype=torch.uint8)
+    x = FixedBinarization()(grays, 17, torch.arange(400), generator()).flatten(1)
     for shift in range(3):
         agreement = (x[1:, : 100 - shift] == x[:-1, shift:]).double()
         assert abs(float(agreement.mean()) - 0.5) < Z * 0.5 / agreement.numel() ** 0.5
 
 
-def test_fixed_binarisation_is_the_same_in_training_and_after() -> None:
-    data = Digits(75, pixels=FixedBinarisation(4), valid=0, seed=1)
+def test_fixed_binarization_is_the_same_in_training_and_after() -> None:
+    data = Digits(75, pixels=FixedBinarization(4), valid=0, seed=1)
     shown = torch.cat([batch["x"] for batch in itertools.islice(data.train_stream(20), 20)]).flatten(1)
     kept = data.tensors("train")["x"].flatten(1)
     assert torch.equal(shown.unique(dim=0), kept.unique(dim=0))
-    assert not torch.equal(kept, Digits(75, pixels=FixedBinarisation(5), valid=0).tensors("train")["x"].flatten(1))
+    assert not torch.equal(kept, Digits(75, pixels=FixedBinarization(5), valid=0).tensors("train")["x"].flatten(1))
 
 
-def test_fixed_binarisation_refuses_augmentation() -> None:
+def test_fixed_binarization_refuses_augmentation() -> None:
     with pytest.raises(ValueError, match="leave out the augmentations"):
-        Digits(pixels=FixedBinarisation(), augmentations=[HorizontalFlip()])
+        Digits(pixels=FixedBinarization(), augmentations=[HorizontalFlip()])
 
 
 def test_reflect_pad_crop_is_pad_and_slice() -> None:

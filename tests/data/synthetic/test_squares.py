@@ -24,8 +24,8 @@ from ebm_lightning.runs.dependencies import check_data_below
 from ebm_lightning.runs.folder import RunFolder
 
 
-def centres(x: Tensor) -> np.ndarray:
-    """The centre of mass (row, column) of what is on in each image, which must be one 5x5 square: (N, 2)."""
+def centers(x: Tensor) -> np.ndarray:
+    """The center of mass (row, column) of what is on in each image, which must be one 5x5 square: (N, 2)."""
     found = []
     for image in x[:, 0].numpy() > 0:
         parts, number = ndimage.label(image)
@@ -37,14 +37,14 @@ def centres(x: Tensor) -> np.ndarray:
 
 def test_test_images_are_one_square_in_every_place_once() -> None:
     data = Squares()
-    where = centres(data.tensors("test")["x"])
+    where = centers(data.tensors("test")["x"])
     assert (data.size("train"), data.size("test")) == (3000, 144)
     assert sorted(map(tuple, where)) == [(row, column) for row in range(2, 14) for column in range(2, 14)]
 
 
 @pytest.mark.parametrize("only", [(), ("left",), ("top",), ("left", "top")])
 def test_training_squares_lie_equally_often_in_each_place_that_has_the_attributes(only: tuple[str, ...]) -> None:
-    where = centres(Squares(only=only, samples=1440).tensors("train")["x"])
+    where = centers(Squares(only=only, samples=1440).tensors("train")["x"])
     columns, rows = range(2, 8 if "left" in only else 14), range(2, 8 if "top" in only else 14)
     places, counts = np.unique(where, axis=0, return_counts=True)
     assert [tuple(place) for place in places] == [(row, column) for row in rows for column in columns]
@@ -60,9 +60,9 @@ def test_noise_is_added_to_training_and_test_images_and_drawn_afresh_in_training
     assert not torch.equal(first, second)
 
 
-def test_the_attributes_of_every_square_are_where_its_centre_of_mass_lies_with_noise_or_without() -> None:
+def test_the_attributes_of_every_square_are_where_its_center_of_mass_lies_with_noise_or_without() -> None:
     clean = Squares().tensors("test")["x"]
-    where = centres(clean)
+    where = centers(clean)
     for x in (clean, Squares(noise=0.1).tensors("test")["x"]):
         found = Squares().attributes(x)
         assert bool(found["valid"].all())

@@ -19,7 +19,7 @@ from support.oracles import (
 from torch import Tensor
 
 from ebm_lightning.core import State, run
-from ebm_lightning.energies import DBM, RBM, Doubled, MeanFieldNet, OnTop
+from ebm_lightning.energies import DBM, RBM, DoubledRBM, MeanFieldNet, StackedEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax
 from ebm_lightning.evaluation.metrics.annealing import Linear, ais
 from ebm_lightning.objectives import Classification, ContrastiveDivergence
@@ -28,20 +28,20 @@ from ebm_lightning.samplers import Gibbs
 KINDS = {
     "two layers": ([4], [3, 2], False, None),
     "three layers": ([3], [3, 2, 2], False, None),
-    "centred": ([4], [3, 2], False, 0.1),
-    "labelled": ([3], [2, 2], True, None),
-    "labelled, centred": ([3], [2, 2], True, 0.1),
+    "centered": ([4], [3, 2], False, 0.1),
+    "labeled": ([3], [2, 2], True, None),
+    "labeled, centered": ([3], [2, 2], True, 0.1),
     "one layer": ([4], [3], False, None),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def machine(kind: str, **settings: object) -> DBM:
-    shape, hidden, labelled, centring = KINDS[kind]
-    labels = {"y": Softmax(3)} if labelled else None
-    model = DBM({"x": Bernoulli(shape)}, hidden, labels, weight_std=0.7, centring=centring, **settings)
+    shape, hidden, labeled, centering = KINDS[kind]
+    labels = {"y": Softmax(3)} if labeled else None
+    model = DBM({"x": Bernoulli(shape)}, hidden, labels, weight_std=0.7, centering=centering, **settings)
     perturbed(model)
-    if centring is not None:
+    if centering is not None:
         for number in range(len(model.layers)):
             model.offset(number).uniform_()
     return model
@@ -100,12 +100,12 @@ class TestEnergy:
         difference = conditional.log_prob(state["x"]) - conditional.log_prob(other["x"])
         torch.testing.assert_close(model.energy(other) - model.energy(state), difference)
 
-    @pytest.mark.parametrize("kind", ["centred", "labelled, centred"])
+    @pytest.mark.parametrize("kind", ["centered", "labeled, centered"])
     def test_moving_the_offsets_changes_no_probability(self, kind: str) -> None:
         model = machine(kind)
         states = all_states(model)
         before = probabilities(model, states)
-        model.train().complete({name: states[name][5:9] for name in (*model.layers[0], *model.labels)})
+        model.train().positive_phase({name: states[name][5:9] for name in (*model.layers[0], *model.labels)})
         assert not torch.equal(before, probabilities(model, states))  # in the last bits
         torch.testing.assert_close(probabilities(model, states), before, rtol=1e-10, atol=1e-14)
 
@@ -126,7 +126,7 @@ class TestMeanField:
     @kinds
     def test_the_means_are_a_fixed_point_of_the_conditionals(self, kind: str) -> None:
         model = machine(kind, settle=500)
-        state = model.complete({"x": bits(model.units("x").rows)})
+        state = model.positive_phase({"x": bits(model.units("x").rows)})
         for name in model.variables[1:]:
             torch.testing.assert_close(model.conditional(name, state).mean, state[name], rtol=0, atol=1e-5)
 
@@ -141,7 +141,7 @@ class TestMeanField:
             assert float(slack.abs().max()) < 1e-6
 
     def test_labels_that_are_there_are_clamped(self) -> None:
-        model = machine("labelled", settle=500)
+        model = machine("labeled", settle=500)
         exact = log_marginal(model, "x", "y")
         states = {"x": bits(3).repeat(3, 1), "y": torch.arange(3).repeat_interleave(8)}
         found = model.free_energy(states)
@@ -168,9 +168,9 @@ class TestMeanField:
             assert bool((later <= earlier + 1e-12).all())
 
     def test_a_label_is_classified_by_its_mean(self) -> None:
-        model = machine("labelled", settle=500)
+        model = machine("labeled", settle=500)
         conditional = model.conditional("y", {"x": bits(3)})
-        torch.testing.assert_close(conditional.mean, model.complete({"x": bits(3)})["y"])
+        torch.testing.assert_close(conditional.mean, model.positive_phase({"x": bits(3)})["y"])
 
 
 class TestPartition:
@@ -207,7 +207,7 @@ class TestPartition:
         assert not estimate.warning
 
     def test_a_transition_leaves_its_distribution_invariant(self) -> None:
-        model = machine("labelled")
+        model = machine("labeled")
         path = model.annealing_path()
         states = all_states(model)
         rows = torch.multinomial(probabilities(model, states), 200_000, replacement=True)
@@ -229,7 +229,7 @@ class TestLearning:
         model = machine(kind, settle=500)
         states = all_states(model)
         data = {"x": bits(model.units("x").rows)[:4]}
-        pos = model.complete(data)
+        pos = model.positive_phase(data)
         bound = model.energy(pos).mean() + torch.logsumexp(-model.energy(states), 0)
         parameters = [*model.parameters()]
         exact = torch.autograd.grad(bound, parameters)
@@ -252,9 +252,9 @@ class TestLearning:
         assert_counts(counts, probabilities(model, states))
 
     def test_data_set_the_biases_and_offsets(self) -> None:
-        model = DBM({"x": Bernoulli([3])}, [2, 2], {"y": Softmax(2)}, centring=0.01)
+        model = DBM({"x": Bernoulli([3])}, [2, 2], {"y": Softmax(2)}, centering=0.01)
         x = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]])
-        model.initialise([{"x": x, "y": torch.tensor([0, 1, 1, 1])}])
+        model.initialize([{"x": x, "y": torch.tensor([0, 1, 1, 1])}])
         torch.testing.assert_close(model.offset(0), x.mean(0))
         torch.testing.assert_close(torch.sigmoid(model.units("x").bias)[:2], x.mean(0)[:2])
         torch.testing.assert_close(torch.softmax(model.units("y").bias, 0), torch.tensor([0.25, 0.75]))
@@ -263,7 +263,7 @@ class TestLearning:
 class TestPretraining:
     def test_a_doubled_layer_counts_its_input_twice(self) -> None:
         rbm = perturbed(RBM({"x": Bernoulli([4])}, 3, weight_std=0.5))
-        up, down = Doubled(rbm, up=2), Doubled(rbm, down=2)
+        up, down = DoubledRBM(rbm, up=2), DoubledRBM(rbm, down=2)
         x, h = bits(4), bits(3)
         torch.testing.assert_close(up.conditional("h", {"x": x}).mean, torch.sigmoid(2 * rbm.hidden_logits({"x": x})))
         torch.testing.assert_close(
@@ -274,17 +274,17 @@ class TestPretraining:
 
     def test_the_contrast_of_a_doubled_layer_is_the_ordinary_rule(self) -> None:
         rbm = perturbed(RBM({"x": Bernoulli([4])}, 3))
-        model, v, w = Doubled(rbm, up=2), bits(4)[:6], bits(4)[6:10]
+        model, v, w = DoubledRBM(rbm, up=2), bits(4)[:6], bits(4)[6:10]
         loss = ContrastiveDivergence()(model, {"x": v}, {"x": w})["loss"]
         (found,) = torch.autograd.grad(loss, [rbm.weight])
         p, q = (torch.sigmoid(2 * rbm.hidden_logits({"x": x})).detach() for x in (v, w))
         torch.testing.assert_close(found, w.T @ q / len(w) - v.T @ p / len(v))
 
     def test_a_layer_on_top_sees_the_hidden_units_of_the_one_below(self) -> None:
-        below = Doubled(perturbed(RBM({"x": Bernoulli([4])}, 3)), up=2)
-        model = OnTop(RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 2).double(), below)
+        below = DoubledRBM(perturbed(RBM({"x": Bernoulli([4])}, 3)), up=2)
+        model = StackedEnergy(RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 2).double(), below)
         x = bits(4)[5].expand(4000, 4)
-        state = model.complete({"x": x, "y": torch.ones(4000, dtype=torch.int64)})
+        state = model.positive_phase({"x": x, "y": torch.ones(4000, dtype=torch.int64)})
         assert set(state) == {"x", "y"}
         assert_means(state["x"], below.conditional("h", {"x": x[:1]}).mean[0])
         assert not any(parameter.requires_grad for parameter in model.below.parameters())
@@ -292,9 +292,9 @@ class TestPretraining:
     def test_layers_compose_to_the_machine_whose_layers_they_are(self) -> None:
         first = perturbed(RBM({"x": Bernoulli([4])}, 3))
         second = perturbed(RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 2))
-        layers = [Doubled(first, up=2), OnTop(Doubled(second, down=2), Doubled(first, up=2))]
+        layers = [DoubledRBM(first, up=2), StackedEnergy(DoubledRBM(second, down=2), DoubledRBM(first, up=2))]
         model = DBM({"x": Bernoulli([4])}, [3, 2], {"y": Softmax(2)}, pretrained=layers).double()
-        model.initialise([])
+        model.initialize([])
         assert torch.equal(model.weights[0], first.weight)
         assert torch.equal(model.weights[1], second.weight[:3])
         assert torch.equal(model.weights[2], second.weight[3:].T)
@@ -305,9 +305,9 @@ class TestPretraining:
 
     def test_a_middle_layer_trained_as_a_plain_machine_is_halved(self) -> None:
         bottom, middle, top = (perturbed(RBM({"x": Bernoulli([n])}, m)) for n, m in ((4, 3), (3, 2), (2, 2)))
-        layers = [Doubled(bottom, up=2), middle, Doubled(top, down=2)]
+        layers = [DoubledRBM(bottom, up=2), middle, DoubledRBM(top, down=2)]
         model = DBM({"x": Bernoulli([4])}, [3, 2, 2], pretrained=layers).double()
-        model.initialise([])
+        model.initialize([])
         assert torch.equal(model.weights[1], middle.weight / 2)
         assert torch.equal(model.units("h1").bias, bottom.hidden_bias + middle.units("x").bias / 2)
         assert torch.equal(model.units("h2").bias, middle.hidden_bias / 2 + top.units("x").bias)
@@ -318,17 +318,17 @@ class TestPretraining:
             ([RBM({"x": Bernoulli([4])}, 3)], "2 hidden layers, but 1 pretrained"),
             (
                 [RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([3])}, 2)],
-                "train it as Doubled with up=2 and down=1",
+                "train it as DoubledRBM with up=2 and down=1",
             ),
             (
-                [Doubled(RBM({"x": Bernoulli([4])}, 3), up=2), Doubled(RBM({"x": Bernoulli([5])}, 2), down=2)],
+                [DoubledRBM(RBM({"x": Bernoulli([4])}, 3), up=2), DoubledRBM(RBM({"x": Bernoulli([5])}, 2), down=2)],
                 "layer 2 joins {'x': 5} with 2 hidden units.*{'h1': 3} with 2",
             ),
         ],
     )
     def test_layers_that_do_not_compose_are_refused(self, layers: list, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            DBM({"x": Bernoulli([4])}, [3, 2], pretrained=layers).initialise([])
+            DBM({"x": Bernoulli([4])}, [3, 2], pretrained=layers).initialize([])
 
 
 class TestFineTuning:
@@ -336,7 +336,7 @@ class TestFineTuning:
         """At the fixed point another sweep changes nothing: its hidden layers are the mean-field activities."""
         dbm = machine("three layers")
         net, x = MeanFieldNet(dbm, 4, sweeps=500).double(), bits(3)
-        settled, state = dbm.complete({"x": x}), net.complete({"x": x})
+        settled, state = dbm.positive_phase({"x": x}), net.positive_phase({"x": x})
         assert set(state) == {"x", "mu2", "mu3"}
         logits = settled["h3"] @ net.output.weight.T + net.output.bias
         torch.testing.assert_close(net.logits(state), logits, rtol=0, atol=1e-5)
@@ -346,7 +346,7 @@ class TestFineTuning:
 
     def test_the_machine_stays_as_it_is(self) -> None:
         net = MeanFieldNet(machine("two layers"), 2).double()
-        pos = net.complete({"x": bits(4), "y": torch.arange(16) % 2})
+        pos = net.positive_phase({"x": bits(4), "y": torch.arange(16) % 2})
         Classification()(net, pos, None)["loss"].backward()
         moved = {name for name, parameter in net.named_parameters() if parameter.grad is not None}
         assert moved == {name for name, _ in net.named_parameters() if not name.startswith(("dbm.", "label."))}
@@ -357,20 +357,23 @@ class TestFineTuning:
     [
         (lambda: DBM({"x": Bernoulli([4])}, []), "at least one"),
         (lambda: DBM({"h1": Bernoulli([4])}, [3]), "no group called h1"),
-        (lambda: DBM({"x": Bernoulli([4])}, [3], centring=2.0), r"rate in \[0, 1\]"),
-        (lambda: DBM({"x": Bernoulli([4])}, [3], centring=0.1, pretrained=[RBM({"x": Bernoulli([4])}, 3)]), "only one"),
-        (lambda: DBM({"x": Bernoulli([4])}, [3]).complete({"y": torch.zeros(1)}), "depends on .'x'."),
+        (lambda: DBM({"x": Bernoulli([4])}, [3], centering=2.0), r"rate in \[0, 1\]"),
+        (
+            lambda: DBM({"x": Bernoulli([4])}, [3], centering=0.1, pretrained=[RBM({"x": Bernoulli([4])}, 3)]),
+            "only one",
+        ),
+        (lambda: DBM({"x": Bernoulli([4])}, [3]).positive_phase({"y": torch.zeros(1)}), "depends on .'x'."),
         (lambda: DBM({"x": Bernoulli([4])}, [3]).conditional("y", {}), r"variables \('x', 'h1'\), got 'y'"),
         (
-            lambda: (model := machine("labelled")).check(model.complete({"x": bits(3)})),
+            lambda: (model := machine("labeled")).check(model.positive_phase({"x": bits(3)})),
             "trained with 'y', but the data hold none",
         ),
-        (lambda: Doubled(RBM({"x": Bernoulli([4])}, 3), up=0), "up=0"),
-        (lambda: MeanFieldNet(machine("centred"), 3), "without centring"),
+        (lambda: DoubledRBM(RBM({"x": Bernoulli([4])}, 3), up=0), "up=0"),
+        (lambda: MeanFieldNet(machine("centered"), 3), "without centering"),
         (lambda: MeanFieldNet(machine("two layers"), 3).check({"x": 2 * bits(4)}), r"values in \[0, 1\]"),
         (lambda: MeanFieldNet(machine("two layers"), 3).check({"x": bits(4)}), "hold none"),
-        (lambda: Doubled(RBM({"x": Bernoulli([4])}, 3, centring=0.1)), "without centring"),
-        (lambda: OnTop(RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([4])}, 3), "z"), "name one of them"),
+        (lambda: DoubledRBM(RBM({"x": Bernoulli([4])}, 3, centering=0.1)), "without centering"),
+        (lambda: StackedEnergy(RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([4])}, 3), "z"), "name one of them"),
     ],
 )
 def test_mistakes_are_answered_in_words(act, message: str) -> None:

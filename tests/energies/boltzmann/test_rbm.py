@@ -31,33 +31,33 @@ F64 = torch.float64
 def binary_rbm(visible: int = 5, hidden: int = 3, **settings: object) -> RBM:
     model = RBM({"v": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
     perturbed(model)
-    if model.centring is not None:
+    if model.centering is not None:
         model.row_offset.uniform_()
         model.hidden_offset.uniform_()
     return model
 
 
-def labelled_rbm(centring: float | None = None) -> RBM:
-    model = RBM({"x": Bernoulli([4]), "y": Softmax(3)}, 3, weight_std=1.0, centring=centring)
+def labeled_rbm(centering: float | None = None) -> RBM:
+    model = RBM({"x": Bernoulli([4]), "y": Softmax(3)}, 3, weight_std=1.0, centering=centering)
     perturbed(model)
-    if centring is not None:
+    if centering is not None:
         model.row_offset.uniform_()
         model.hidden_offset.uniform_()
     return model
 
 
-def labelled_states() -> State:
-    """All 48 states of :func:`labelled_rbm`; the label changes slowest."""
+def labeled_states() -> State:
+    """All 48 states of :func:`labeled_rbm`; the label changes slowest."""
     return {"x": bits(4).repeat(3, 1), "y": torch.arange(3).repeat_interleave(16)}
 
 
-centred = pytest.mark.parametrize("centring", [None, 0.1])
+centered = pytest.mark.parametrize("centering", [None, 0.1])
 
 
 class TestEnergy:
-    @centred
-    def test_free_energy_is_the_joint_with_the_hidden_units_summed_out(self, centring: float | None) -> None:
-        model, state, h = perturbed(mixed_rbm(centring)), mixed(4), bits(3)
+    @centered
+    def test_free_energy_is_the_joint_with_the_hidden_units_summed_out(self, centering: float | None) -> None:
+        model, state, h = perturbed(mixed_rbm(centering)), mixed(4), bits(3)
         for i in range(4):
             one = {name: value[i : i + 1].expand(8, *value.shape[1:]) for name, value in state.items()}
             marginal = -torch.logsumexp(-model.joint({**one, "h": h}), 0)
@@ -109,30 +109,30 @@ class TestEnergy:
 
 class TestCentring:
     def test_moving_the_offsets_moves_no_probability(self) -> None:
-        model = labelled_rbm(centring=0.3)
-        states = labelled_states()
+        model = labeled_rbm(centering=0.3)
+        states = labeled_states()
         before = probabilities(model, states)
         model.train()
         batch = {name: value[5:9] for name, value in states.items()}
         offset = model.hidden_offset.clone()
         on = torch.sigmoid(model.hidden_logits(batch)).mean(0).detach()
-        assert model.complete(batch) is batch
+        assert model.positive_phase(batch) is batch
         torch.testing.assert_close(model.hidden_offset, offset + 0.3 * (on - offset))
         torch.testing.assert_close(probabilities(model, states), before, rtol=1e-12, atol=1e-12)
 
     def test_the_offsets_rest_in_evaluation_and_under_no_grad(self) -> None:
-        model = labelled_rbm(centring=0.3)
+        model = labeled_rbm(centering=0.3)
         offset = model.hidden_offset.clone()
-        model.complete(labelled_states())
+        model.positive_phase(labeled_states())
         model.train()
         with torch.no_grad():
-            model.complete(labelled_states())
+            model.positive_phase(labeled_states())
         assert torch.equal(model.hidden_offset, offset)
 
     def test_the_plain_form_is_the_same_energy(self) -> None:
-        model, states = labelled_rbm(centring=0.1), labelled_states()
+        model, states = labeled_rbm(centering=0.1), labeled_states()
         biases, hidden_bias, constant = model.plain()
-        plain = labelled_rbm()
+        plain = labeled_rbm()
         with torch.no_grad():
             plain.weight.copy_(model.weight)
             plain.hidden_bias.copy_(hidden_bias)
@@ -140,9 +140,9 @@ class TestCentring:
                 plain.units(name).bias.copy_(bias)
         torch.testing.assert_close(plain.energy(states) + constant, model.energy(states), rtol=1e-12, atol=1e-12)
 
-    def test_the_gradient_is_the_centred_one(self) -> None:
+    def test_the_gradient_is_the_centered_one(self) -> None:
         """dW = <(v - mu)(h - lambda)>_data - <...>_model, the biases' as without (Melchior et al. 2016)."""
-        model = binary_rbm(centring=0.1)
+        model = binary_rbm(centering=0.1)
         data, samples = bits(5)[3:9], bits(5)[10:20]
         (model.energy({"v": data}).mean() - model.energy({"v": samples}).mean()).backward()
 
@@ -153,10 +153,10 @@ class TestCentring:
         torch.testing.assert_close(-model.weight.grad, moment(data) - moment(samples), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(-model.units("v").bias.grad, data.mean(0) - samples.mean(0))
 
-    def test_flipping_bits_flips_a_centred_gradient_and_nothing_else(self) -> None:
+    def test_flipping_bits_flips_a_centered_gradient_and_nothing_else(self) -> None:
         """The machine of 1 - v with flipped offsets and weights has the same gradient up to sign."""
-        model = binary_rbm(centring=0.1)
-        flipped = binary_rbm(centring=0.1)
+        model = binary_rbm(centering=0.1)
+        flipped = binary_rbm(centering=0.1)
         with torch.no_grad():
             flipped.weight.copy_(-model.weight)
             flipped.units("v").bias.copy_(-model.units("v").bias)
@@ -171,10 +171,10 @@ class TestCentring:
 
 
 class TestConditionals:
-    @centred
-    def test_discrete_groups_against_the_joint_energy(self, centring: float | None) -> None:
+    @centered
+    def test_discrete_groups_against_the_joint_energy(self, centering: float | None) -> None:
         """p(group | h) ~ exp(-E(group, rest, h)) over every value of the group."""
-        model, state = perturbed(mixed_rbm(centring)), {**mixed(3), "h": bits(3)[2:5]}
+        model, state = perturbed(mixed_rbm(centering)), {**mixed(3), "h": bits(3)[2:5]}
         values = {"v": bits(4).view(16, 2, 2), "y": torch.arange(3), "z": torch.cartesian_prod(*[torch.arange(2)] * 2)}
         for name, of_group in values.items():
             for i in range(3):
@@ -184,9 +184,9 @@ class TestConditionals:
                 found = model.conditional(name, one).log_prob(of_group)
                 torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
-    @centred
-    def test_a_label_without_hidden_units_is_exact(self, centring: float | None) -> None:
-        model, states = labelled_rbm(centring), labelled_states()
+    @centered
+    def test_a_label_without_hidden_units_is_exact(self, centering: float | None) -> None:
+        model, states = labeled_rbm(centering), labeled_states()
         log_p = -model.energy(states).view(3, 16)
         expected = torch.log_softmax(log_p, 0)
         law = model.conditional("y", {"x": bits(4)})
@@ -194,7 +194,7 @@ class TestConditionals:
         torch.testing.assert_close(law.log_prob(torch.ones(16, dtype=torch.int64)), expected[1], rtol=1e-12, atol=1e-12)
 
     def test_what_is_missing_is_said(self) -> None:
-        model = labelled_rbm()
+        model = labeled_rbm()
         with pytest.raises(ValueError, match=r"depends on \['y'\], but the state has \['x'\]: supply it in the batch"):
             model.conditional("h", {"x": bits(4)})
         with pytest.raises(ValueError, match=r"p\(x \| h\) needs 'h', but the state has \['x'\]"):
@@ -203,13 +203,13 @@ class TestConditionals:
             model.check({"x": bits(4)})
 
     def test_gibbs_over_data_and_label_settles_in_the_law_of_both(self) -> None:
-        model, n = labelled_rbm(), 20_000
+        model, n = labeled_rbm(), 20_000
         state = {"x": torch.zeros(n, 4, dtype=F64), "y": torch.zeros(n, dtype=torch.int64)}
         with torch.no_grad():
             for _ in range(60):
                 state, _ = Gibbs(("h", "x", "y")).step(model, state)
         counts = torch.bincount(state["y"] * 16 + index_of(state["x"]), minlength=48)
-        assert_counts(counts, probabilities(model, labelled_states()))
+        assert_counts(counts, probabilities(model, labeled_states()))
 
     def test_normal_units_sample_their_law(self) -> None:
         model = RBM({"x": Gaussian([2], std=0.7)}, 2, weight_std=1.0)
@@ -225,18 +225,18 @@ class TestConditionals:
 
 class TestPartition:
     @pytest.mark.parametrize(("visible", "hidden"), [(5, 3), (3, 5), (1, 4), (6, 1)])
-    @centred
+    @centered
     def test_either_side_enumerated_equals_the_sum_over_all_states(
-        self, visible: int, hidden: int, centring: float | None
+        self, visible: int, hidden: int, centering: float | None
     ) -> None:
-        model = binary_rbm(visible, hidden, centring=centring)
+        model = binary_rbm(visible, hidden, centering=centering)
         everything = torch.logsumexp(-model.energy({"v": bits(visible)}), 0)
         torch.testing.assert_close(model.log_partition(), everything.detach(), rtol=1e-12, atol=1e-12)
 
-    @centred
-    def test_with_a_label(self, centring: float | None) -> None:
-        model = labelled_rbm(centring)
-        everything = torch.logsumexp(-model.energy(labelled_states()), 0)
+    @centered
+    def test_with_a_label(self, centering: float | None) -> None:
+        model = labeled_rbm(centering)
+        everything = torch.logsumexp(-model.energy(labeled_states()), 0)
         torch.testing.assert_close(model.log_partition(), everything.detach(), rtol=1e-12, atol=1e-12)
 
     def test_normal_units_by_quadrature(self) -> None:
@@ -274,10 +274,10 @@ class TestPartition:
 
 
 class TestPath:
-    @centred
-    def test_ends_and_weights_are_those_of_the_formula(self, centring: float | None) -> None:
+    @centered
+    def test_ends_and_weights_are_those_of_the_formula(self, centering: float | None) -> None:
         """At beta = 1 the model, at beta = 0 independent units of known log Z; weights are energy differences."""
-        model, states = labelled_rbm(centring), labelled_states()
+        model, states = labeled_rbm(centering), labeled_states()
         path = model.annealing_path([{name: value[:7] for name, value in states.items()}])
         rows = {name: path.begin[name] for name in ("x", "y")}
         known = 3 * math.log(2) + torch.nn.functional.softplus(rows["x"]).sum() + torch.logsumexp(rows["y"], 0)
@@ -289,9 +289,9 @@ class TestPath:
         torch.testing.assert_close(down, -up)
 
     def test_a_transition_leaves_its_distribution_invariant(self) -> None:
-        model, n = labelled_rbm(), 40_000
+        model, n = labeled_rbm(), 40_000
         path = model.annealing_path()
-        states = labelled_states()
+        states = labeled_states()
         _, weight = path.move(states, 0.0, 0.6)
         _, first = path.move(states, 0.0, 0.0)
         base = -sum(model.units(name).energy(states[name], path.begin[name]) for name in ("x", "y"))
@@ -301,7 +301,7 @@ class TestPath:
         assert_counts(torch.bincount(moved["y"] * 16 + index_of(moved["x"]), minlength=48), p)
 
     def test_the_start_is_drawn_from_the_base(self) -> None:
-        model = labelled_rbm()
+        model = labeled_rbm()
         path = model.annealing_path()
         state = path.start(30_000)
         assert_means(state["x"], torch.sigmoid(path.begin["x"]).detach())
@@ -310,10 +310,10 @@ class TestPath:
 
 class TestData:
     def test_biases_begin_at_the_data(self) -> None:
-        model = RBM({"x": Bernoulli([1, 2, 2]), "y": Softmax(2)}, 3, weight_std=0.0, centring=0.01).double()
+        model = RBM({"x": Bernoulli([1, 2, 2]), "y": Softmax(2)}, 3, weight_std=0.0, centering=0.01).double()
         x = torch.tensor([[0, 0, 1, 1.0], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=F64).view(4, 1, 2, 2)
         batch = {"x": x, "y": torch.tensor([0, 0, 0, 1])}
-        model.initialise([{name: value[:2] for name, value in batch.items()}, {k: v[2:] for k, v in batch.items()}])
+        model.initialize([{name: value[:2] for name, value in batch.items()}, {k: v[2:] for k, v in batch.items()}])
         zeros = {"h": model.hidden_offset[None]}
         on = model.conditional("x", zeros).mean.flatten()
         torch.testing.assert_close(on, torch.tensor([1e-3, 0.25, 0.5, 1 - 1e-3], dtype=F64))
@@ -323,7 +323,7 @@ class TestData:
     @pytest.mark.parametrize(
         ("units", "value", "said"),
         [
-            (Bernoulli([2]), torch.tensor([[0.0, 0.5]]), r"take values 0 and 1, got values from 0 to 0.5: binarise"),
+            (Bernoulli([2]), torch.tensor([[0.0, 0.5]]), r"take values 0 and 1, got values from 0 to 0.5: binarize"),
             (
                 Bernoulli([2], probabilities=True),
                 torch.tensor([[0.0, 1.5]]),
@@ -345,7 +345,7 @@ class TestData:
         [
             (lambda: RBM({}, 3), "at least one unit"),
             (lambda: RBM({"h": Bernoulli([2])}, 3), "no group called h"),
-            (lambda: RBM({"x": Bernoulli([2])}, 3, centring=2.0), r"a rate in \[0, 1\]"),
+            (lambda: RBM({"x": Bernoulli([2])}, 3, centering=2.0), r"a rate in \[0, 1\]"),
             (lambda: Softmax(1), "at least 2"),
             (lambda: Gaussian([2], std=0.0), "a number > 0"),
         ],

@@ -49,7 +49,7 @@ def test_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
     """Four steps over two landscapes after every prefix, each landscape with keys of its own."""
     model, state = _model(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "step": torch.zeros(3, dtype=torch.int64)}
-    descent = Descent(2.0, normalise=True).double().eval()
+    descent = Descent(2.0, normalize=True).double().eval()
     whole = run(descent, model, state, 4)[0]["y"]
     for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
         start = {**candidates.blank(3), "y": state["y"][:, t]}

@@ -87,7 +87,7 @@ def test_steps_beyond_the_landscapes_are_steps_on_the_last(condition) -> None:
 
 def test_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     x = torch.randint(0, 5, (3, 4))
-    state = _model(StepToken(2)).complete({"x": x})
+    state = _model(StepToken(2)).positive_phase({"x": x})
     assert state["y"].shape == (3, 4, 5)
     assert state["y"].dtype == F64
     assert state["y"].untyped_storage().nbytes() == 8
@@ -95,9 +95,9 @@ def test_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     born = NoiseChains(GaussianNoise()).start(state, ("y",))
     assert born["y"].is_contiguous()
     assert born["y"].std() > 0.5
-    assert "step" not in _model().complete({"x": x})
+    assert "step" not in _model().positive_phase({"x": x})
     y = torch.ones(3, 4, 5)
-    assert _model().complete({"x": x, "y": y})["y"] is y
+    assert _model().positive_phase({"x": x, "y": y})["y"] is y
 
 
 @pytest.mark.parametrize("x", [torch.zeros(2, 3), torch.full((2, 3), 5), torch.full((2, 3), -1), torch.ones(2).long()])
@@ -119,7 +119,7 @@ def test_a_language_model_is_an_energy_with_log_z_zero() -> None:
     target = torch.cartesian_prod(torch.arange(3), torch.arange(3))
     energies = model.energy({"x": x, "target": target})
     torch.testing.assert_close((-energies).exp().sum(), torch.tensor(1.0, dtype=F64))
-    p = model.complete({"x": x})["y"].softmax(-1)
+    p = model.positive_phase({"x": x})["y"].softmax(-1)
     torch.testing.assert_close((-energies).exp(), p[0, 0, target[:, 0]] * p[0, 1, target[:, 1]])
 
 
@@ -171,7 +171,7 @@ def test_the_image_transformer_is_torchs_own_layers_modulated() -> None:
 
 def test_an_image_energy_is_the_mean_over_patches_and_starts_flat() -> None:
     model = ImageEBT(4, patch=2, channels=1, layers=1, heads=1, dim=4).double()
-    state = model.complete({"x": torch.randn(3, 1, 4, 4, dtype=F64)})
+    state = model.positive_phase({"x": torch.randn(3, 1, 4, 4, dtype=F64)})
     assert state["y"] is state["x"]
     grad, energy = energy_grad(model, state, "y")
     assert energy.eq(0).all()
@@ -191,7 +191,7 @@ def test_the_denoiser_starts_as_the_identity_and_has_the_size_of_the_energy() ->
     settings = {"patch": 2, "channels": 3, "layers": 2, "heads": 2, "dim": 8}
     net, energy = DiTDenoiser(4, **settings), ImageEBT(4, **settings)
     x = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(Denoiser(net).complete({"x": x})["y"], x)
+    torch.testing.assert_close(Denoiser(net).positive_phase({"x": x})["y"], x)
     numbers = [sum(p.numel() for p in part.parameters()) for part in (net, energy)]
     assert numbers[0] - numbers[1] == 8 * (3 * 2 * 2 - 1)
 

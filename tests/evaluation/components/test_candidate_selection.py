@@ -34,7 +34,7 @@ class Bowls(EnergyModel):
     def local_energies(self, state: State) -> Tensor:
         return (state["y"].square() / 2 + self.table[state["x"]] * state["y"]).sum(-1)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         return {"y": torch.zeros(*batch["x"].shape, len(self.table)), **batch}
 
 
@@ -90,9 +90,9 @@ def test_a_single_number_of_candidates_is_compared_with_one_that_is_not_reported
 
 
 def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
-    """Of probabilities where descent normalises, on the landscape of that step, without the noise of descent."""
+    """Of probabilities where descent normalizes, on the landscape of that step, without the noise of descent."""
     model = perturbed(TextEBT(5, layers=1, heads=1, dim=4, condition=StepToken(2)))
-    module = EBM(model, TokenPrediction(), Descent(2.0, normalise=True, noise=0.5).double())
+    module = EBM(model, TokenPrediction(), Descent(2.0, normalize=True, noise=0.5).double())
     module.chains = NoiseChains(GaussianNoise())
     data = _text()
     torch.manual_seed(5)
@@ -116,10 +116,10 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
 
 def test_what_a_sampler_shows_the_energy_passes_through_its_wrappers() -> None:
     y = torch.randn(3, 4, 5)
-    for sampler in (Tempered(Descent(1.0, normalise=True), temperature=2.0), Descent(1.0, normalise=True)):
-        assert torch.equal(sampler.as_seen({"y": y})["y"], y.softmax(-1))
+    for sampler in (Tempered(Descent(1.0, normalize=True), temperature=2.0), Descent(1.0, normalize=True)):
+        assert torch.equal(sampler.energy_input({"y": y})["y"], y.softmax(-1))
     state = {"y": y}
-    assert Annealed(Descent(1.0), temperatures=(2.0, 1.0)).as_seen(state) is state
+    assert Annealed(Descent(1.0), temperatures=(2.0, 1.0)).energy_input(state) is state
 
 
 def test_of_images_a_whole_one_is_chosen() -> None:

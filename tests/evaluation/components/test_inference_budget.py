@@ -28,7 +28,7 @@ from ebm_lightning.samplers import Descent
 
 
 class Table(EnergyModel):
-    """E(x, y) = sum over positions of table[x_t] . y_t: k steps from 0 without normalising reach -k alpha table[x]."""
+    """E(x, y) = sum over positions of table[x_t] . y_t: k steps from 0 without normalizing reach -k alpha table[x]."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Table(EnergyModel):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (self.table[x] * y).flatten(1).sum(1)
 
-    def complete(self, batch: State) -> State:
+    def positive_phase(self, batch: State) -> State:
         return {"y": torch.zeros(*batch["x"].shape, len(self.table)), **batch}
 
 
@@ -52,7 +52,7 @@ def _text() -> Pairs:
 def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
     """With spread step sizes, a path and a buffer, all of which are matters of training."""
     model, data = Table(5), _text()
-    sampler = Descent(0.3, spread=3.0, keep_path=True)
+    sampler = Descent(0.3, spread=3.0, return_trajectory=True)
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
     x, target = data.rows["x"], data.rows["target"]
@@ -66,7 +66,7 @@ def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
 
 def test_predictions_start_where_chains_are_born() -> None:
     data, buffer = _text(), SampleBuffer(8, noise=UniformNoise(2.0, 2.0 + 1e-6))
-    module = EBM(Table(5), TokenPrediction(), Descent(0.3, normalise=True), chains=buffer)
+    module = EBM(Table(5), TokenPrediction(), Descent(0.3, normalize=True), chains=buffer)
     assert _values(Perplexity(steps=[0]).measure(module, data))["perplexity"] == pytest.approx(5, rel=1e-4)
     assert not buffer.store
 
@@ -150,10 +150,10 @@ SYSTEMS = {
       init_args:
         step_size: 5.0
         learned: true
-        rate_factor: 15.0
+        lr_multiplier: 15.0
         detach: true
-        normalise: true
-        keep_path: true
+        normalize: true
+        return_trajectory: true
     steps: 2
     backprop: 2
     chains: {class_path: NoiseChains, init_args: {noise: {class_path: GaussianNoise}}}
@@ -161,14 +161,14 @@ SYSTEMS = {
     "System 2": """
     sampler:
       class_path: Descent
-      init_args: {step_size: 5.0, noise: 0.1, normalise: true, spread: 2.0, spread_axes: 2}
+      init_args: {step_size: 5.0, noise: 0.1, normalize: true, spread: 2.0, step_size_jitter_axes: 2}
     steps: {class_path: RandomSteps, init_args: {low: 2, high: 3}}
     backprop: 1
     chains:
       class_path: SampleBuffer
       init_args:
         size: 16
-        rebirth: 0.5
+        reinit_prob: 0.5
         noise: {class_path: GaussianNoise}
         replacement: {class_path: FIFO}
         keep: [x, target]

@@ -20,21 +20,21 @@ STEP = 0.1
 
 
 class Drawn(EnergyModel):
-    """E(x) = sum curvature (x - centre)^2 / 2, and two classes with logits -+ f(x) / 2, f(x) = slope . x.
+    """E(x) = sum curvature (x - center)^2 / 2, and two classes with logits -+ f(x) / 2, f(x) = slope . x.
 
-    A step of gradient descent draws x towards the centre: x - centre shrinks by 1 - step curvature.
+    A step of gradient descent draws x towards the center: x - center shrinks by 1 - step curvature.
     """
 
-    def __init__(self, curvature: Tensor, centre: Tensor, slope: Tensor) -> None:
+    def __init__(self, curvature: Tensor, center: Tensor, slope: Tensor) -> None:
         super().__init__()
-        self.curvature, self.centre, self.slope = curvature, centre, slope
+        self.curvature, self.center, self.slope = curvature, center, slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.curvature * (x.flatten(1) - self.centre).square()).sum(1) / 2
+        return (self.curvature * (x.flatten(1) - self.center).square()).sum(1) / 2
 
     def refined(self, x: Tensor, steps: int) -> Tensor:
-        shrunk = (1 - STEP * self.curvature) ** steps * (x.flatten(1) - self.centre)
-        return (self.centre + shrunk).view_as(x)
+        shrunk = (1 - STEP * self.curvature) ** steps * (x.flatten(1) - self.center)
+        return (self.center + shrunk).view_as(x)
 
     def margin(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.slope

@@ -27,7 +27,7 @@ from support.oracles import (
 from torch import Tensor, distributed
 
 from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.data import BarsAndStripes, Digits, FixedBinarisation, Toy2D
+from ebm_lightning.data import BarsAndStripes, Digits, FixedBinarization, Toy2D
 from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax, Units
 from ebm_lightning.energies.networks import MLP
@@ -70,7 +70,7 @@ def _bernoulli() -> tuple[EnergyModel, State, float]:
     return _rbm(), {"x": bits(5)}, 0.0
 
 
-def _labelled() -> tuple[EnergyModel, State, float]:
+def _labeled() -> tuple[EnergyModel, State, float]:
     states = {"x": bits(4).repeat(3, 1), "y": torch.arange(3).repeat_interleave(16)}
     return _rbm({"x": Bernoulli([4]), "y": Softmax(3)}), states, 0.0
 
@@ -82,11 +82,11 @@ def _gaussian() -> tuple[EnergyModel, State, float]:
     return _rbm({"x": Gaussian([2])}), grid, 2 * math.log(28 / 499)
 
 
-def _centred() -> tuple[EnergyModel, State, float]:
-    return _rbm(centring=0.1), {"x": bits(5)}, 0.0
+def _centered() -> tuple[EnergyModel, State, float]:
+    return _rbm(centering=0.1), {"x": bits(5)}, 0.0
 
 
-CASES = [_bernoulli, _labelled, _gaussian, _centred]
+CASES = [_bernoulli, _labeled, _gaussian, _centered]
 
 
 def _data(states: State) -> list[State]:
@@ -194,7 +194,7 @@ def _exact_draws(model: EnergyModel, states: State, n: int) -> State:
 
 def test_reverse_ais_from_exact_samples_is_unbiased_in_one_over_z_and_brackets() -> None:
     """Both ways; then in one jump with 2 chains at a time: low forward, high backward, the Jensen form higher still."""
-    model, states, _ = _labelled()
+    model, states, _ = _labeled()
     exact = float(log_partition(model, states))
     path = model.annealing_path()
     bound = reverse_ais(path, Linear(15)(), _exact_draws(model, states, 3000))
@@ -239,7 +239,7 @@ def test_raise_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
 
 def test_raise_with_many_temperatures_is_the_models_log_probability() -> None:
     """From below, and within a hundredth of a nat on average."""
-    model, states, _ = _labelled()
+    model, states, _ = _labeled()
     exact = probabilities(model, states).log()
     n = 60
     many = {name: value.repeat(n, *[1] * (value.ndim - 1)) for name, value in states.items()}
@@ -250,7 +250,7 @@ def test_raise_with_many_temperatures_is_the_models_log_probability() -> None:
     assert abs(float(gap.mean())) < 0.01 + Z * error
 
 
-@pytest.mark.parametrize("case", [_bernoulli, _labelled, _centred])
+@pytest.mark.parametrize("case", [_bernoulli, _labeled, _centered])
 def test_the_pseudo_likelihood_is_the_sum_of_enumerated_conditionals(case) -> None:
     model, states, _ = case()
     p, x = probabilities(model, states), states["x"]
@@ -268,7 +268,7 @@ def test_the_pseudo_likelihood_is_the_sum_of_enumerated_conditionals(case) -> No
 
 @pytest.mark.parametrize(
     ("case", "name", "binary"),
-    [(_bernoulli, "x", True), (_labelled, "x", True), (_labelled, "y", False), (_gaussian, "x", False)],
+    [(_bernoulli, "x", True), (_labeled, "x", True), (_labeled, "y", False), (_gaussian, "x", False)],
 )
 def test_binary_units_are_told_from_others(case, name: str, binary: bool) -> None:
     model, states, _ = case()
@@ -369,7 +369,7 @@ RUN = {
     },
     "data": {
         "class_path": "Digits",
-        "init_args": {"batch_size": 50, "pixels": {"class_path": "FixedBinarisation", "init_args": {"seed": 4}}},
+        "init_args": {"batch_size": 50, "pixels": {"class_path": "FixedBinarization", "init_args": {"seed": 4}}},
     },
     "samples": {"every_n_steps": 0},
     "evaluation": [
@@ -386,7 +386,7 @@ RUN = {
         }
     ],
 }
-"""A machine that is small enough to be enumerated, on binarised digits, watched and measured."""
+"""A machine that is small enough to be enumerated, on binarized digits, watched and measured."""
 
 MONITOR = RUN["trainer"]["callbacks"][0]["init_args"]
 
@@ -432,7 +432,7 @@ def test_a_monitored_run_its_continuation_and_its_test(ebm, tmp_path: Path) -> N
     model, content = _trained(run, 12)
     (kept,) = (state for key, state in content["callbacks"].items() if "LikelihoodMonitor" in key)
     assert kept == {"train_seconds": seconds[12]}
-    data = Digits(50, pixels=FixedBinarisation(4))
+    data = Digits(50, pixels=FixedBinarization(4))
     with isolated(mix(12, 0)):
         estimate = AIS(Linear(20), 20)(model, data.eval_loader("train"))
     assert rows["log_z"][12] == estimate.log_z
@@ -464,7 +464,7 @@ def _refuse_constant(name: str) -> None:
 
 def _check_test(run: Path, said: str, data: Digits) -> None:
     record = json.loads((run / "evaluation" / "Likelihood.json").read_text(), parse_constant=_refuse_constant)
-    assert record["convention"] == "FixedBinarisation(seed=4)"
+    assert record["convention"] == "FixedBinarization(seed=4)"
     found = record["measurements"]
     assert list(found) == [
         "log Z AIS",
@@ -500,21 +500,21 @@ def _check_test(run: Path, said: str, data: Digits) -> None:
     assert abs(one["value"] - pseudo) < Z * one["standard_error"]
     one, truth = found["RAISE log-probability"], -float(energy["test"].mean()) - exact
     assert abs(one["value"] - truth) < Z * one["standard_error"]
-    assert "under FixedBinarisation(seed=4)" in said
+    assert "under FixedBinarization(seed=4)" in said
     assert "warning" not in said
 
 
-def test_grey_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm, tmp_path: Path) -> None:
-    """A machine that takes grey levels as probabilities trains, but is neither monitored nor measured."""
+def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm, tmp_path: Path) -> None:
+    """A machine that takes gray levels as probabilities trains, but is neither monitored nor measured."""
     watched = yaml.safe_load(_config(tmp_path).read_text())
-    watched["data"]["init_args"]["pixels"] = {"class_path": "Grey"}
+    watched["data"]["init_args"]["pixels"] = {"class_path": "Gray"}
     visible = watched["model"]["init_args"]["model"]["init_args"]["visible"]["x"]["init_args"]
     visible["probabilities"] = True
     file, run = tmp_path / "run.yaml", tmp_path / "x" / "run"
     file.write_text(yaml.safe_dump(watched))
     sentence = (
-        "ebm: error: no log-probability is defined for grey values of binary units ('x'): expected data under "
-        "DynamicBinarisation, FixedBinarisation or Threshold, got Grey()"
+        "ebm: error: no log-probability is defined for gray values of binary units ('x'): expected data under "
+        "DynamicBinarization, FixedBinarization or Threshold, got Gray()"
     )
     status, said = ebm("fit", "-c", file, "--run", tmp_path / "x" / "watched")
     assert status == 1
@@ -529,7 +529,7 @@ def test_grey_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
     assert not (run / "evaluation").exists()
 
 
-def test_real_valued_units_may_judge_grey_levels_and_have_no_pseudo_likelihood() -> None:
+def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
     found = Likelihood(Exact(), train=False).measure(module, Digits(50, valid=0)).measurements
     assert found.keys() == {"log Z", "log-probability test", "free-energy gap"}
@@ -565,9 +565,9 @@ def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, 
 
 
 def test_conventions_are_named_by_the_data() -> None:
-    assert (Digits().convention, Digits().binary) == ("Grey()", False)
-    fixed = Digits(pixels=FixedBinarisation(2), valid=100)
-    assert (fixed.convention, fixed.binary) == ("FixedBinarisation(seed=2)", True)
+    assert (Digits().convention, Digits().binary) == ("Gray()", False)
+    fixed = Digits(pixels=FixedBinarization(2), valid=100)
+    assert (fixed.convention, fixed.binary) == ("FixedBinarization(seed=2)", True)
     assert (BarsAndStripes().convention, BarsAndStripes().binary) == ("binary", True)
     assert (Toy2D("moons").convention, Toy2D("moons").binary) == (None, None)
     assert [fixed.size(split) for split in ("train", "valid", "test")] == [1400, 100, 297]

@@ -40,7 +40,7 @@ def _per_class(classes: int = 3, **settings: object) -> PerClass:
     return model
 
 
-def _labelled_rbm() -> RBM:
+def _labeled_rbm() -> RBM:
     model = perturbed(RBM({"x": Bernoulli([4]), "y": Softmax(3)}, 3, weight_std=1.0))
     assert isinstance(model, RBM)
     return model
@@ -132,21 +132,21 @@ class TestPerClass:
         assert end["h"].shape == (9, 3)
         assert end["x"].shape == (9, 4)
 
-    def test_every_model_is_initialised_by_the_examples_of_its_class(self) -> None:
+    def test_every_model_is_initialized_by_the_examples_of_its_class(self) -> None:
         model, other = PerClass(_rbm(), 3).double(), _rbm().double()
         batches = [_state(), _state(12)]
-        model.initialise(iter(batches))
+        model.initialize(iter(batches))
         x, y = (torch.cat([batch[name] for batch in batches]) for name in ("x", "y"))
         for c in range(3):
-            other.initialise([{"x": x[y == c]}])
+            other.initialize([{"x": x[y == c]}])
             torch.testing.assert_close(model.of_class(c).units("x").bias, other.units("x").bias)
 
     def test_data_are_completed_by_the_model_of_their_class(self) -> None:
-        """The offsets of a centred RBM follow the means of its own class; one without examples stays as it is."""
-        model = PerClass(_rbm(centring=1.0), 3).double()
+        """The offsets of a centered RBM follow the means of its own class; one without examples stays as it is."""
+        model = PerClass(_rbm(centering=1.0), 3).double()
         batch = _state()
         batch["y"] = torch.tensor([2, 2, 0, 2, 0, 2, 2, 0, 0])
-        completed = model.complete(batch)
+        completed = model.positive_phase(batch)
         assert identical(completed, batch)
         for c in (0, 2):
             torch.testing.assert_close(model.of_class(c).row_offset, batch["x"][batch["y"] == c].mean(0))
@@ -159,7 +159,7 @@ class TestPerClass:
         assert torch.equal(filters[3:6], model.of_class(1).filters("x"))
 
 
-# The law of a labelled RBM, by enumeration of the 16 x 3 x 8 states of (x, y, h).
+# The law of a labeled RBM, by enumeration of the 16 x 3 x 8 states of (x, y, h).
 
 LABELLED: State = {
     "x": bits(4).repeat_interleave(3, 0),
@@ -181,7 +181,7 @@ ROWS = torch.tensor([3, 3, 9, 14, 0])
 class TestClassificationObjective:
     def test_loss_and_gradient_are_those_of_the_enumerated_conditional(self) -> None:
         """A rider h does not enter; it is summed out."""
-        model = _labelled_rbm()
+        model = _labeled_rbm()
         exact = -_log_joint(model).log_softmax(1)[ROWS, DATA["y"]].mean()
         terms = Classification()(model, {**DATA, "h": torch.ones(5, 3, dtype=F64)}, None)
         torch.testing.assert_close(terms["loss"], exact)
@@ -194,7 +194,7 @@ class TestClassificationObjective:
 
     def test_hybrid_training_descends_both_likelihoods(self) -> None:
         """The contrast is linear in the chains: its mean over chains from p is a sum over all 48 states."""
-        model, weight = _labelled_rbm(), 0.3
+        model, weight = _labeled_rbm(), 0.3
         hybrid = Sum(
             {"generative": ContrastiveDivergence(), "discriminative": Classification()},
             weights={"discriminative": weight},
@@ -466,7 +466,7 @@ class Looks(EnergyModel):
         return self.weights
 
 
-def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_grey() -> None:
+def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
     weights = torch.tensor([[0.0, 0.0], [1.0, -0.5], [4.0, 8.0], [-3.0, 0.0]]).view(4, 1, 1, 2)
     data = Labels(torch.zeros(4, 1, 1, 2), None)
     module = EBM(Looks(weights), ContrastiveDivergence())
@@ -505,12 +505,12 @@ NO_LABELS = Labels(torch.zeros(8, 1), None, classes=None)
     ("make", "words"),
     [
         (lambda: PerClass(_rbm(), 1), "expected at least 2 classes"),
-        (lambda: PerClass(_labelled_rbm(), 2), "a model without a variable y"),
+        (lambda: PerClass(_labeled_rbm(), 2), "a model without a variable y"),
         (lambda: _per_class().check({"x": bits(4)}), r"needs the label 'y' of every example, but .* \['x'\]"),
-        (lambda: _per_class().check({**_state(), "x": torch.full((9, 4), 0.5)}), "binarise the data"),
+        (lambda: _per_class().check({**_state(), "x": torch.full((9, 4), 0.5)}), "binarize the data"),
         (lambda: _per_class().energy({"x": bits(4)}), r"\['y'\] is not in the state"),
         (
-            lambda: _per_class().complete({**_state(), "y": torch.ones(9)}),
+            lambda: _per_class().positive_phase({**_state(), "y": torch.ones(9)}),
             "takes as y whole numbers 0..2 .* got torch.float32",
         ),
         (lambda: _per_class().energy({**_state(), "y": torch.full((9,), 3)}), "from 3 to 3: give labels"),
@@ -518,11 +518,11 @@ NO_LABELS = Labels(torch.zeros(8, 1), None, classes=None)
         (lambda: _per_class().conditional("y", _state()), "classify by the protocol ScoreClassifier"),
         (lambda: _per_class().tempered(0.5).conditional("y", _state()), "classify by the protocol ScoreClassifier"),
         (
-            lambda: PerClass(_rbm(), 3).initialise([{"x": bits(4), "y": torch.ones(16, dtype=torch.int64)}]),
+            lambda: PerClass(_rbm(), 3).initialize([{"x": bits(4), "y": torch.ones(16, dtype=torch.int64)}]),
             r"nothing to fit the classes \[0, 2\] to",
         ),
         (lambda: PerClass(StudentTPoE([4], 2), 3).conditional("x", _state()), "StudentTPoE has no conditional for 'x'"),
-        (lambda: Classification()(_labelled_rbm(), {"x": bits(4)}, None), "train on labelled data"),
+        (lambda: Classification()(_labeled_rbm(), {"x": bits(4)}, None), "train on labeled data"),
         (lambda: Classification("x")(_rbm(), {"x": bits(4)}, None), r"p\(x \| h\) needs 'h'"),
         (lambda: Classification("h")(_rbm().double(), _state(), None), "is a BernoulliConditional: name the label"),
         (lambda: Classification()(DeepEnergy(MLP(4, [2])), _state(), None), "DeepEnergy has no conditional for 'y'"),

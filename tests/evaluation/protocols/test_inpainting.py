@@ -167,13 +167,13 @@ def test_descent_on_the_true_energy_denoises_by_its_closed_form(monkeypatch: pyt
 
 
 def test_images_are_a_random_choice_and_their_labels_stay_with_them() -> None:
-    class Labelled(EnergyModel):
+    class Labeled(EnergyModel):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return (x.flatten(1) - y[:, None]).square().sum(1) / 2
 
     y = torch.arange(100)
     data = Examples(y.double().view(100, 1, 1, 1).expand(100, 1, 4, 1).clone(), y, 100)
-    module = EBM(Labelled(), ContrastiveDivergence(), sampler=Langevin(1.0, temperature=0.0), chains=NoiseChains())
+    module = EBM(Labeled(), ContrastiveDivergence(), sampler=Langevin(1.0, temperature=0.0), chains=NoiseChains())
     found = Inpainting(BottomHalf(), number=40, steps=1).measure(module, data).measurements
     assert found["MSE test"].value == pytest.approx(0, abs=1e-20), "one step of size 1 lands on the label"
     of_all = ((y.double() - 49.5) ** 2).mean()

@@ -141,12 +141,12 @@ def test_a_set_of_another_shape_is_refused_unless_it_is_resized() -> None:
     assert found.keys() == {f"{figure} Resized(outliers=Given())" for figure in ("AUROC", "AUPR", "FPR@95")}
 
 
-def test_resizing_keeps_constant_images_and_makes_grey_of_colours() -> None:
-    colours = torch.tensor([0.0, 0.3, 0.9]).view(1, 3, 1, 1).expand(2, 3, 7, 9)
-    grey = Resized(Given(colours)).make(torch.zeros(4, 1, 5, 5), BOUNDS)
-    assert grey.shape == (2, 1, 5, 5)
-    assert torch.allclose(grey, torch.tensor(0.4))
-    assert Resized(Given(grey)).make(torch.zeros(4, 3, 6, 6), BOUNDS).shape == (2, 3, 6, 6)
+def test_resizing_keeps_constant_images_and_makes_gray_of_colors() -> None:
+    colors = torch.tensor([0.0, 0.3, 0.9]).view(1, 3, 1, 1).expand(2, 3, 7, 9)
+    gray = Resized(Given(colors)).make(torch.zeros(4, 1, 5, 5), BOUNDS)
+    assert gray.shape == (2, 1, 5, 5)
+    assert torch.allclose(gray, torch.tensor(0.4))
+    assert Resized(Given(gray)).make(torch.zeros(4, 3, 6, 6), BOUNDS).shape == (2, 3, 6, 6)
 
 
 def test_noisy_outliers_carry_the_noise_of_the_test_images() -> None:

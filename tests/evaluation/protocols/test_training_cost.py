@@ -40,7 +40,7 @@ def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
     state = torch.get_rng_state()
     (found,) = module.gradient(batch)
     torch.set_rng_state(state)
-    neg, _ = module.imagine(NoiseChains(UniformNoise()).start(batch, ("x",)), 3)
+    neg, _ = module.run_negative_chains(NoiseChains(UniformNoise()).start(batch, ("x",)), 3)
     loss = module.model.energy(batch).mean() - module.model.energy(neg).mean()
     torch.testing.assert_close(found, torch.autograd.grad(loss, module.model.layer.weight)[0])
     assert module.chains.state_dict() == {}

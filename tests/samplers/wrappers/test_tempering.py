@@ -73,7 +73,7 @@ def _two_modes(strength: float = 1.0) -> RBM:
 
 
 def _run(sampler: Sampler, model: EnergyModel, state: State, steps: int) -> State:
-    return run(sampler, model, sampler.extend(state), steps)[0]
+    return run(sampler, model, sampler.augment_state(state), steps)[0]
 
 
 def _assert_law(x: Tensor, model: EnergyModel) -> None:
@@ -98,7 +98,7 @@ def test_replicas_cross_between_modes_that_hold_gibbs_and_reach_the_enumerated_l
         _assert_law(end["x_replicas"][:, k], model.tempered(beta))
 
 
-def test_replicas_of_both_colours_of_an_ising_lattice_reach_its_law_below_the_critical_temperature() -> None:
+def test_replicas_of_both_colors_of_an_ising_lattice_reach_its_law_below_the_critical_temperature() -> None:
     """All four spins start up; the lattice of side 2 has each of its bonds twice."""
     n, model = 5000, Ising(2, coupling=0.6, field=0.05).double()
     spins = bits(4, low=-1.0)
@@ -183,7 +183,7 @@ def test_clamped_variables_are_the_same_objects_riders_survive_and_labels_condit
     model = RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 3, weight_std=2.0).double()
     sampler = ParallelTempering(Gibbs(("h", "x")), betas=(1.0, 0.5))
     batch = {"x": torch.zeros(n, 3, dtype=F64), "y": torch.arange(n) % 2, "chain": torch.arange(n)}
-    state = sampler.extend(batch)
+    state = sampler.augment_state(batch)
     assert set(state) == {*batch, "x_replicas"}
     with torch.no_grad():
         end, _ = sampler.step(model, state)
@@ -209,7 +209,7 @@ def test_a_free_label_has_replicas_of_its_own_kind() -> None:
 def test_replicas_outlive_the_step_in_a_buffer() -> None:
     n, model, sampler = 5, _rbm(), ParallelTempering(Gibbs(("h", "x")), betas=(1.0, 0.5, 0.2))
     buffer = SampleBuffer(n, noise=BernoulliNoise())
-    pos = sampler.extend({"x": torch.zeros(n, 4, dtype=F64)})
+    pos = sampler.augment_state({"x": torch.zeros(n, 4, dtype=F64)})
     assert sampler.free == ("h", "x", "h_replicas", "x_replicas")
     end, info = run(sampler, model, buffer.start(pos, sampler.free), 3)
     assert {"drift_x", "drift_x_replicas", "swap"} == set(info)
@@ -248,7 +248,7 @@ def test_snapshots_carry_chains_between_modes_and_their_replicas_tell_log_z() ->
 
 def test_snapshots_are_taken_at_the_first_step_and_where_swaps_become_rare() -> None:
     model, sampler = _rbm(), TrajectoryTempering(Gibbs(("h", "x")), rungs=3, threshold=0.5)
-    state = sampler.extend({"x": torch.ones(50, 4, dtype=F64)})
+    state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
     assert sampler.memory() == {}
     with torch.no_grad():
         state, info = sampler.step(model, state)
@@ -272,7 +272,7 @@ def test_snapshots_are_taken_at_the_first_step_and_where_swaps_become_rare() -> 
     assert sampler.acceptance[1] < 0.5
 
 
-def test_where_all_rungs_are_taken_the_snapshot_goes_whose_neighbours_overlap_most() -> None:
+def test_where_all_rungs_are_taken_the_snapshot_goes_whose_neighbors_overlap_most() -> None:
     """The products of the acceptances on both sides are 0.09 and 0.72: the second goes. The earliest always stays."""
     model, models = _rbm(), [_rbm() for _ in range(3)]
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), models)
@@ -291,7 +291,7 @@ def test_where_all_rungs_are_taken_the_snapshot_goes_whose_neighbours_overlap_mo
 def test_the_memory_of_a_trajectory_comes_back_whole() -> None:
     model = _rbm()
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), [_rbm(), _rbm()])
-    state = sampler.extend({"x": torch.ones(50, 4, dtype=F64)})
+    state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
     sampler.step(model, state)
     other = TrajectoryTempering(Gibbs(("h", "x")), rungs=2)
     other.recall(sampler.memory())
@@ -325,10 +325,10 @@ def test_fast_weights_of_rate_zero_change_nothing() -> None:
     assert identical(*ends)
 
 
-@pytest.mark.parametrize("centring", [None, 0.1])
-def test_chains_move_under_theta_plus_fast_weights_by_the_rule_written_out(centring: float | None) -> None:
+@pytest.mark.parametrize("centering", [None, 0.1])
+def test_chains_move_under_theta_plus_fast_weights_by_the_rule_written_out(centering: float | None) -> None:
     """fast_1 = -rate g_1, fast_2 = -decay rate g_1 - rate g_2; a parameter without a gradient has none."""
-    rate, decay, model = 0.3, 0.9, _rbm(centring=centring)
+    rate, decay, model = 0.3, 0.9, _rbm(centering=centering)
     sampler, gibbs, grads = FastWeights(Gibbs(("h", "x")), rate=rate, decay=decay), Gibbs(("h", "x")), []
     start = {"x": torch.zeros(200, 4, dtype=F64)}
     for seed in (1, 2):
@@ -452,11 +452,11 @@ model:
         visible: {x: {class_path: Bernoulli, init_args: {shape: [1, 3, 3]}}}
         hidden: 5
         weight_std: 1.0
-        centring: 0.1
+        centering: 0.1
     objective: ContrastiveDivergence
     sampler: %s
     steps: 2
-    chains: {class_path: SampleBuffer, init_args: {size: 32, rebirth: 0.1, noise: BernoulliNoise}}
+    chains: {class_path: SampleBuffer, init_args: {size: 32, reinit_prob: 0.1, noise: BernoulliNoise}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.5}}
 data: {class_path: BarsAndStripes, init_args: {side: 3, batch_size: 16, samples: 64}}
 checkpoint: {every_n_steps: 6}
@@ -490,7 +490,7 @@ def test_a_run_cut_in_the_middle_ends_as_if_nothing_had_happened_and_pictures_mo
     assert ebm("fit", "-c", file, "--run", blind, "--samples.every_n_steps", 0)[0] == 0
     truth = _final(straight)
     (side,) = truth["side files"]
-    assert any("SamplerMemory" in key for key in side) == (kind != "replicas")
+    assert any("SamplerState" in key for key in side) == (kind != "replicas")
     assert all(bool(value) for value in side.values())
     for other in (cut, blind):
         ours = _final(other)

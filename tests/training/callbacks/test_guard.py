@@ -39,7 +39,7 @@ class Visits:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: int = 0, times: int = 0) -> None:
         self.steps: list[int] = []
         self.streams: list[Tensor] = []
-        imagine = EBM.imagine
+        imagine = EBM.run_negative_chains
 
         def spoiled(module, *arguments):
             self.steps.append(module.global_step + 1)
@@ -264,12 +264,12 @@ def test_a_descent_that_explodes_is_told_to_take_smaller_steps(fit, run: Path, m
     assert status == 1
     sentence = _assert_one_sentence(said)
     assert "|energy_gap| reached 2e+04" in sentence
-    assert "lower the sampler's step_size (and rate_factor) first" in sentence
+    assert "lower the sampler's step_size (and lr_multiplier) first" in sentence
 
 
 @pytest.mark.parametrize("step_size", [0.0, 1e-2])
 def test_a_sampler_that_does_not_move_is_named(fit, run: Path, monkeypatch, step_size: float, recwarn) -> None:
-    imagine = EBM.imagine
+    imagine = EBM.run_negative_chains
 
     def slowed(module, start, *arguments):
         end, info = imagine(module, start, *arguments)
