@@ -35,6 +35,7 @@ from ebm_lightning.energies.networks import SIZES, CausalTransformer
 from ebm_lightning.energies.networks.transformer import rotated
 from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.samplers import Descent
+from ebm_lightning.training.acceleration import Acceleration
 from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu", "cuda")
@@ -141,15 +142,15 @@ def published(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor
     return loss, module
 
 
-def ours(setting: Setting, dtype: torch.dtype, compiled: bool | None = None) -> tuple[Callable[[], Tensor], nn.Module]:
+def ours(setting: Setting, dtype: torch.dtype, compiled: bool = False) -> tuple[Callable[[], Tensor], nn.Module]:
     """Ours, as `ebm fit` runs it by default."""
     module, batch = _module(setting, dtype, compiled), _batch(setting)
     return lambda: module.training_step(batch, 1)["loss"], module
 
 
 def ours_compiled(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
-    """Ours with EBM(compiled=True)."""
-    return ours(setting, dtype, compiled=True)
+    """Ours with EBM(acceleration=Acceleration(compile=True))."""
+    return ours(setting, dtype, acceleration=Acceleration(compile=True))
 
 
 def ours_checkpointed(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
@@ -195,24 +196,26 @@ WORDS = {
     "transformer": "transformer of the same size, first order",
     "published": "the published way",
     "ours": "ours",
-    "ours_compiled": "ours, `compiled: true`",
+    "ours_compiled": "ours, `compile: true`",
     "ours_checkpointed": "ours, halves of blocks checkpointed",
     "validation_published": "validation, the published way",
     "validation": "validation, ours",
 }
 
 
-def _module(setting: Setting, dtype: torch.dtype, compiled: bool | None = None) -> EBM:
+def _module(setting: Setting, dtype: torch.dtype, compiled: bool = False) -> EBM:
     """The module of experiments/gladstone2025_ebt/text_laptop.yaml, in the size and the system asked for."""
     torch.manual_seed(0)
     layers, heads, dim = SIZES[setting.size]
     model = TextEBT(VOCABULARY, layers=layers, heads=heads, dim=dim, condition=StepToken(STEPS))
     if setting.system == 1:
-        sampler = Descent(60.0, learned=True, lr_multiplier=180.0, detach=True, normalize=True, return_trajectory=True)
+        sampler = Descent(60.0, learned=True, detach=True, softmax=True, return_trajectory=True)
     else:
-        sampler = Descent(5.0, normalize=True, noise=3.0, spread=2.0, step_size_jitter_axes=2)
+        sampler = Descent(5.0, softmax=True, noise=3.0, step_size_jitter=2.0, step_size_jitter_axes=2)
     chains, backprop = NoiseChains(GaussianNoise()), STEPS if setting.system == 1 else 1
-    return EBM(model, TokenPrediction(), sampler, STEPS, backprop, chains, compiled=compiled).to(setting.device, dtype)
+    return EBM(
+        model, TokenPrediction(), sampler, STEPS, backprop, chains, acceleration=Acceleration(compile=compiled)
+    ).to(setting.device, dtype)
 
 
 def _batch(setting: Setting) -> State:

@@ -26,7 +26,7 @@ SETTINGS: dict[str, tuple[Path, int]] = {
 }
 """The configuration, and the steps that are trained."""
 BF16 = {"--trainer.precision": "bf16-mixed"}
-GRAPHS = {"--model.init_args.cuda_graphs": "true"}
+GRAPHS = {"--model.init_args.acceleration.cuda_graphs": "true"}
 WAYS: dict[str, dict[str, object]] = {
     "as shipped": {},
     "`precision: bf16-mixed`": {**BF16},

@@ -32,7 +32,7 @@ from benchmarks.common import (
     shown,
     told,
 )
-from ebm_lightning.core import EnergyModel, Sampler, run
+from ebm_lightning.core import EnergyModel, Sampler, run_chain
 from ebm_lightning.energies import JEM, DeepEnergy
 from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
 from ebm_lightning.evaluation.protocols.training_cost import Work
@@ -132,13 +132,13 @@ WORDS = {
 def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int) -> Callable[[], Tensor]:
     """``steps`` transitions from ``x`` in one of our ways, as a function without arguments."""
     _ = model.variables  # no compiler enters a cached property
-    walk = compiled(run) if way.compiled else run_chain_cached
+    walk = compiled(run_chain) if way.compiled else run_chain_cached
     walk = Graphed(walk) if way.graphs else walk
 
     def step() -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=way.bf16):
             torch.set_float32_matmul_precision("medium" if way.medium else "highest")
-            end, _ = walk(sampler, model, {"x": x}, steps, watched=False)
+            end, _ = walk(sampler, model, {"x": x}, steps, with_info=False)
             torch.set_float32_matmul_precision("highest")
         return end["x"]
 

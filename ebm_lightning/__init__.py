@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ebm_lightning.chains.nonpersistent import DataChains, NoiseChains
     from ebm_lightning.chains.persistent import SampleBuffer
-    from ebm_lightning.core import Chains, EnergyModel, Objective, Sampler, energy_grad, run, trajectory
+    from ebm_lightning.core import Chains, EnergyModel, Objective, Sampler, energy_grad, run_chain, trajectory
     from ebm_lightning.runs.load_model import load_model
     from ebm_lightning.training.module import EBM
     from ebm_lightning.training.trainer import Trainer
 
 _MODULES = {
-    "core": ("Chains", "EnergyModel", "Objective", "Sampler", "energy_grad", "run", "trajectory"),
+    "core": ("Chains", "EnergyModel", "Objective", "Sampler", "energy_grad", "run_chain", "trajectory"),
     "chains": ("DataChains", "NoiseChains", "SampleBuffer"),
     "runs.load_model": ("load_model",),
     "training": ("EBM", "Trainer"),
@@ -42,7 +42,7 @@ __all__ = [
     "Trainer",
     "energy_grad",
     "load_model",
-    "run",
+    "run_chain",
     "trajectory",
 ]
 

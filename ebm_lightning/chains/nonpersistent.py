@@ -1,4 +1,4 @@
-"""Chains that end with their negative phase: from the data (CD) or from noise (short-run)."""
+"""Chains that end with their negative phase: started at the data (CD) or from noise (short-run)."""
 
 import torch
 from torch import Tensor
@@ -8,52 +8,71 @@ from ebm_lightning.distributions.noise import UniformNoise
 
 
 class DataChains(Chains):
-    """Contrastive divergence: every chain starts at the data and is forgotten (Hinton 2002)."""
+    """Contrastive divergence: every chain starts at the data and ends with its negative phase (Hinton 2002).
+
+    >>> import torch
+    >>> chains = DataChains()
+    >>> chains.start({"x": torch.ones(2, 1)}, free=("x",))["x"].tolist()
+    [[1.0], [1.0]]
+    """
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        return {name: value.detach() for name, value in pos.items()}
+        return detached(pos)
 
     def finish(self, end: State) -> None:
-        """Nothing survives."""
-
-
-def _born(noise: Noise, pos: State, name: str) -> Tensor:
-    """Where a chain's variable begins: in noise, or, for labels and categories, at the data's value."""
-    return noise.initial(pos, name) if pos[name].is_floating_point() else pos[name].detach()
-
-
-def _in_turn(pos: State, number: int | None) -> State:
-    """``number`` examples of a batch, in turn and again from its beginning; None leaves the batch as it is."""
-    if number is None:
-        return pos
-    return {name: value[torch.arange(number, device=value.device) % len(value)] for name, value in pos.items()}
-
-
-def _check_number(owner: object, number: int | None) -> None:
-    if number is not None and number < 1:
-        raise ValueError(f"{type(owner).__name__}(number={number}): expected at least 1 chain, or None for the batch's")
+        """Nothing persists."""
 
 
 class NoiseChains(Chains):
-    """Short-run chains: the free variables start from noise, the clamped ones stay at the data (Nijkamp et al. 2019).
+    """Short-run chains: free variables start from noise, clamped ones stay at the data (Nijkamp et al. 2019).
 
     Args:
-        noise: where the free variables start; None is uniform on [0, 1).
-        number: chains of a negative phase, whatever the batch of data is: what a GPU holds, or what a contrast of means
-            needs. Clamped variables are those of the batch in turn. None is one for each example.
+        init: the initial distribution of the free variables; None is uniform on [0, 1).
+        num_chains: chains of a negative phase, for any batch size of the data: what a GPU holds, or what a contrast of
+            means needs. Clamped variables are those of the batch in turn. None is one for each example.
 
     Raises:
-        ValueError: where ``number`` < 1.
+        ValueError: if ``num_chains`` < 1.
+
+    >>> import torch
+    >>> chains = NoiseChains(num_chains=3)
+    >>> chains.start({"x": torch.zeros(2, 4)}, free=("x",))["x"].shape
+    torch.Size([3, 4])
     """
 
-    def __init__(self, noise: Noise | None = None, number: int | None = None) -> None:
-        _check_number(self, number)
-        self.noise: Noise = noise or UniformNoise()
-        self.number = number
+    def __init__(self, init: Noise | None = None, num_chains: int | None = None) -> None:
+        check_num_chains(self, num_chains)
+        self.init: Noise = init or UniformNoise()
+        self.num_chains = num_chains
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        pos = _in_turn(pos, self.number)
-        return {name: _born(self.noise, pos, name) if name in free else value.detach() for name, value in pos.items()}
+        pos = repeat_in_turn(pos, self.num_chains)
+        return {name: initial_value(self.init, pos, name) if name in free else pos[name].detach() for name in pos}
 
     def finish(self, end: State) -> None:
-        """Nothing survives."""
+        """Nothing persists."""
+
+
+def detached(state: State) -> State:
+    """A state without graph."""
+    return {name: value.detach() for name, value in state.items()}
+
+
+def initial_value(init: Noise, pos: State, name: str) -> Tensor:
+    """The initial value of a chain's variable: noise, or, for labels and categories, the data's value."""
+    return init.initial(pos, name) if pos[name].is_floating_point() else pos[name].detach()
+
+
+def repeat_in_turn(pos: State, num_chains: int | None) -> State:
+    """``num_chains`` examples of a batch, in turn and again from its beginning; None leaves the batch as it is."""
+    if num_chains is None:
+        return pos
+    return {name: value[torch.arange(num_chains, device=value.device) % len(value)] for name, value in pos.items()}
+
+
+def check_num_chains(owner: Chains, num_chains: int | None) -> None:
+    """Raise ValueError if there is no chain."""
+    if num_chains is not None and num_chains < 1:
+        raise ValueError(
+            f"{type(owner).__name__}(num_chains={num_chains}): expected at least 1 chain, or None for the batch's"
+        )

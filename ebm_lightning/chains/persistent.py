@@ -1,4 +1,4 @@
-"""Where imagining begins, and what survives it: data (CD), noise (short-run) or a buffer of persistent chains (PCD)."""
+"""Chains that outlive their negative phase: the sample buffer of persistent CD and of replay-buffer training."""
 
 import abc
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.chains.nonpersistent import _born, _check_number, _in_turn
-from ebm_lightning.core import Bounds, Chains, Noise, State
+from ebm_lightning.chains.nonpersistent import check_num_chains, detached, initial_value, repeat_in_turn
+from ebm_lightning.core import AGE, SLOT, Bounds, Chains, Info, Noise, State
 from ebm_lightning.distributions.noise import UniformNoise
 
 
@@ -20,7 +20,7 @@ class Replacement(abc.ABC):
 
     @abc.abstractmethod
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
-        """Slot of each finished chain, shape (B,), or -1 where it is dropped.
+        """Slot of each finished chain, shape (B,), or -1 if it is dropped.
 
         ``drawn`` are the slots the chains were drawn from, ``seen`` counts the chains finished before these.
         """
@@ -102,50 +102,59 @@ class Uint8Storage(Storage):
 class SampleBuffer(Chains):
     """Persistent chains: they outlive the step (PCD, Tieleman 2008; replay buffer, Du & Mordatch 2019).
 
-    A slot is born from ``noise`` when it is first drawn, and a drawn chain is reborn with probability ``reinit_prob``.
-    What ``finish`` must know of ``start`` rides in the state: "chain" (the slots drawn) and "age" (phases lived).
-    Not a registered buffer of the module: DDP would overwrite it with rank 0's. Each rank holds ``size`` chains of
-    its own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` saves, restores and draws them.
+    A slot is initialized when it is first drawn, and a drawn chain is initialized again with probability
+    ``reinit_prob``. What ``finish`` must know of ``start`` is metadata of the state: "chain.slot" (the slots drawn) and
+    "chain.age" (negative phases lived). Not a registered buffer of the module: DDP would overwrite it with rank 0's.
+    Each rank holds ``size`` chains of its own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` moves,
+    saves and restores them.
 
     Args:
         size: chains held by each rank.
-        reinit_prob: probability that a drawn chain starts afresh from noise, in [0, 1].
-        noise: where a chain is born; None is uniform on [0, 1).
-        replacement: which slot a finished chain is written to; None is :class:`WriteBack`.
+        reinit_prob: probability that a drawn chain is initialized again, in [0, 1].
+        init: the initial distribution of a chain; None is uniform on [0, 1).
+        replacement: the slot to which a finished chain is written; None is :class:`WriteBack`.
         storage: how positions are kept; None is :class:`FloatStorage`.
-        keep: clamped variables (labels, say) stored with their chain and restored with it; a reborn chain takes
-            those of the current data.
+        keep: clamped variables (labels, say) stored with their chain and restored with it; a chain that is initialized
+            again takes those of the current data.
         device: where the chains are kept, for example "cpu"; None keeps them where the data is.
-        max_buffer_gb: what the chains of a rank may take, in 10^9 bytes: a chain of logits over a large vocabulary is
+        max_buffer_gb: upper bound for the chains of a rank, in 10^9 bytes: a chain of logits over a large vocabulary is
             large. None sets no bound.
-        number: chains of a negative phase, as in :class:`NoiseChains`.
+        num_chains: chains of a negative phase, as in :class:`NoiseChains`.
 
     Raises:
-        ValueError: where ``size`` < 1, ``reinit_prob`` lies outside [0, 1], ``number`` < 1, a phase needs more chains
+        ValueError: if ``size`` < 1, ``reinit_prob`` lies outside [0, 1], ``num_chains`` < 1, a phase needs more chains
             than ``size``, or the chains would take more than ``max_buffer_gb``.
+
+    >>> import torch
+    >>> buffer = SampleBuffer(8, reinit_prob=0.05)
+    >>> state = buffer.start({"x": torch.zeros(4, 2)}, free=("x",))
+    >>> buffer.finish(state)
+    >>> len(buffer.examples(8)["x"])
+    4
     """
 
     def __init__(
         self,
         size: int,
         reinit_prob: float = 0.0,
-        noise: Noise | None = None,
+        init: Noise | None = None,
         replacement: Replacement | None = None,
         storage: Storage | None = None,
         keep: tuple[str, ...] = (),
         device: str | None = None,
         max_buffer_gb: float | None = None,
-        number: int | None = None,
+        num_chains: int | None = None,
     ) -> None:
-        _check_number(self, number)
+        check_num_chains(self, num_chains)
         if size < 1 or not 0 <= reinit_prob <= 1:
             raise ValueError(
                 f"SampleBuffer(size={size}, reinit_prob={reinit_prob}): expected size >= 1 and reinit_prob in [0, 1]"
             )
-        self.noise: Noise = noise or UniformNoise()
+        self.init: Noise = init or UniformNoise()
         self.size, self.reinit_prob, self.keep = size, reinit_prob, tuple(keep)
         self.replacement, self.storage = replacement or WriteBack(), storage or FloatStorage()
-        self.device, self.max_buffer_gb, self.number = torch.device(device) if device else None, max_buffer_gb, number
+        self.device = torch.device(device) if device else None
+        self.max_buffer_gb, self.num_chains = max_buffer_gb, num_chains
         self.seen = 0
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
@@ -153,85 +162,95 @@ class SampleBuffer(Chains):
         self.full = False
 
     def start(self, pos: State, free: tuple[str, ...]) -> State:
-        pos = _in_turn(pos, self.number)
+        pos = repeat_in_turn(pos, self.num_chains)
         n = len(next(iter(pos.values())))
         if n > self.size:
             raise ValueError(f"SampleBuffer(size={self.size}) cannot serve a batch of {n}; make it at least {n}")
         # A free variable that is not in pos is made by the sampler before it is read (the hidden units of an RBM).
         kept = [name for name in free if name in pos]
-        state = {name: value.detach() for name, value in pos.items()}
+        state = detached(pos)
         chain = torch.randperm(self.size, device=self.age.device)[:n]
-        if self.reinit_prob == 0 and self.full:  # nothing can be born: no noise is drawn
+        if self.reinit_prob == 0 and self.full:  # nothing is initialized: no noise is drawn
             for name in (*kept, *self.keep):
                 state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
-            return {**state, "chain": chain, "age": self.age[chain]}
-        fresh = {name: _born(self.noise, pos, name) for name in kept}
+            return {**state, SLOT: chain, AGE: self.age[chain]}
+        fresh = {name: initial_value(self.init, pos, name) for name in kept}
         fresh |= {name: pos[name].detach() for name in self.keep}
         if not self.store:
             self._allocate(fresh)
-        reborn = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.reinit_prob)
+        again = ~self.alive[chain] | (torch.rand(n, device=chain.device) < self.reinit_prob)
         for name, new in fresh.items():
             old = self._decode(self.store[name][chain]).to(new.device, new.dtype)
-            state[name] = torch.where(reborn.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
-        return {**state, "chain": chain, "age": torch.where(reborn, 0, self.age[chain])}
+            state[name] = torch.where(again.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
+        return {**state, SLOT: chain, AGE: torch.where(again, 0, self.age[chain])}
 
     @torch.no_grad()
     def finish(self, end: State) -> None:
-        slots = self.replacement.slots(end["chain"], self.size, self.seen)
+        slots = self.replacement.slots(end[SLOT], self.size, self.seen)
         self.seen += len(slots)
         if self.replacement.drops:
             kept = slots >= 0
-            slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, "age")}
+            slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, AGE)}
         for name, store in self.store.items():
             store[slots] = self._encode(end[name]).to(store.device)
-        self.age[slots] = end["age"] + 1
+        self.age[slots] = end[AGE] + 1
         self.alive[slots] = True
         self.full = self.full or self._is_full
 
     def exchange(self, slots: Tensor, swap: Callable[[Tensor], Tensor]) -> None:
-        """Puts into some slots the chains that ``swap`` gives for what is kept of theirs, position by position."""
         for kept in (*self.store.values(), self.age, self.alive):
             kept[slots] = swap(kept[slots])
         self.full = self._is_full
 
-    def examples(self, number: int) -> State:
-        """Up to ``number`` living chains, decoded, for looking at; draws no random number but a decoder's."""
-        slots = self.alive.nonzero().flatten()[:number]
-        return {name: self._decode(kept[slots]) for name, kept in self.store.items()}
+    def info(self) -> Info:
+        """``age``: negative phases that a chain has lived, mean; ``fill``: share of slots in use."""
+        return {"age": self.age.sum() / self.alive.sum(), "fill": self.alive.float().mean()}
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def examples(self, n: int) -> State:
+        """Up to ``n`` chains, decoded, with their ages; draws no random number but a decoder's."""
+        slots = self.alive.nonzero().flatten()[:n]
+        return {name: self._decode(kept[slots]) for name, kept in self.store.items()} | {AGE: self.age[slots]}
+
+    def state_dict(self) -> State:
         """The chains, their ages and the counter: tensors only. An empty dict before the first step."""
         if not self.store:
             return {}
         counters = {"age": self.age, "alive": self.alive, "seen": torch.tensor(self.seen)}
         return {**{f"store.{name}": kept for name, kept in self.store.items()}, **counters}
 
-    def load_state_dict(self, shards: list[dict[str, Tensor]], rank: int = 0, world_size: int = 1) -> None:
-        """Takes this rank's chains from the shards of all ranks of a checkpoint.
-
-        With as many shards as ranks each rank gets its own. Otherwise the living chains are pooled and dealt
-        round-robin; slots that are left over are born from noise when first drawn.
-        """
-        shards = [shard for shard in shards if shard]
-        if not shards:
+    def load_state_dict(self, state: State) -> None:
+        """Raises ValueError if the state holds another number of chains; an empty one is none."""
+        if not state:
             return
-        if len(shards) == world_size and len(shards[rank]["age"]) == self.size:
-            mine = shards[rank]
-        else:
-            mine = self._deal(shards, rank, world_size)
-        self.store = {key.removeprefix("store."): kept for key, kept in mine.items() if key.startswith("store.")}
-        self.age, self.alive, self.seen = mine["age"], mine["alive"], int(mine["seen"])
+        if len(state["age"]) != self.size:
+            raise ValueError(
+                f"SampleBuffer(size={self.size}) cannot load {len(state['age'])} chains: merge them first by "
+                "merge_state_dicts, or give the buffer that size"
+            )
+        self.store = {key.removeprefix("store."): kept for key, kept in state.items() if key.startswith("store.")}
+        self.age, self.alive, self.seen = state["age"], state["alive"], int(state["seen"])
         self.full = self._is_full
 
+    def merge_state_dicts(self, shards: list[State], rank: int, world_size: int) -> State:
+        """A rank's own chains if there are as many ranks as before and the size is the same.
+
+        Otherwise the chains of all ranks are pooled and distributed round-robin; slots that are left over are
+        initialized when first drawn.
+        """
+        shards = [shard for shard in shards if shard]
+        if not shards or (len(shards) == world_size and len(shards[rank]["age"]) == self.size):
+            return shards[rank] if shards else {}
+        return self._distribute(shards, rank, world_size)
+
     def to(self, device: torch.device) -> None:
-        """Moves the chains to where they are kept: to ``self.device``, or to ``device`` where that is None."""
+        """Move the chains to where they are kept: to ``self.device``, or to ``device`` if that is None."""
         home = self.device or device
         self.store = {name: kept.to(home) for name, kept in self.store.items()}
         self.age, self.alive = self.age.to(home), self.alive.to(home)
 
     @property
     def _is_full(self) -> bool:
-        """Whether nothing can be born any more."""
+        """Whether no chain will be initialized any more."""
         return self.reinit_prob == 0 and bool(self.alive.all())
 
     def _allocate(self, fresh: State) -> None:
@@ -254,7 +273,7 @@ class SampleBuffer(Chains):
     def _decode(self, kept: Tensor) -> Tensor:
         return kept if kept.dtype == torch.int64 else self.storage.decode(kept)
 
-    def _deal(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
+    def _distribute(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
         """This rank's share of all living chains, in slots 0, 1, ...; the remaining slots are empty."""
         living = [shard["alive"].cpu() for shard in shards]
         in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in living]).argsort(stable=True)

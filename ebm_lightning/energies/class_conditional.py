@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import Conditional, EnergyModel, State
+from ebm_lightning.core import (
+    AncestralSampleable,
+    Conditional,
+    DataInitialized,
+    EnergyModel,
+    GibbsSampleable,
+    HasReceptiveFields,
+    HasRecognition,
+    State,
+    require,
+    tempered,
+)
 
 
 class PerClass(EnergyModel):
@@ -98,19 +109,28 @@ class PerClass(EnergyModel):
                 "PerClass has no p(y | x): it depends on the log Z of every class, which are unknown. Clamp y, and "
                 "classify by the protocol ScoreClassifier"
             )
-        parts = [(rows, self.of_class(label).conditional(block, part)) for label, rows, part in self.split(state)]
+        parts = [
+            (rows, require(self.of_class(label), GibbsSampleable).conditional(block, part))
+            for label, rows, part in self.split(state)
+        ]
         return RowConditional(parts)
 
     def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
-        """Every example as the model of its class dreams it. Raises ValueError where y is to be dreamt too."""
+        """An exact draw from the model of each example's class. Raises ValueError if y is to be drawn too."""
         if "y" in free:
-            raise ValueError(f"PerClass cannot dream of the label 'y': leave it out of free={free}, it is clamped")
-        dreamt = [(rows, self.of_class(label).ancestral_sample(part, free)) for label, rows, part in self.split(state)]
-        return {**state, **{name: joined([(rows, part[name]) for rows, part in dreamt]) for name in free}}
+            raise ValueError(f"PerClass cannot draw the label 'y': leave it out of free={free}, it is clamped")
+        drawn = [
+            (rows, require(self.of_class(label), AncestralSampleable).ancestral_sample(part, free))
+            for label, rows, part in self.split(state)
+        ]
+        return {**state, **{name: joined([(rows, part[name]) for rows, part in drawn]) for name in free}}
 
     def recognition_energy(self, state: State) -> Tensor:
         return joined(
-            [(rows, self.of_class(label).recognition_energy(part)) for label, rows, part in self.split(state)]
+            [
+                (rows, require(self.of_class(label), HasRecognition).recognition_energy(part))
+                for label, rows, part in self.split(state)
+            ]
         )
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
@@ -126,6 +146,8 @@ class PerClass(EnergyModel):
 
         Raises ValueError where a class has none.
         """
+        if not isinstance(self.of_class(0), DataInitialized):
+            return
         own: list[list[State]] = [[] for _ in range(self.classes)]
         for batch in batches:
             for label, _, part in self.split(batch):
@@ -137,11 +159,13 @@ class PerClass(EnergyModel):
                 "examples of every class"
             )
         for label, parts in enumerate(own):
-            self.of_class(label).initialize(parts)
+            require(self.of_class(label), DataInitialized).initialize(parts)
 
     def filters(self, block: str) -> Tensor:
         """Those of every model, class after class: (classes x units, ...)."""
-        return torch.cat([self.of_class(label).filters(block) for label in range(self.classes)])
+        return torch.cat(
+            [require(self.of_class(label), HasReceptiveFields).filters(block) for label in range(self.classes)]
+        )
 
 
 class TemperedPerClass(EnergyModel):
@@ -163,11 +187,16 @@ class TemperedPerClass(EnergyModel):
     def conditional(self, block: str, state: State) -> Conditional:
         if block == "y":
             return self.per_class.conditional(block, state)
-        return RowConditional([(rows, model.conditional(block, part)) for rows, model, part in self._split(state)])
+        return RowConditional(
+            [
+                (rows, require(model, GibbsSampleable).conditional(block, part))
+                for rows, model, part in self._split(state)
+            ]
+        )
 
     def _split(self, state: State) -> list[tuple[Tensor, EnergyModel, State]]:
         return [
-            (rows, self.per_class.of_class(label).tempered(of_rows(self.beta, rows)), part)
+            (rows, tempered(self.per_class.of_class(label), of_rows(self.beta, rows)), part)
             for label, rows, part in self.per_class.split(state)
         ]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import EnergyModel, ExactlyNormalized, State, require
 
 
 class Product(EnergyModel):
@@ -90,7 +90,7 @@ class Mixture(EnergyModel):
                 f"Mixture has no log Z where its parts are energies over different variables, got "
                 f"{[part.variables for part in parts]}: mix energies over the same ones"
             )
-        log_z = torch.stack([part.log_partition(largest).double() for part in parts])
+        log_z = torch.stack([require(part, ExactlyNormalized).log_partition(largest).double() for part in parts])
         return torch.logsumexp(self.log_weights.double() + log_z, 0)
 
 

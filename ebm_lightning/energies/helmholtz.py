@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import EnergyModel, State, select_variable
 from ebm_lightning.distributions.conditionals import BernoulliConditional
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Units, mean_rows
 
@@ -96,7 +96,7 @@ class HelmholtzMachine(EnergyModel):
         """-log q(h1, ..., hL | x) = -sum_l log q(h_l | h_l-1), shape (B,)."""
         energy, below = torch.zeros((), device=self.prior.device), self.encode(state)
         for name, layer in zip(self.layers, self.recognition, strict=True):
-            energy = energy - BernoulliConditional(layer(below)).log_prob(self.value(state, name))
+            energy = energy - BernoulliConditional(layer(below)).log_prob(select_variable(self, state, name))
             below = state[name]
         return energy
 
@@ -136,12 +136,12 @@ class HelmholtzMachine(EnergyModel):
 
     def encode(self, state: State) -> Tensor:
         """The rows of all visible groups side by side, (B, rows). Raises ValueError where the state lacks a group."""
-        rows = [self.units(name).encode(self.value(state, name)) for name in self.groups]
+        rows = [self.units(name).encode(select_variable(self, state, name)) for name in self.groups]
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def check(self, state: State) -> None:
         for name in self.groups:
-            self.units(name).check(self.value(state, name))
+            self.units(name).check(select_variable(self, state, name))
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[State]) -> None:

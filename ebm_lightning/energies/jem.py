@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import Conditional, EnergyModel, State
+from ebm_lightning.core import Conditional, EnergyModel, State, select_variable
 from ebm_lightning.distributions.conditionals import CategoricalConditional
 
 UNLABELLED = -1
@@ -50,8 +50,10 @@ class JEM(EnergyModel):
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
         if block != "y":
-            return super().conditional(block, state)
-        return CategoricalConditional(self.logits(self.value(state, "x")))
+            raise ValueError(
+                f"{type(self).__name__} has p(y | x) alone, no conditional for {block!r}: sample x by SGLD"
+            )
+        return CategoricalConditional(self.logits(select_variable(self, state, "x")))
 
     def check(self, state: State) -> None:
         """Raises ValueError where the batch has labels that are none of this model's."""
@@ -94,7 +96,7 @@ class JointJEM(EnergyModel):
 
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
-        return self.jem.conditional(block, state) if block == "y" else super().conditional(block, state)
+        return self.jem.conditional(block, state)
 
 
 def check_labels(y: Tensor, classes: int) -> None:

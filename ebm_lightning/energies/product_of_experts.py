@@ -70,7 +70,7 @@ class StudentTPoE(EnergyModel):
         if x.shape[1:] != self.shape or not bool(x.isfinite().all()):
             raise ValueError(
                 f"StudentTPoE(shape={list(self.shape)}) takes finite values of that shape, got {tuple(x.shape[1:])}: "
-                "give the model the shape of the data, and mend infinite values or NaN"
+                "give the model the shape of the data, and remove infinite values and NaN"
             )
 
     @torch.no_grad()
@@ -93,4 +93,6 @@ class StudentTPoE(EnergyModel):
 
     def filters(self, block: str) -> Tensor:
         """w_j, shape (experts, *shape)."""
-        return self.weight.view(-1, *self.shape) if block == "x" else super().filters(block)
+        if block != "x":
+            raise ValueError(f"StudentTPoE has filters on 'x', got {block!r}")
+        return self.weight.view(-1, *self.shape)

@@ -21,8 +21,8 @@ def birth_noise(module: EBM) -> Noise:
 
     A prediction from x, which does not move x, has data: where its chains have no noise, it begins as it is completed.
     """
-    if module.chains.noise is not None and not isinstance(module.chains.noise, DataInit):
-        return module.chains.noise
+    if module.chains.init is not None and not isinstance(module.chains.init, DataInit):
+        return module.chains.init
     if module.sampler is not None and "x" not in module.sampler.free:
         return DataInit()
     bounds = module.sampler.bounds if module.sampler else None

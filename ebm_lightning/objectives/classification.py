@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, GibbsSampleable, Objective, State, Terms, require
 from ebm_lightning.distributions.conditionals import CategoricalConditional
 
 
@@ -37,7 +37,7 @@ class Classification(Objective):
             )
         y = pos[self.block]
         rest = {name: pos[name] for name in model.variables if name != self.block and name in pos}
-        conditional = model.conditional(self.block, rest)
+        conditional = require(model, GibbsSampleable).conditional(self.block, rest)
         if not isinstance(conditional, CategoricalConditional):
             raise ValueError(
                 f"Classification needs a categorical p({self.block} | rest), but that of {type(model).__name__} is a "

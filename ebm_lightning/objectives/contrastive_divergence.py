@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, Objective, State, Terms, joint_energies
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ContrastiveDivergence(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         if neg is None:
             raise ValueError("ContrastiveDivergence compares data with samples, but there are none: give EBM a sampler")
-        data, chains = model.energies(pos, {name: value.detach() for name, value in neg.items()})
+        data, chains = joint_energies(model, pos, {name: value.detach() for name, value in neg.items()})
         gap = loss = data.mean() - chains.mean()
         terms = {
             "gap": gap.detach(),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, Objective, State, Terms, free_energy
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,4 @@ class _SummedOut(EnergyModel):
         return {name: value for name, value in state.items() if name != self.block}
 
     def forward(self, **state: Tensor) -> Tensor:
-        return self.model.free_energy(state)
+        return free_energy(self.model, state)

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch.nn.functional import logsigmoid
 
-from ebm_lightning.core import EnergyModel, Noise, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, Noise, Objective, State, Terms, select_variable
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class NoiseContrastive(Objective):
             raise ValueError(f"NoiseContrastive(ratio={self.ratio}): expected at least 1 noise draw per datum")
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        x = model.value(pos, self.block)
+        x = select_variable(model, pos, self.block)
         repeated = {name: pos[name].repeat_interleave(self.ratio, 0) for name in model.variables if name in pos}
         u = self.noise.sample(repeated[self.block])
         energy_data, energy_noise = model.energy(pos), model.energy({**repeated, self.block: u})

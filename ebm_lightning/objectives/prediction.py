@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import ENERGIES, TRAJECTORY, EnergyModel, Objective, State, Terms
 
 
 @dataclass(frozen=True)
 class TokenPrediction(Objective):
     """Mean cross-entropy of the tokens under softmax of the logits reached, in nats for each token.
 
-    Where the state holds the path of a sampler, "<block>_path" (B, steps, S, vocabulary), as of
+    Where the state holds the path of a sampler, "<block>.trajectory" (B, steps, S, vocabulary), as of
     Descent(return_trajectory=True), the loss is the mean over all steps (System 1), and otherwise that of where the
     last one ended (System 2). Which steps it is differentiated through is up to the sampler and to EBM's ``backprop``.
     Context and target are those that the chains carry, so that chains of a SampleBuffer must keep both; without a
@@ -99,12 +99,12 @@ def compared(state: State, block: str, target: str, error: Callable[[Tensor, Ten
             f"a prediction {block!r} is to be compared with {target!r}, but {missing} is not in the state "
             f"{sorted(state)}: supply it in the batch, or let the model complete it"
         )
-    path = state.get(f"{block}_path")
-    if path is None:
+    trajectory = state.get(block + TRAJECTORY)
+    if trajectory is None:
         loss = error(state[block], state[target])
         return {"loss": loss, "final_loss": loss.detach()}
-    losses = torch.stack([error(reached, state[target]) for reached in path.unbind(1)])
-    energies = state[f"{block}_energies"]
+    losses = torch.stack([error(reached, state[target]) for reached in trajectory.unbind(1)])
+    energies = state[block + ENERGIES]
     return {
         "loss": losses.mean(),
         "initial_loss": losses[0].detach(),

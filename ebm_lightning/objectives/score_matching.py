@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import torch
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms, energy_grad
+from ebm_lightning.core import EnergyModel, Objective, State, Terms, energy_grad, select_variable
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DenoisingScoreMatching(Objective):
             raise ValueError(f"DenoisingScoreMatching(sigma={self.sigma}): expected a number > 0")
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        x = model.value(pos, self.block)
+        x = select_variable(model, pos, self.block)
         e = torch.randn_like(x)
         grad, energy = energy_grad(model, {**pos, self.block: x + self.sigma * e}, self.block)
         return {
@@ -75,7 +75,7 @@ class SlicedScoreMatching(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         differentiable = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            x = model.value(pos, self.block).clone().detach().requires_grad_()
+            x = select_variable(model, pos, self.block).clone().detach().requires_grad_()
             grad, energy = energy_grad(model, {**pos, self.block: x}, self.block)
             curvature = torch.zeros_like(energy)
             for _ in range(self.projections):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, GibbsSampleable, Objective, State, Terms, require
 from ebm_lightning.distributions.conditionals import BernoulliConditional
 from ebm_lightning.utils.distributed import mean_over_ranks
 
@@ -42,7 +42,7 @@ class Sparsity(Objective, nn.Module):
         self.q: Tensor | None = None
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        conditional = model.conditional(self.block, pos)
+        conditional = require(model, GibbsSampleable).conditional(self.block, pos)
         if not isinstance(conditional, BernoulliConditional):
             raise ValueError(
                 f"Sparsity(block={self.block!r}) needs binary units, but their conditional in {type(model).__name__} "

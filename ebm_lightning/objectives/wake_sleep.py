@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Objective, State, Terms
+from ebm_lightning.core import EnergyModel, HasRecognition, Objective, State, Terms, require
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class WakeSleep(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         wake, sleep = model.energy(pos), _sleep(type(self).__name__, model, neg)
         with torch.no_grad():
-            bound = (wake - model.recognition_energy(pos)).mean()
+            bound = (wake - require(model, HasRecognition).recognition_energy(pos)).mean()
         return {
             "loss": wake.mean() + sleep,
             "wake": wake.detach().mean(),
@@ -74,7 +74,7 @@ class ReweightedWakeSleep(Objective):
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         copies = model.positive_phase({name: value.repeat_interleave(self.samples, 0) for name, value in pos.items()})
         energy = model.energy(copies).view(-1, self.samples)
-        recognition = model.recognition_energy(copies).view(-1, self.samples)
+        recognition = require(model, HasRecognition).recognition_energy(copies).view(-1, self.samples)
         log_w = (recognition - energy).detach()
         share = torch.softmax(log_w, 1)
         wake, wake_recognition = (share * energy).sum(1).mean(), (share * recognition).sum(1).mean()
@@ -96,4 +96,5 @@ def _sleep(objective: str, model: EnergyModel, neg: State | None) -> Tensor:
     """The mean of -log q(dreamt causes | dreamt data)."""
     if neg is None:
         raise ValueError(f"{objective} learns from dreams, but there are none: give EBM the sampler Ancestral")
-    return model.recognition_energy({name: value.detach() for name, value in neg.items()}).mean()
+    detached = {name: value.detach() for name, value in neg.items()}
+    return require(model, HasRecognition).recognition_energy(detached).mean()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from ebm_lightning.chains.persistent import SampleBuffer
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocols.training_cost import work
@@ -100,7 +99,7 @@ def optimizer_state(module: EBM) -> int:
 def chains_shard(module: EBM, batch: State) -> int:
     """Bytes of the persistent chains of one rank, where they are kept with the data; 0 where there are none."""
     chains = module.chains
-    if module.sampler is None or not isinstance(chains, SampleBuffer) or chains.device == torch.device("cpu"):
+    if module.sampler is None or not chains.stateful or getattr(chains, "device", None) == torch.device("cpu"):
         return 0
     chains.to(module.device)
     chains.start(module.sampler.augment_state(module.model.positive_phase(batch)), module.sampler.free)

@@ -3,54 +3,70 @@
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, report
+from ebm_lightning.core import (
+    ENERGIES,
+    STEP,
+    TRAJECTORY,
+    EnergyModel,
+    Info,
+    Sampler,
+    State,
+    energy_grad,
+    select_variable,
+    step_info,
+)
 
-SMALLEST = 1e-4
-"""Below which no step size falls, however it is learned."""
+MIN_STEP_SIZE = 1e-4
+"""Lower bound of a learned step size."""
 
 
-class Descent(Sampler, nn.Module):
-    """y <- y - alpha dE/dy, with a step size that may be learned: each step is a thought about one variable.
+class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
+    """y <- y - alpha dE/dy, with a step size alpha that may be learned (Gladstone et al. 2025 and their released code).
 
-    In order: y is detached from earlier steps where ``detach`` says so; noise N(0, 1) times ``noise`` is added; y
-    becomes p = softmax(y) where ``normalize`` does; g = dE/dp is taken at p and clipped to +-clip / alpha; y <- p -
-    alpha g. So the energy sees a distribution, while what comes out are logits, which the next step normalizes. Without
-    noise this is descent, at temperature 0; the noise is that of a chain at the temperature noise^2 / (2 alpha).
+    In order: y is detached from earlier steps if ``detach``; noise N(0, 1) times ``noise`` is added; y becomes
+    p = softmax(y) if ``softmax``; g = dE/dp is taken at p and clipped to +-clip / alpha; y <- p - alpha g. So the
+    energy is evaluated at a distribution, while the result are logits, which the next step normalizes. Without noise
+    this is descent, at temperature 0; the noise is that of a chain at the temperature noise^2 / (2 alpha).
 
-    In train mode the step size is drawn afresh at every step, uniformly from [alpha / spread, alpha spread]; in eval
-    mode it is alpha. (The released code draws it once for all steps of a prediction.) The path, too, is kept in train
-    mode alone: thinking long would fill the memory with it.
-    The rider "step" (B,), int64, grows by 1 where the state has one.
+    In train mode the step size is drawn afresh at every step, uniformly from [alpha / s, s alpha] with s the
+    ``step_size_jitter``; in eval mode it is alpha. (The released code draws it once for all steps of a prediction.) The
+    trajectory is kept in train mode alone: many steps would fill the memory with it.
+    The metadata "descent.step" (B,), int64, grows by 1 if the state has it.
     Info: ``energy`` and ``grad_norm`` where the gradient is taken, before clipping, ``alpha``, and ``clip_share``, the
-    share of clipped gradient elements, where ``clip`` is set. Gladstone et al. (2025) and their released code.
+    share of clipped gradient elements, if ``clip`` is set.
 
-    | recipe           | step_size | learned, lr_multiplier | detach, return_trajectory | noise | spread | steps, backprop      |
-    |------------------|-----------|----------------------|-------------------|-------|--------|----------------------|
-    | text, System 1   | 500       | yes, 1500            | yes, yes          | 0     | 1      | 2, 2                 |
-    | text, System 2   | 5         | no                   | no, no            | 3     | 2      | RandomSteps(2, 3), 1 |
-    | images, System 1 | 3000      | yes, 9000            | yes, no           | 0     | 1      | 1, 1                 |
+    | recipe           | step_size | learned | detach, return_trajectory | noise | jitter | steps, backprop      |
+    |------------------|-----------|---------|---------------------------|-------|--------|----------------------|
+    | text, System 1   | 500       | yes     | yes, yes                  | 0     | 1      | 2, 2                 |
+    | text, System 2   | 5         | no      | no, no                    | 3     | 2      | RandomSteps(2, 3), 1 |
+    | images, System 1 | 3000      | yes     | yes, no                   | 0     | 1      | 1, 1                 |
 
+    A learned step size has 3 times its value as the multiple of the optimizer's learning rate.
     Steps and backprop are EBM's. Text is normalized, images are not.
 
     Args:
         step_size: alpha, at least 1e-4, in units of the variable squared per unit of energy.
         free: the one variable that moves, shape (B, ...).
         learned: whether alpha is a parameter; it then acts as max(alpha, 1e-4).
-        lr_multiplier: of the optimizer's learning rate, for a learned alpha, > 0.
-        min_lr_ratio: the share of that rate below which :class:`~ebm_lightning.training.schedules.ScheduledLR` does not
-            take it, in [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it. None is 0.
-        detach: whether every step starts from a constant, so that each is judged on its own.
+        detach: whether every step starts from a constant, so that the loss of each step is its own.
         noise: standard deviation of the noise of one step, >= 0, in units of the variable.
-        normalize: whether a softmax over the last axis precedes every step.
+        softmax: whether a softmax over the last axis precedes every step.
         clip: how far one element may move in a step of size alpha, in units of the variable; None is any distance.
-        spread: s >= 1; 1 leaves the step size as it is.
+        step_size_jitter: s >= 1; 1 leaves the step size as it is.
         step_size_jitter_axes: how many leading axes have step sizes of their own: 1 is one for each example, 2 one for
             each example and position, as for text.
-        return_trajectory: whether ``extend`` makes the state carry where every step ended, "<block>_path" (B, steps,
-            ...), and the energies (B, steps) where every step began, "<block>_energies".
+        return_trajectory: whether the state holds where every step ended, "<block>.trajectory" (B, steps, ...), and the
+            energies (B, steps) where every step began, "<block>.energies".
 
     Raises:
-        ValueError: where a number is out of range, or ``free`` does not name exactly one variable.
+        ValueError: if a number is out of range, or ``free`` does not name exactly one variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> energy = Gaussian(mean=[1.0], covariance=[1.0])
+    >>> state, info = Descent(0.5, free=("x",)).step(energy, {"x": torch.zeros(1, 1)})
+    >>> state["x"].item()
+    0.5
     """
 
     alpha: Tensor
@@ -61,39 +77,30 @@ class Descent(Sampler, nn.Module):
         *,
         free: tuple[str, ...] = ("y",),
         learned: bool = False,
-        lr_multiplier: float = 1.0,
-        min_lr_ratio: float | None = None,
         detach: bool = False,
         noise: float = 0.0,
-        normalize: bool = False,
+        softmax: bool = False,
         clip: float | None = None,
-        spread: float = 1.0,
+        step_size_jitter: float = 1.0,
         step_size_jitter_axes: int = 1,
         return_trajectory: bool = False,
     ) -> None:
         super().__init__()
-        if not (step_size >= SMALLEST and lr_multiplier > 0 and noise >= 0):
+        if not (step_size >= MIN_STEP_SIZE and noise >= 0):
             raise ValueError(
-                f"Descent(step_size={step_size}, lr_multiplier={lr_multiplier}, noise={noise}): expected "
-                f"step_size >= {SMALLEST}, lr_multiplier > 0 and noise >= 0"
+                f"Descent(step_size={step_size}, noise={noise}): expected step_size >= {MIN_STEP_SIZE} and noise >= 0"
             )
-        if not 0 <= (min_lr_ratio or 0.0) <= 1:
-            raise ValueError(f"Descent(min_lr_ratio={min_lr_ratio}): expected a share in [0, 1], or None for no floor")
-        if not (spread >= 1 and step_size_jitter_axes >= 1):
+        if not (step_size_jitter >= 1 and step_size_jitter_axes >= 1):
             raise ValueError(
-                f"Descent(spread={spread}, step_size_jitter_axes={step_size_jitter_axes}): expected numbers of "
-                f"at least 1"
+                f"Descent(step_size_jitter={step_size_jitter}, step_size_jitter_axes={step_size_jitter_axes}): "
+                "expected numbers of at least 1"
             )
         if clip is not None and not clip > 0:
             raise ValueError(f"Descent(clip={clip}): expected a number > 0, or None for no clipping")
-        self.free, self.lr_multiplier, self.min_lr_ratio = tuple(free), lr_multiplier, min_lr_ratio or 0.0
-        self.detach, self.noise, self.normalize = detach, noise, normalize
-        self.clip, self.spread, self.step_size_jitter_axes, self.return_trajectory = (
-            clip,
-            spread,
-            step_size_jitter_axes,
-            return_trajectory,
-        )
+        self.free = tuple(free)
+        self.detach, self.noise, self.softmax = detach, noise, softmax
+        self.step_size_jitter, self.step_size_jitter_axes = step_size_jitter, step_size_jitter_axes
+        self.clip, self.return_trajectory = clip, return_trajectory
         _ = self.block
         alpha = torch.tensor(float(step_size))
         if learned:
@@ -102,19 +109,19 @@ class Descent(Sampler, nn.Module):
             self.register_buffer("alpha", alpha, persistent=False)
 
     def augment_state(self, state: State) -> State:
-        """Adds the path and its energies, both of no steps yet, where they are to be kept."""
+        """The state with a trajectory of no steps yet, if it is to be kept."""
         if not (self.return_trajectory and self.training):
             return state
         y = state[self.block]
-        path, energies = y.new_empty(len(y), 0, *y.shape[1:]), y.new_empty(len(y), 0)
-        return {**state, f"{self.block}_path": path, f"{self.block}_energies": energies}
+        steps, energies = y.new_empty(len(y), 0, *y.shape[1:]), y.new_empty(len(y), 0)
+        return {**state, self.block + TRAJECTORY: steps, self.block + ENERGIES: energies}
 
     def energy_input(self, state: State) -> State:
-        """The state with p = softmax(y) in place of y, where ``normalize`` does that."""
-        return {**state, self.block: state[self.block].softmax(-1)} if self.normalize else state
+        """The state with p = softmax(y) in place of y, if ``softmax`` is set."""
+        return {**state, self.block: state[self.block].softmax(-1)} if self.softmax else state
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, y = self.block, model.value(state, self.block)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, y = self.block, select_variable(model, state, self.block)
         if self.detach:
             y = y.detach()
         if self.noise > 0:
@@ -122,23 +129,24 @@ class Descent(Sampler, nn.Module):
         seen = self.energy_input({**state, block: y})
         y = seen[block]
         grad, energy = energy_grad(model, seen, block)
-        alpha = self.alpha.clamp(min=SMALLEST)
+        alpha = self.alpha.clamp(min=MIN_STEP_SIZE)
         bound = None if self.clip is None else self.clip / alpha
-        info = {**report(energy, grad, bound), "alpha": alpha.detach()}
+        info = step_info(energy, grad, bound) | {"alpha": alpha.detach()} if with_info else {}
         if bound is not None:
             grad = grad.clamp(-bound, bound)
-        y = y - self._randomized(alpha, y) * grad
-        end = {**state, block: y}
-        if "step" in state:
-            end["step"] = state["step"] + 1
-        if f"{block}_path" in state:
-            for name, reached in ((f"{block}_path", y), (f"{block}_energies", energy)):
-                end[name] = torch.cat([state[name], reached[:, None].to(state[name].dtype)], 1)
-        return end, info
+        y = y - self._jittered(alpha, y) * grad
+        return _counted({**state, block: y}, {block + TRAJECTORY: y, block + ENERGIES: energy}), info
 
-    def _randomized(self, alpha: Tensor, y: Tensor) -> Tensor:
-        if not self.training or self.spread == 1:
+    def _jittered(self, alpha: Tensor, y: Tensor) -> Tensor:
+        if not self.training or self.step_size_jitter == 1:
             return alpha
         drawn = y.shape[: self.step_size_jitter_axes]
         share = torch.rand(*drawn, *[1] * (y.ndim - len(drawn)), dtype=y.dtype, device=y.device)
-        return alpha / self.spread + share * (alpha * self.spread - alpha / self.spread)
+        return alpha / self.step_size_jitter + share * (alpha * self.step_size_jitter - alpha / self.step_size_jitter)
+
+
+def _counted(end: State, reached: State) -> State:
+    """The state with the step counted, and what was reached appended to what is kept of earlier steps."""
+    counted = {STEP: end[STEP] + 1} if STEP in end else {}
+    kept = {name: value[:, None].to(end[name].dtype) for name, value in reached.items() if name in end}
+    return end | counted | {name: torch.cat([end[name], value], 1) for name, value in kept.items()}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.core import EnergyModel, GibbsSampleable, Info, Sampler, State, require
 
 
 def _check_blocks(sampler: Sampler) -> None:
@@ -18,7 +18,7 @@ class Gibbs(Sampler):
     """One Gibbs sweep: every block in turn is drawn from p(block | the rest); p is invariant.
 
     For a restricted Boltzmann machine Gibbs(("h", "v")) from data is one step of CD-1. A block that is drawn before
-    anything reads it need not be in the state. Info: none, for ``run`` reports the drift of every block.
+    anything reads it need not be in the state. Info: none, for ``run_chain`` gives the drift of every block.
     Geman & Geman (1984); Hinton (2002) for CD-k.
 
     Args:
@@ -33,9 +33,10 @@ class Gibbs(Sampler):
     def __post_init__(self) -> None:
         _check_blocks(self)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        sampleable = require(model, GibbsSampleable)
         for block in self.free:
-            state = {**state, block: model.conditional(block, state).sample()}
+            state = {**state, block: sampleable.conditional(block, state).sample()}
         return state, {}
 
 
@@ -44,7 +45,7 @@ class MeanField(Sampler):
     """One mean-field sweep: every block in turn is set to its mean given the others' means; deterministic.
 
     Each update lowers the variational free energy of the factorized posterior, so the sweeps settle in a fixed point.
-    Info: none, for ``run`` reports the drift of every block.
+    Info: none, for ``run_chain`` gives the drift of every block.
     Peterson & Anderson (1987); Salakhutdinov & Hinton (2009) for deep Boltzmann machines.
 
     Args:
@@ -59,7 +60,8 @@ class MeanField(Sampler):
     def __post_init__(self) -> None:
         _check_blocks(self)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        sampleable = require(model, GibbsSampleable)
         for block in self.free:
-            state = {**state, block: model.conditional(block, state).mean}
+            state = {**state, block: sampleable.conditional(block, state).mean}
         return state, {}

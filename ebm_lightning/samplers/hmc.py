@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, report
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, select_variable, step_info
 
 
 def velocity_verlet(
@@ -59,13 +59,15 @@ class HMC(Sampler):
             )
         _ = self.block
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = self.block, model.value(state, self.block)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, x = self.block, select_variable(model, state, self.block)
         grad, energy = energy_grad(model, state, block)
         p = torch.randn_like(x)
         y, p_end, _, energy_end = velocity_verlet(model, state, block, p, grad, self.step_size, self.leapfrog)
         log_ratio = energy - energy_end + (p.square() - p_end.square()).detach().flatten(1).sum(1) / 2
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         end = torch.where(accepted.view(-1, *[1] * (x.ndim - 1)), y, x)
-        info = report(torch.where(accepted, energy_end, energy), grad)
-        return {**state, block: end}, {**info, "accept": accepted.to(log_ratio.dtype).mean()}
+        if not with_info:
+            return {**state, block: end}, {}
+        info = step_info(torch.where(accepted, energy_end, energy), grad)
+        return {**state, block: end}, info | {"accept": accepted.to(log_ratio.dtype).mean()}

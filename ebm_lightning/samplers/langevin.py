@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, report
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, select_variable, step_info
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Langevin(Sampler):
                 "temperature >= 0"
             )
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = self.block, model.value(state, self.block)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, x = self.block, select_variable(model, state, self.block)
         grad, energy = energy_grad(model, state, block)
         noise = math.sqrt(2 * self.step_size * self.temperature) * torch.randn_like(x)
-        return {**state, block: x - self.step_size * grad + noise}, report(energy, grad)
+        return {**state, block: x - self.step_size * grad + noise}, step_info(energy, grad) if with_info else {}
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class SGLD(Sampler):
         """noise^2 / (2 step_size): the temperature at which the coupled chain would take the same step."""
         return self.noise**2 / (2 * self.step_size)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = self.block, model.value(state, self.block)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, x = self.block, select_variable(model, state, self.block)
         if self.noise_first:
             x = self._noised(x)
         grad, energy = energy_grad(model, {**state, block: x}, block)
-        info = report(energy, grad, self.clip)
+        info = step_info(energy, grad, self.clip) if with_info else {}
         if self.clip is not None:
             grad = grad.clamp(-self.clip, self.clip)
         x = x - self.step_size * grad
@@ -152,8 +152,8 @@ class MALA(Sampler):
         if not self.step_size > 0:
             raise ValueError(f"MALA(step_size={self.step_size}): expected a number > 0")
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x, s = self.block, model.value(state, self.block), self.step_size
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, x, s = self.block, select_variable(model, state, self.block), self.step_size
         grad_x, energy_x = energy_grad(model, state, block)
         z = torch.randn_like(x)
         y = x - s * grad_x + math.sqrt(2 * s) * z
@@ -163,4 +163,5 @@ class MALA(Sampler):
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         end = torch.where(accepted.view(-1, *[1] * (x.ndim - 1)), y, x)
         energy = torch.where(accepted, energy_y, energy_x)
-        return {**state, block: end}, {**report(energy, grad_x), "accept": accepted.to(log_ratio.dtype).mean()}
+        info = step_info(energy, grad_x) | {"accept": accepted.to(log_ratio.dtype).mean()} if with_info else {}
+        return {**state, block: end}, info

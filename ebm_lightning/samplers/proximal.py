@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, report
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy_grad, select_variable, step_info
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class ProximalSGLD(Sampler):
         """noise^2 / (2 inner step_size): the temperature at which the coupled chain would take the same transition."""
         return self.noise**2 / (2 * self.inner * self.step_size)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        block, x = self.block, model.value(state, self.block)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        block, x = self.block, select_variable(model, state, self.block)
         layer = self._layer(model)
         grad, p, energy = self._gradients(layer, model, state)
-        info = report(energy, grad, self.clip)
+        info = step_info(energy, grad, self.clip) if with_info else {}
         for left in reversed(range(self.inner)):
             x = x - self.step_size * (grad if self.clip is None else grad.clamp(-self.clip, self.clip))
             if left == 0 and self.noise > 0:

@@ -1,10 +1,11 @@
 """Optimizers that recipes of energy-based models name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 
@@ -83,3 +84,44 @@ class SigmaClippedAdam(torch.optim.Adam):
                 second_moment, t = cast(Tensor, state["exp_avg_sq"]), float(state["step"]) + 1
                 bound = (second_moment / (1 - beta2**t)).sqrt_().mul_(group["sigmas"]).add_(group["slack"])
                 parameter.grad.clamp_(-bound, bound)
+
+
+@dataclass(frozen=True)
+class SamplerParamGroup:
+    """How the optimizer treats the parameters of a sampler, such as a learned step size.
+
+    Args:
+        lr_multiplier: of the optimizer's learning rate, > 0.
+        min_lr_ratio: the share of that rate below which :class:`~ebm_lightning.training.schedules.ScheduledLR` does not
+            take it, in [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    lr_multiplier: float = 1.0
+    min_lr_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.lr_multiplier > 0 and 0 <= self.min_lr_ratio <= 1):
+            raise ValueError(f"{self}: expected lr_multiplier > 0 and min_lr_ratio in [0, 1]")
+
+
+def exclude_biases_from_weight_decay(optimizer: torch.optim.Optimizer) -> None:
+    """Put parameters of one dimension, biases and gains, into groups of their own without weight decay."""
+    for group in [group for group in optimizer.param_groups if group.get("weight_decay")]:
+        excluded = [p for p in group["params"] if p.ndim < 2]
+        group["params"] = [p for p in group["params"] if p.ndim >= 2]
+        if excluded:
+            optimizer.add_param_group({**group, "params": excluded, "weight_decay": 0.0})
+
+
+def add_sampler_param_group(optimizer: torch.optim.Optimizer, sampler: nn.Module, settings: SamplerParamGroup) -> None:
+    """Put the parameters of a sampler into groups of their own, with their own learning rate."""
+    own = {id(p) for p in sampler.parameters()}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in own]
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+        if moved:
+            rates = {"lr": settings.lr_multiplier * group["lr"], "min_lr_ratio": settings.min_lr_ratio}
+            optimizer.add_param_group({**group, "params": moved, **rates})

@@ -141,22 +141,22 @@ class Milestones(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """A schedule that begins at 0 and reaches its own numbers linearly: of(step) min(step / steps, 1).
+    """A schedule that begins at 0 and reaches its own numbers linearly: inner(step) min(step / steps, 1).
 
     Args:
         steps: training steps until it is reached, at least 1.
-        of: the schedule; None is 1 throughout.
+        inner: the schedule; None is 1 throughout.
     """
 
     steps: int
-    of: Schedule | None = None
+    inner: Schedule | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"WarmUp(steps={self.steps}): expected at least 1 training step")
 
     def __call__(self, step: int) -> float:
-        return min(step / self.steps, 1.0) * (1.0 if self.of is None else self.of(step))
+        return min(step / self.steps, 1.0) * (1.0 if self.inner is None else self.inner(step))
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,13 @@ class Inverse(Schedule):
     """1 / schedule(step): a learning rate that falls as the k of CD-k grows.
 
     Args:
-        of: the schedule, never 0.
+        inner: the schedule, never 0.
     """
 
-    of: Schedule
+    inner: Schedule
 
     def __call__(self, step: int) -> float:
-        return 1 / self.of(step)
+        return 1 / self.inner(step)
 
 
 class ScheduledLR(LRScheduler):
@@ -179,7 +179,7 @@ class ScheduledLR(LRScheduler):
     Momentum is outside the learning rate, as in torch's SGD: buf = momentum buf + gradient, p -= lr buf.
 
     A parameter group may have a ``min_lr_ratio`` r, of 0 to 1, which is part of the optimizer's checkpoint: its factor
-    is max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(of(step), r).
+    is max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(inner(step), r).
 
     Args:
         optimizer: torch's, with a momentum where ``momentum`` is given.
@@ -219,5 +219,5 @@ def _at_least(floor: float, factor: Schedule | None, step: int) -> float:
     if factor is None:
         return 1.0
     if isinstance(factor, WarmUp):
-        return WarmUp(factor.steps)(step) * _at_least(floor, factor.of, step)
+        return WarmUp(factor.steps)(step) * _at_least(floor, factor.inner, step)
     return max(factor(step), floor)

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
-from ebm_lightning.core import AdaptiveSampler, EnergyModel
+from ebm_lightning.core import AdaptiveSampler, DataInitialized
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.distributed import mean_over_ranks, whole
 
@@ -41,11 +41,11 @@ class ShardedStrategy(DDPStrategy):
         assert isinstance(module, EBM)
         model, sampler, callbacks = module.model, module.sampler, module.trainer.callbacks  # type: ignore[attr-defined]
         in_order = all(parameter.is_contiguous() for parameter in module.parameters())
-        own_start = type(model).initialize is not EnergyModel.initialize
+        own_start = isinstance(model, DataInitialized)
         refused = {
             f"{type(model).__name__}, which is initialized by its data": own_start,
             f"{type(sampler).__name__}, which follows the weights": isinstance(sampler, AdaptiveSampler),
-            "weights that have their channels last (EBM(channels_last=False) leaves them)": not in_order,
+            "weights that have their channels last (Acceleration(channels_last=False) leaves them)": not in_order,
             "the callback that averages weights": any(isinstance(one, WeightAveraging) for one in callbacks),
         }
         if found := [what for what, is_there in refused.items() if is_there]:

@@ -14,7 +14,7 @@ MOST = 32
 """Graphs that are kept; a phase of a form that would need another one runs as it is."""
 
 Walk = Callable[..., tuple[State, Info]]
-"""What takes the arguments of :func:`ebm_lightning.core.run` and returns what it returns."""
+"""What takes the arguments of :func:`ebm_lightning.core.run_chain` and returns what it returns."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ class Graphed:
         state: State,
         steps: int,
         backprop: int = 0,
-        watched: bool = True,
+        with_info: bool = True,
     ) -> tuple[State, Info]:
         device = next(iter(state.values())).device
         if backprop or device.type != "cuda":
-            return self.walk(sampler, model, state, steps, backprop, watched=watched)
-        key = (id(sampler), id(model), steps, watched, *_form(model, state))
+            return self.walk(sampler, model, state, steps, backprop, with_info=with_info)
+        key = (id(sampler), id(model), steps, with_info, *_form(model, state))
         if key not in self._recorded:
             if len(self._recorded) == MOST:
-                return self.walk(sampler, model, state, steps, watched=watched)
-            self._recorded[key] = self._record(sampler, model, state, steps, watched, device)
+                return self.walk(sampler, model, state, steps, with_info=with_info)
+            self._recorded[key] = self._record(sampler, model, state, steps, with_info, device)
         found = self._recorded[key]
         for name, tensor in found.start.items():
             tensor.copy_(state[name])
@@ -80,23 +80,23 @@ class Graphed:
         return end, {name: tensor.clone() for name, tensor in found.info.items()}
 
     def _record(
-        self, sampler: Sampler, model: EnergyModel, state: State, steps: int, watched: bool, device: torch.device
+        self, sampler: Sampler, model: EnergyModel, state: State, steps: int, with_info: bool, device: torch.device
     ) -> Recorded:
         start = {name: tensor.detach().clone() for name, tensor in state.items()}
         drawn = torch.cuda.get_rng_state(device)
         beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(beside), buffers_kept(model):
-            self.walk(sampler, model, start, steps, watched=watched)  # libraries choose kernels, compilers compile
+            self.walk(sampler, model, start, steps, with_info=with_info)  # libraries choose kernels, compilers compile
             with _waits_refused(sampler, model):  # here, since a recording that fails leaves the device unusable
-                self.walk(sampler, model, start, steps, watched=watched)
+                self.walk(sampler, model, start, steps, with_info=with_info)
         torch.cuda.current_stream(device).wait_stream(beside)
         torch.cuda.set_rng_state(drawn, device)
         graph, self._pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
         torch.clear_autocast_cache()  # weights are cast within the graph, or it would read those of now for ever
         # Other threads (NCCL's, a loader's) may go on asking the device meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            end, info = self.walk(sampler, model, start, steps, watched=watched)
+            end, info = self.walk(sampler, model, start, steps, with_info=with_info)
         torch.clear_autocast_cache()
         return Recorded(graph, start, end, info)
 

@@ -39,7 +39,7 @@ class Bipartite:
         """All groups."""
         return {**self.even, **self.odd}
 
-    def heard(self, name: str) -> list[tuple[str, Tensor]]:
+    def inputs_now(self, name: str) -> list[tuple[str, Tensor]]:
         """What a group hears: (name of the other group, weights from its rows to those of this one)."""
         down = [(odd, weight.T) for (even, odd), weight in self.links.items() if even == name]
         return down + [(even, weight) for (even, odd), weight in self.links.items() if odd == name]
@@ -76,14 +76,16 @@ class Bipartite:
                 weights.append(weight)
                 inner.append(self.biases[name].double())
             else:
-                others.append(partial(_log_normaliser, units, weight, self.biases[name].double()))
+                others.append(partial(_log_normalizer, units, weight, self.biases[name].double()))
         return log_sum_binary(torch.cat(weights, 1), bias, torch.cat(inner), others) + self.constant.double()
 
     def _from(self, side: dict[str, Units], name: str) -> Tensor:
         """The weights from all rows of a side to those of a group of the other."""
-        heard = dict(self.heard(name))
+        inputs_now = dict(self.inputs_now(name))
         absent = self.biases[name]
-        return torch.cat([heard.get(one, absent.new_zeros(units.rows, len(absent))) for one, units in side.items()])
+        return torch.cat(
+            [inputs_now.get(one, absent.new_zeros(units.rows, len(absent))) for one, units in side.items()]
+        )
 
 
 class BipartitePath(AnnealingPath):
@@ -103,7 +105,7 @@ class BipartitePath(AnnealingPath):
         self.begin = {name: begin.get(name, torch.zeros_like(bias)) for name, bias in self.end.items()}
         nothing = {name: bias.new_zeros(1, len(bias)).double() for name, bias in self.end.items()}
         self.log_partition = sum(
-            float(units.log_normaliser(nothing[name], self.begin[name].double()))
+            float(units.log_normalizer(nothing[name], self.begin[name].double()))
             for name, units in machine.units.items()
         )
 
@@ -127,14 +129,15 @@ class BipartitePath(AnnealingPath):
             terms.append((before - after).double())
         for name, units in self.machine.even.items():
             first, last = ((beta, self._bias(name, beta)) for beta in (begin, end))
-            terms.append(units.log_normaliser_change(fields[name], first, last))
+            terms.append(units.log_normalizer_change(fields[name], first, last))
         return reduce(add, terms)
 
     def _fields(self, side: dict[str, Units], state: State) -> State:
         """What the groups of a side hear from the other."""
         rows = {name: units.encode(state[name]) for name, units in self.machine.units.items() if name in state}
         return {
-            name: reduce(add, [rows[other] @ weight for other, weight in self.machine.heard(name)]) for name in side
+            name: reduce(add, [rows[other] @ weight for other, weight in self.machine.inputs_now(name)])
+            for name in side
         }
 
     def _draw(self, side: dict[str, Units], fields: State, beta: float) -> State:
@@ -147,6 +150,6 @@ class BipartitePath(AnnealingPath):
         return torch.lerp(self.begin[name], self.end[name], beta)
 
 
-def _log_normaliser(units: Units, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
+def _log_normalizer(units: Units, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
     """What a group that is summed out contributes to log p*(s), (N,), for s (N, units of the other side)."""
-    return units.log_normaliser(s @ weight, bias)
+    return units.log_normalizer(s @ weight, bias)

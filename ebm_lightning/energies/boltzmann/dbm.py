@@ -36,7 +36,8 @@ class DBM(EnergyModel):
         hidden: the number of units of each hidden layer, from the bottom.
         labels: groups on top, such as {"y": Softmax(10)}; a label of a batch is clamped.
         mean_field: sweeps of the positive phase in training, at least 1.
-        settle: most sweeps in evaluation, which end before where no mean moves by more than 1e-7 on average.
+        max_mean_field_steps: most sweeps in evaluation, which end before where no mean moves by more than 1e-7 on
+            average.
         weight_std: standard deviation of the initial weights, which are normal.
         data_bias: whether visible and label biases begin as those of independent units fitted to the training data.
         centering: None, or the rate at which the offset mu_l of each layer follows the mean of r_l in the positive
@@ -57,7 +58,7 @@ class DBM(EnergyModel):
         hidden: list[int],
         labels: dict[str, Units] | None = None,
         mean_field: int = 10,
-        settle: int = 50,
+        max_mean_field_steps: int = 50,
         weight_std: float = 0.01,
         data_bias: bool = True,
         centering: float | None = None,
@@ -72,9 +73,10 @@ class DBM(EnergyModel):
                 f"DBM(visible={sorted(visible)}, hidden={hidden}, labels={sorted(labels)}): expected at least one "
                 "visible group and one unit in each of one or more hidden layers, and no group called h1, h2, ..."
             )
-        if mean_field < 1 or settle < 1 or weight_std < 0 or not 0 <= (centering or 0) <= 1:
+        if mean_field < 1 or max_mean_field_steps < 1 or weight_std < 0 or not 0 <= (centering or 0) <= 1:
             raise ValueError(
-                f"DBM(mean_field={mean_field}, settle={settle}, weight_std={weight_std}, centering={centering}): "
+                f"DBM(mean_field={mean_field}, max_mean_field_steps={max_mean_field_steps}, "
+                f"weight_std={weight_std}, centering={centering}): "
                 "expected at least 1 sweep, weight_std >= 0, and for centering a rate in [0, 1] or null"
             )
         if centering is not None and pretrained:
@@ -91,7 +93,12 @@ class DBM(EnergyModel):
         rows = [sum(units.rows for units in layer.values()) for layer in layers]
         self.place = {name: (number, span) for number, layer in enumerate(layers) for name, span in _spans(layer)}
         self.weights = nn.ParameterList(weight_std * torch.randn(m, n) for m, n in pairwise(rows))
-        self.mean_field, self.settle, self.data_bias, self.centering = mean_field, settle, data_bias, centering
+        self.mean_field, self.max_mean_field_steps, self.data_bias, self.centering = (
+            mean_field,
+            max_mean_field_steps,
+            data_bias,
+            centering,
+        )
         self._pretrained: tuple[EnergyModel, ...] = tuple(pretrained or ())
         if centering is not None:
             for number, n in enumerate(rows):
@@ -133,7 +140,11 @@ class DBM(EnergyModel):
         a visible group is missing.
         """
         learns = self.training and torch.is_grad_enabled()
-        state = self._settled(batch, self.mean_field) if self.training else self._settled(batch, self.settle, 1e-7)
+        state = (
+            self._mean_field_means(batch, self.mean_field)
+            if self.training
+            else self._mean_field_means(batch, self.max_mean_field_steps, 1e-7)
+        )
         if self.centering and learns:
             self._recenter(state, self.centering)
         return state
@@ -145,8 +156,10 @@ class DBM(EnergyModel):
         """
         units = self.units(block)
         if block in self.labels and isinstance(units, Softmax) and self.hidden[-1] not in state:
-            settled = self._settled({name: state[name] for name in state if name != block}, self.settle, 1e-7)
-            return CategoricalConditional(settled[block].log())
+            inferred = self._mean_field_means(
+                {name: state[name] for name in state if name != block}, self.max_mean_field_steps, 1e-7
+            )
+            return CategoricalConditional(inferred[block].log())
         fields = [self._rows(number, state, block) @ weight for number, weight in self._inputs(block)]
         return self._given(block, functools.reduce(torch.add, fields))
 
@@ -170,7 +183,7 @@ class DBM(EnergyModel):
         if self._pretrained:
             self._compose(layer_of(model) for model in self._pretrained)
         elif self.data_bias or self.centering is not None:
-            for name, mean in mean_rows(self._shown, batches).items():
+            for name, mean in mean_rows(self._data_groups, batches).items():
                 number, span = self.place[name]
                 if self.data_bias:
                     self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
@@ -178,7 +191,7 @@ class DBM(EnergyModel):
                     self.offset(number)[span] = mean.to(self.weights[0])
 
     @property
-    def _shown(self) -> dict[str, Units]:
+    def _data_groups(self) -> dict[str, Units]:
         """The groups that data may hold."""
         return {name: self.units(name) for name in (*self.layers[0], *self.labels)}
 
@@ -188,7 +201,7 @@ class DBM(EnergyModel):
         assert isinstance(offset, Tensor)
         return offset
 
-    def plain(self) -> tuple[dict[str, Tensor], Tensor]:
+    def uncentered(self) -> tuple[dict[str, Tensor], Tensor]:
         """(biases by group, constant): the same energy as own - sum_l r_l W_l r_{l+1} + constant, without offsets."""
         biases = {name: self.units(name).bias for name in self.variables}
         constant = torch.zeros((), dtype=self.weights[0].dtype)
@@ -211,7 +224,7 @@ class DBM(EnergyModel):
 
     def bipartite(self) -> Bipartite:
         """The even and the odd layers as the two sides of a machine, without offsets."""
-        biases, constant = self.plain()
+        biases, constant = self.uncentered()
         even, odd = ({name: self.units(name) for layer in self.layers[first::2] for name in layer} for first in (0, 1))
         links = {}
         for number, weight in enumerate(self.weights):
@@ -231,7 +244,7 @@ class DBM(EnergyModel):
         machine = self.bipartite()
         begin = {name: machine.biases[name] for name in self.layers[0]}
         if batches is not None:
-            means = mean_rows(self._shown, batches)
+            means = mean_rows(self._data_groups, batches)
             begin = {name: self.units(name).fitted_bias(means[name], 0.05).to(self.weights[0]) for name in begin}
         return BipartitePath(machine, begin)
 
@@ -265,7 +278,7 @@ class DBM(EnergyModel):
         return joined if self.centering is None else joined - self.offset(number)
 
     @torch.no_grad()
-    def _settled(self, batch: State, sweeps: int, tolerance: float = 0.0) -> State:
+    def _mean_field_means(self, batch: State, sweeps: int, tolerance: float = 0.0) -> State:
         """Mean field: at most ``sweeps`` sweeps upwards, and no more once no mean moves by the tolerance on average."""
         self._rows(0, batch)
         state = dict(batch)
@@ -274,18 +287,20 @@ class DBM(EnergyModel):
         inputs = {name: self._inputs(name) for name in free}
         for name in free:  # the first pass: what comes from above is not there yet
             own = self.place[name][0]
-            heard = [(n, weight) for n, weight in inputs[name] if n < own or n in clamped]
-            fields = [self._rows(n, state) @ weight * (2 if n < own < len(self.hidden) else 1) for n, weight in heard]
+            inputs_now = [(n, weight) for n, weight in inputs[name] if n < own or n in clamped]
+            fields = [
+                self._rows(n, state) @ weight * (2 if n < own < len(self.hidden) else 1) for n, weight in inputs_now
+            ]
             state[name] = self._given(name, functools.reduce(torch.add, fields)).mean
         fixed = {name: self._fixed(name, clamped, state) for name in free}
         for _ in range(sweeps):
             moved = []
             for name in free:
-                field = fixed[name]
+                input = fixed[name]
                 for number, weight in inputs[name]:
                     if number not in clamped:
-                        field = torch.addmm(field, self._rows(number, state), weight)
-                mean = self._given(name, field).mean
+                        input = torch.addmm(input, self._rows(number, state), weight)
+                mean = self._given(name, input).mean
                 if tolerance:
                     moved.append((mean - state[name]).abs().mean())
                 state[name] = mean
@@ -293,9 +308,9 @@ class DBM(EnergyModel):
                 break
         return state
 
-    def _given(self, name: str, field: Tensor) -> Conditional:
-        """p(group | its neighboring layers), which send ``field``."""
-        return self.units(name).conditional(field, self.units(name).bias)
+    def _given(self, name: str, input: Tensor) -> Conditional:
+        """p(group | its neighboring layers), which send ``input``."""
+        return self.units(name).conditional(input, self.units(name).bias)
 
     def _fixed(self, name: str, clamped: list[int], state: State) -> Tensor:
         """What clamped layers send to a group, in a shape that broadcasts to (B, rows of the group)."""

@@ -40,7 +40,7 @@ class MeanFieldNet(EnergyModel):
         if sweeps < 1 or weight_std < 0:
             raise ValueError(f"MeanFieldNet(sweeps={sweeps}, weight_std={weight_std}): expected >= 1 and >= 0")
         self.dbm = dbm.requires_grad_(False)
-        self.dbm.settle = sweeps
+        self.dbm.max_mean_field_steps = sweeps
         (self.x,) = dbm.layers[0]
         self.means = tuple(f"mu{layer}" for layer in range(2, len(dbm.hidden) + 1))
         self.variables = (self.x, *self.means, "y")
@@ -71,8 +71,8 @@ class MeanFieldNet(EnergyModel):
     def positive_phase(self, batch: State) -> State:
         """The batch with the mean-field activities of every hidden layer but the first."""
         self.dbm.eval()
-        settled = self.dbm.positive_phase({self.x: batch[self.x]})
-        return {**batch, **{name: settled[f"h{name.removeprefix('mu')}"] for name in self.means}}
+        inferred = self.dbm.positive_phase({self.x: batch[self.x]})
+        return {**batch, **{name: inferred[f"h{name.removeprefix('mu')}"] for name in self.means}}
 
     def conditional(self, block: str, state: State) -> CategoricalConditional:
         """p(y | x) = softmax(f(x, mu)); the activities are inferred where the state lacks them.

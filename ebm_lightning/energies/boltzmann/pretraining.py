@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import Conditional, EnergyModel, State, evaluating
+from ebm_lightning.core import Conditional, DataInitialized, EnergyModel, GibbsSampleable, State, evaluating, require
 from ebm_lightning.energies.boltzmann.rbm import RBM
 from ebm_lightning.utils import fused_ops
 
@@ -114,16 +114,19 @@ class StackedEnergy(EnergyModel):
         with evaluating(self.below):
             state = self.below.positive_phase(batch)
             self.below.check(state)
-            return self.model.positive_phase({**batch, self.block: self.below.conditional("h", state).sample()})
+            return self.model.positive_phase(
+                {**batch, self.block: require(self.below, GibbsSampleable).conditional("h", state).sample()}
+            )
 
     def conditional(self, block: str, state: State) -> Conditional:
-        return self.model.conditional(block, state)
+        return require(self.model, GibbsSampleable).conditional(block, state)
 
     def check(self, state: State) -> None:
         self.model.check(state)
 
     def initialize(self, batches: Iterable[State]) -> None:
-        self.model.initialize(map(self.positive_phase, batches))
+        if isinstance(self.model, DataInitialized):
+            self.model.initialize(map(self.positive_phase, batches))
 
 
 def layer_of(model: EnergyModel) -> DoubledRBM:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import Conditional, EnergyModel, State
+from ebm_lightning.core import Conditional, EnergyModel, State, select_variable
 from ebm_lightning.distributions.conditionals import BernoulliConditional, CategoricalConditional, per_example
 from ebm_lightning.energies.boltzmann.bipartite import Bipartite, BipartitePath
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax, Units, mean_rows
@@ -97,7 +97,7 @@ class RBM(EnergyModel):
 
     def energies(self, *states: State) -> tuple[Tensor, ...]:
         """F of several states in one pass: one matrix product forwards and one backwards for all of them."""
-        joined = {name: torch.cat([self.value(state, name) for state in states]) for name in self.variables}
+        joined = {name: torch.cat([select_variable(self, state, name) for state in states]) for name in self.variables}
         return torch.split(self.energy(joined), [len(state[self.variables[0]]) for state in states])
 
     def joint(self, state: State) -> Tensor:
@@ -123,7 +123,7 @@ class RBM(EnergyModel):
         bias = self.hidden_bias - self.row_offset @ self.weight if centered else self.hidden_bias
         return torch.addmm(bias, self.encode(state), self.weight)
 
-    def field(self, h: Tensor, name: str) -> Tensor:
+    def input(self, h: Tensor, name: str) -> Tensor:
         """What the hidden units send to a group, (B, rows of the group)."""
         if self.centering is not None:
             h = h - self.hidden_offset
@@ -139,7 +139,7 @@ class RBM(EnergyModel):
             return BernoulliConditional(self.hidden_logits(state))
         units = self.units(block)
         if "h" in state:
-            return units.conditional(self.field(state["h"], block), units.bias)
+            return units.conditional(self.input(state["h"], block), units.bias)
         if not isinstance(units, Softmax) or units.shape:
             raise ValueError(f"p({block} | h) needs 'h', but the state has {sorted(state)}: let Gibbs move h first")
         return self._label_conditional(block, units, state)
@@ -166,7 +166,7 @@ class RBM(EnergyModel):
             if self.centering is not None:
                 self.row_offset[self.spans[name]] = mean.to(self.row_offset)
 
-    def plain(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def uncentered(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """(visible biases by group, hidden bias, constant): the same energy as sum_g energy_g - c.h - r W h + constant.
 
         Without centering these are the parameters and 0. Centered Gaussian groups have no such form: ValueError.
@@ -213,7 +213,7 @@ class RBM(EnergyModel):
 
     def bipartite(self) -> Bipartite:
         """The hidden and the visible units as the two sides of a machine, without offsets."""
-        biases, hidden_bias, constant = self.plain()
+        biases, hidden_bias, constant = self.uncentered()
         links = {("h", name): self.weight[span].T for name, span in self.spans.items()}
         hidden: dict[str, Units] = {"h": Bernoulli([self.hidden])}
         return Bipartite(hidden, self.groups, links, {**biases, "h": hidden_bias}, -constant)

@@ -44,16 +44,16 @@ class Units(nn.Module, abc.ABC):
         """The energy (B,) of the units on their own, without the hidden side."""
 
     @abc.abstractmethod
-    def conditional(self, field: Tensor, bias: Tensor) -> Conditional:
-        """p(v | hidden) where the hidden side sends ``field`` (B, rows): ~ exp(encode(v) . field - energy(v))."""
+    def conditional(self, input: Tensor, bias: Tensor) -> Conditional:
+        """p(v | hidden) where the hidden side sends ``input`` (B, rows): ~ exp(encode(v) . input - energy(v))."""
 
     @abc.abstractmethod
-    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
-        """log of the sum or integral over v of exp(encode(v) . field - energy(v)), shape (B,)."""
+    def log_normalizer(self, input: Tensor, bias: Tensor) -> Tensor:
+        """log of the sum or integral over v of exp(encode(v) . input - energy(v)), shape (B,)."""
 
-    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
-        """log_normaliser(e field, b) less that of (f field, a), for (f, a) = begin and (e, b) = end; float64 (B,)."""
-        first, last = (self.log_normaliser(beta * field, bias) for beta, bias in (begin, end))
+    def log_normalizer_change(self, input: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        """log_normalizer(e input, b) less that of (f input, a), for (f, a) = begin and (e, b) = end; float64 (B,)."""
+        first, last = (self.log_normalizer(beta * input, bias) for beta, bias in (begin, end))
         return last.double() - first.double()
 
     def entropy(self, mean: Tensor) -> Tensor:
@@ -98,14 +98,14 @@ class Bernoulli(Units):
     def energy(self, v: Tensor, bias: Tensor) -> Tensor:
         return -(v.flatten(1) @ bias)
 
-    def conditional(self, field: Tensor, bias: Tensor) -> BernoulliConditional:
-        return BernoulliConditional((field + bias).view(-1, *self.shape))
+    def conditional(self, input: Tensor, bias: Tensor) -> BernoulliConditional:
+        return BernoulliConditional((input + bias).view(-1, *self.shape))
 
-    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
-        return F.softplus(field + bias).sum(1)
+    def log_normalizer(self, input: Tensor, bias: Tensor) -> Tensor:
+        return F.softplus(input + bias).sum(1)
 
-    def log_normaliser_change(self, field: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
-        return fused_ops.softplus_difference(field, begin, end)
+    def log_normalizer_change(self, input: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
+        return fused_ops.softplus_difference(input, begin, end)
 
     def entropy(self, mean: Tensor) -> Tensor:
         return (torch.special.entr(mean) + torch.special.entr(1 - mean)).flatten(1).sum(1)
@@ -149,12 +149,12 @@ class Gaussian(Units):
     def energy(self, v: Tensor, bias: Tensor) -> Tensor:
         return ((v.flatten(1) - bias) / self.std).square().sum(1) / 2
 
-    def conditional(self, field: Tensor, bias: Tensor) -> GaussianConditional:
-        return GaussianConditional((bias + self.std * field).view(-1, *self.shape), self.std)
+    def conditional(self, input: Tensor, bias: Tensor) -> GaussianConditional:
+        return GaussianConditional((bias + self.std * input).view(-1, *self.shape), self.std)
 
-    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
+    def log_normalizer(self, input: Tensor, bias: Tensor) -> Tensor:
         constant = self.rows * (math.log(2 * math.pi) / 2 + math.log(self.std))
-        return (field.square() / 2 + field * bias / self.std).sum(1) + constant
+        return (input.square() / 2 + input * bias / self.std).sum(1) + constant
 
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
         """The mean itself: a normal location needs no smoothing."""
@@ -191,11 +191,11 @@ class Softmax(Units):
     def energy(self, v: Tensor, bias: Tensor) -> Tensor:
         return -(self.encode(v) @ bias)
 
-    def conditional(self, field: Tensor, bias: Tensor) -> CategoricalConditional:
-        return CategoricalConditional((field + bias).view(-1, *self.shape, self.classes))
+    def conditional(self, input: Tensor, bias: Tensor) -> CategoricalConditional:
+        return CategoricalConditional((input + bias).view(-1, *self.shape, self.classes))
 
-    def log_normaliser(self, field: Tensor, bias: Tensor) -> Tensor:
-        return torch.logsumexp((field + bias).view(len(field), -1, self.classes), -1).sum(1)
+    def log_normalizer(self, input: Tensor, bias: Tensor) -> Tensor:
+        return torch.logsumexp((input + bias).view(len(input), -1, self.classes), -1).sum(1)
 
     def entropy(self, mean: Tensor) -> Tensor:
         return torch.special.entr(mean).flatten(1).sum(1)

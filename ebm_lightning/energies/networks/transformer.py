@@ -160,7 +160,7 @@ class Trunk(nn.Module):
             x = block.join(x, attended, modulations)
         return self.norm(x), Cache(tuple(blocks))
 
-    def fresh_negatives(self, predicted: Tensor, cache: Cache, condition: Tensor | None = None) -> Tensor:
+    def attend_cached(self, predicted: Tensor, cache: Cache, condition: Tensor | None = None) -> Tensor:
         """What :meth:`parallel` gives for each of N alternatives (B, N, dim) to one element after those of the cache.
 
         Each sees what has been read and itself, and none sees another. Derivatives in ``predicted`` can be

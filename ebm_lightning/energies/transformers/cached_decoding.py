@@ -57,7 +57,7 @@ class NextCandidate(EnergyModel):
         condition = self.model.condition
         landscape = 0 if step is None or condition is None else int(condition.landscape(step[0]))
         cache = self._read(landscape, observed, embedded)
-        out: Tensor = self.model.head(self.model.trunk.fresh_negatives(self.model.candidate(y)[None], cache, embedded))
+        out: Tensor = self.model.head(self.model.trunk.attend_cached(self.model.candidate(y)[None], cache, embedded))
         return out.flatten()
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import STEP, EnergyModel, State, select_variable
 from ebm_lightning.energies.networks.dit import DiT
 from ebm_lightning.energies.networks.transformer import Trunk, check_size, linear
 
@@ -15,7 +15,8 @@ from ebm_lightning.energies.networks.transformer import Trunk, check_size, linea
 class StepCondition(abc.ABC):
     """How the energy depends on the number of the step that is taken on it: step k sees landscape min(k, landscapes-1).
 
-    A state then holds that number, "step" (B,), int64, from 0. More steps than landscapes are steps on the last one.
+    A state then holds that number, "descent.step" (B,), int64, from 0. More steps than landscapes are steps on the
+    last one.
 
     Args:
         landscapes: different energies, at least 1.
@@ -84,8 +85,8 @@ class TextEBT(EnergyModel):
         layers: blocks of the transformer.
         heads: of attention; dim / heads must be even.
         dim: the width.
-        condition: how the energy depends on the number of the step; None is not at all. Where it does, "step" is a
-            variable too.
+        condition: how the energy depends on the number of the step; None is not at all. If it does,
+            "descent.step" is a variable too.
 
     Raises:
         ValueError: where a number is below 1, or the heads do not share ``dim`` evenly.
@@ -103,7 +104,7 @@ class TextEBT(EnergyModel):
         super().__init__()
         check_size(type(self).__name__, vocabulary=vocabulary, layers=layers, heads=heads, dim=dim)
         self.vocabulary, self.condition = vocabulary, condition
-        self.variables = ("x", "y") if condition is None else ("x", "y", "step")
+        self.variables = ("x", "y") if condition is None else ("x", "y", STEP)
         self.embedding = nn.Embedding(vocabulary, dim)
         self.candidate = linear(vocabulary, dim)
         self.landscape = None if condition is None else nn.Embedding(condition.landscapes, dim)
@@ -117,14 +118,14 @@ class TextEBT(EnergyModel):
 
     def local_energies(self, state: State) -> Tensor:
         """e of every position, shape (B, S)."""
-        return self._energies(*(self.value(state, name) for name in self.variables))
+        return self._energies(*(select_variable(self, state, name) for name in self.variables))
 
     def positive_phase(self, batch: State) -> State:
         """The batch, with candidates y of zeros (one number, expanded) and step 0, where it has none."""
         x, like = batch["x"], self.candidate.weight
         state = {"y": like.new_zeros(()).expand(*x.shape, self.vocabulary), **batch}
-        if self.condition is not None and "step" not in batch:
-            state["step"] = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        if self.condition is not None and STEP not in batch:
+            state[STEP] = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         return state
 
     def check(self, state: State) -> None:
@@ -184,7 +185,7 @@ class ImageEBT(EnergyModel):
 
     def per_patch(self, state: State) -> Tensor:
         """e of every patch, row by row, shape (B, patches)."""
-        out: Tensor = self.net(self.value(state, "y")).squeeze(-1)
+        out: Tensor = self.net(select_variable(self, state, "y")).squeeze(-1)
         return out
 
     def positive_phase(self, batch: State) -> State:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import State, evaluating, trajectory
+from ebm_lightning.core import EnergyModel, HasLocalEnergies, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Protocol
 from ebm_lightning.generation.samples import begun
@@ -117,7 +117,7 @@ class Thinking(Protocol):
         before = capture()
         for n in range(1, max(wanted) + 1):
             for k, state in self.predictions(module, pos):
-                energy, found = module.model.local_energies(sampler.energy_input(state)), error(state)
+                energy, found = _local_energies(module.model, sampler.energy_input(state)), error(state)
                 energy = energy.reshape(len(energy), -1)
                 if k in best:
                     least, kept = best[k]
@@ -131,3 +131,8 @@ class Thinking(Protocol):
                     f"{self.id} chooses among candidates, but every prediction of this run starts at the same "
                     "place and moves without noise, so that all are alike: measure it with candidates=[1]"
                 )
+
+
+def _local_energies(model: EnergyModel, state: State) -> Tensor:
+    """The energies (B, ...) by which candidates are chosen: one for each part, or one for each example."""
+    return model.local_energies(state) if isinstance(model, HasLocalEnergies) else model.energy(state)

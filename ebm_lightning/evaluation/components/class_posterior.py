@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.core import EnergyModel, GibbsSampleable, State, evaluating, require
 from ebm_lightning.distributions.conditionals import CategoricalConditional
 from ebm_lightning.training.module import EBM
 
@@ -17,7 +17,7 @@ def logits(model: EnergyModel, state: State, block: str) -> Tensor:
     """
     rest = {name: value for name, value in state.items() if name != block}
     try:
-        law = model.conditional(block, rest)
+        law = require(model, GibbsSampleable).conditional(block, rest)
     except ValueError as reason:
         raise ValueError(f"a classifier p({block} | x) is needed, and there is none here: {reason}") from reason
     if not isinstance(law, CategoricalConditional) or law.logits.ndim != 2:

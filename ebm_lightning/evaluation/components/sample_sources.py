@@ -2,12 +2,12 @@
 
 import abc
 import copy
+import sys
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 
-from ebm_lightning.chains.persistent import SampleBuffer
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.feature_extractors import run_folder
@@ -73,12 +73,12 @@ class FromBuffer(SampleSource):
             raise ValueError(f"{self}: expected number >= 1")
 
     def draw(self, module: EBM, data: DataModule) -> State:
-        if not isinstance(module.chains, SampleBuffer):
+        if not module.chains.stateful:
             raise ValueError(
                 f"{self} takes the persistent chains of a run, but this one has {type(module.chains).__name__}: "
                 "judge FreshChains instead"
             )
-        kept = module.chains.examples(module.chains.size)
+        kept = module.chains.examples(sys.maxsize)
         alive = len(kept.get("x", ()))
         if alive < self.number:
             raise ValueError(f"{self} asks for more chains of x than the {alive} in the buffer: take at most as many")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ebm_lightning.core import AnnealingPath, EnergyModel, State
+from ebm_lightning.core import AnnealingPath, EnergyModel, State, select_variable
 from ebm_lightning.evaluation.metrics.weights import LogPartition, UpperBound, effective_sample_size, log1p, mean_weight
 
 LONG = 1000
@@ -188,7 +188,7 @@ def raise_log_prob(path: AnnealingPath, model: EnergyModel, betas: Tensor, state
     if chains < 1:
         raise ValueError(f"raise_log_prob(chains={chains}): expected at least 1 chain for each example")
     betas = _checked(betas)
-    x = {name: model.value(state, name).repeat_interleave(chains, 0) for name in model.variables}
+    x = {name: select_variable(model, state, name).repeat_interleave(chains, 0) for name in model.variables}
     x, _ = path.move(x, 1.0, 1.0)
     log_weights, _ = _walk(path, x, betas.flip(0), "RAISE")
     log_mean = torch.logsumexp(log_weights.view(-1, chains), 1) - math.log(chains)

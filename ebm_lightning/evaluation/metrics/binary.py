@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import EnergyModel, GibbsSampleable, State, select_variable
 from ebm_lightning.distributions.conditionals import BernoulliConditional
 
 
@@ -15,7 +15,7 @@ def pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor
     units * log sigmoid(E(v with unit i flipped) - E(v)), i uniform for every example. Defined for a variable of binary
     units, whose values are 0 and 1. Besag (1975).
     """
-    v = model.value(state, name)
+    v = select_variable(model, state, name)
     units = v[0].numel()
     unit = torch.randint(units, (len(v), 1), device=v.device)
     return units * _unit_log_prob(model, name, state, unit)
@@ -24,7 +24,7 @@ def pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor
 @torch.no_grad()
 def exact_pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor:
     """sum_i log p(v_i | all else) of every example, (B,) float64: as many energies as there are binary units."""
-    v = model.value(state, name)
+    v = select_variable(model, state, name)
     every = [torch.full((len(v), 1), unit, device=v.device) for unit in range(v[0].numel())]
     return torch.stack([_unit_log_prob(model, name, state, unit) for unit in every]).sum(0)
 
@@ -35,6 +35,8 @@ def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
 
     No for a model without these conditionals.
     """
+    if not isinstance(model, GibbsSampleable):
+        return False
     few = {key: value[:1] for key, value in state.items()}
     try:
         few["h"] = model.conditional("h", few).sample()

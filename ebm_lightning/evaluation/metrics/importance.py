@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.core import EnergyModel, HasRecognition, State, require
 
 _AT_ONCE = 10_000
 """Completed states that are held at once."""
@@ -24,7 +24,7 @@ def log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
 
 def _log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
     copies = model.positive_phase({name: value.repeat_interleave(samples, 0) for name, value in state.items()})
-    log_w = model.recognition_energy(copies) - model.energy(copies)
+    log_w = require(model, HasRecognition).recognition_energy(copies) - model.energy(copies)
     return log_w.double().view(-1, samples)
 
 

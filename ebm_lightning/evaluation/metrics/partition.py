@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import AnnealingPath, EnergyModel, State, evaluating
+from ebm_lightning.core import (
+    Annealable,
+    AnnealingPath,
+    EnergyModel,
+    ExactlyNormalized,
+    State,
+    evaluating,
+    free_energy,
+    require,
+)
 from ebm_lightning.evaluation.metrics.annealing import Betas, ais
 from ebm_lightning.evaluation.metrics.weights import LogPartition
 
@@ -39,7 +48,7 @@ class Exact(PartitionEstimator):
 
     @torch.no_grad()
     def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
-        log_z = float(model.log_partition(self.largest))
+        log_z = float(require(model, ExactlyNormalized).log_partition(self.largest))
         return LogPartition(log_z, log_z, log_z)
 
 
@@ -66,7 +75,7 @@ class AIS(PartitionEstimator):
     def path(self, model: EnergyModel, batches: Iterable[State]) -> AnnealingPath:
         """The path to the model that is annealed along."""
         with evaluating(model), torch.no_grad():
-            return model.annealing_path(batches if self.data_base else None)
+            return require(model, Annealable).annealing_path(batches if self.data_base else None)
 
     def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
         return ais(self.path(model, batches), self.betas(), self.chains)
@@ -82,7 +91,7 @@ def free_energies(model: EnergyModel, batches: Iterable[State], number: int | No
     missing = math.inf if number is None else number
     with evaluating(model):
         for batch in batches:
-            parts.append(model.free_energy(batch).double().cpu())
+            parts.append(free_energy(model, batch).double().cpu())
             missing -= len(parts[-1])
             if missing <= 0:
                 break

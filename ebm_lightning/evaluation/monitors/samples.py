@@ -1,16 +1,15 @@
 """Pictures while a model trains: fresh samples, and the energies of data, chains and noise."""
 
+import sys
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 
-from ebm_lightning.chains.persistent import SampleBuffer
-from ebm_lightning.core import State
+from ebm_lightning.core import AGE, State
 from ebm_lightning.generation.samples import birth_noise, energies, fresh_chains
 from ebm_lightning.runs.loggers import log_picture
-from ebm_lightning.training.callbacks.buffer import BufferCallback
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 from ebm_lightning.utils.random import isolated
@@ -43,9 +42,15 @@ class SamplePictures(L.Callback):
             if pl_module.sampler is not None:
                 with isolated(trainer.global_step):
                     self.draw(trainer, pl_module, batch)
-                    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                        if isinstance(callback, BufferCallback):
-                            callback.draw(trainer, pl_module.model.variables, self.number)
+                    self.draw_chains(trainer, pl_module)
+
+    def draw_chains(self, trainer: L.Trainer, module: EBM) -> None:
+        """Send pictures of chains that persist, and a histogram of their ages, to the loggers."""
+        if AGE in (kept := module.chains.examples(sys.maxsize)):
+            log_picture(trainer, "chains/age", lambda: plots.histogram({"chains": kept[AGE]}, "age in negative phases"))
+        for name, x in module.chains.examples(self.number).items():
+            if name in module.model.variables and plots.drawable(x) and torch.isfinite(x).all():
+                log_picture(trainer, f"chains/{name}", partial(plots.picture, x))
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: EBM, batch: State) -> None:
@@ -65,8 +70,7 @@ class SamplePictures(L.Callback):
                 module, data | {name: noise.sample(data[name]) for name in module.sampler.free if name in data}
             ),
         }
-        if isinstance(module.chains, SampleBuffer):
-            kept = module.chains.examples(len(next(iter(batch.values()))))
-            if set(module.model.variables) <= kept.keys():
-                shown["buffer"] = energies(module, kept)
+        kept = module.chains.examples(len(next(iter(batch.values()))))
+        if set(module.model.variables) <= kept.keys():
+            shown["buffer"] = energies(module, kept)
         log_picture(trainer, "energies", lambda: plots.histogram(shown, "energy"))

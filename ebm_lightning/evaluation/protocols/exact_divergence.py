@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.core import EnergyModel, ExactlyNormalized, State, evaluating, require
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.training.module import EBM
@@ -70,4 +70,4 @@ def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tenso
             joint[name] = h.view(-1, *shape)
         energies = model.energy(joint).double().cpu().view(-1, n)
         total = torch.logaddexp(total, torch.logsumexp(-energies, 1))
-    return total - model.log_partition(largest).cpu()
+    return total - require(model, ExactlyNormalized).log_partition(largest).cpu()

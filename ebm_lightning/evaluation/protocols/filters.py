@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from PIL.Image import Image
 from torch import Tensor
 
+from ebm_lightning.core import HasReceptiveFields, require
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.training.module import EBM
@@ -47,7 +48,7 @@ class Filters(Protocol):
 
     def _of(self, module: EBM, block: str) -> tuple[Measurement, Image]:
         """The mean norm of the filters of one variable, and the picture of the largest."""
-        every = module.model.filters(block).detach()
+        every = require(module.model, HasReceptiveFields).filters(block).detach()
         norms = every.flatten(1).norm(dim=1)
         if len(every) % self.groups:
             raise ValueError(f"{self.id}: the model has {len(every)} filters, expected a multiple of {self.groups}")

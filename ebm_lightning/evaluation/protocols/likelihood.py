@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State, evaluating
+from ebm_lightning.core import EnergyModel, State, bounds_log_prob, evaluating
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.metrics.annealing import raise_log_prob
 from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_gray
@@ -67,11 +67,11 @@ class Likelihood(Protocol):
             test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
             refuse_gray(model, test, data.binary, data.convention)
             model.check(test)
-            if self.raise_vectors and model.bounds_log_prob:
+            if self.raise_vectors and bounds_log_prob(model):
                 raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
             found, log_z = self._log_partitions(model, data.eval_loader("train", device=module.device))
             held_out = energies = free_energies(model, self._batches(module, data, "test"))
-            name = f"log-probability{' bound' if model.bounds_log_prob else ''}"
+            name = f"log-probability{' bound' if bounds_log_prob(model) else ''}"
             found[f"{name} test"] = _log_probability(energies, log_z)
             if data.size("valid"):
                 held_out = free_energies(model, self._batches(module, data, "valid"))

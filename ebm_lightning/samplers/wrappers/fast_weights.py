@@ -40,27 +40,30 @@ class FastWeights(AdaptiveSampler):
     def augment_state(self, state: State) -> State:
         return self.sampler.augment_state(state)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def energy_input(self, state: State) -> State:
+        return self.sampler.energy_input(state)
+
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         if torch.is_grad_enabled():
             raise ValueError(
                 "FastWeights cannot move chains inside an autograd graph, for their weights are not the model's: "
                 "set backprop: 0, or call it under torch.no_grad()"
             )
         with shifted(model, self.fast):
-            return self.sampler.step(model, state)
+            return self.sampler.step(model, state, with_info)
 
     @torch.no_grad()
-    def follow(self, model: EnergyModel) -> None:
+    def update(self, model: EnergyModel) -> None:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 fast = self.fast.get(name, torch.zeros_like(parameter))
                 self.fast[name] = self.decay * fast - self.rate * parameter.grad
 
-    def memory(self) -> State:
+    def state_dict(self) -> State:
         return dict(self.fast)
 
-    def recall(self, memory: State) -> None:
-        self.fast = dict(memory)
+    def load_state_dict(self, state: State) -> None:
+        self.fast = dict(state)
 
 
 @contextmanager

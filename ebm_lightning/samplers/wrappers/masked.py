@@ -5,17 +5,27 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import AdaptiveSampler, Bounds, Conditional, EnergyModel, Info, Sampler, State
-
-SUFFIX = "_known"
-"""What the name of the mask of a variable, bool in its shape and True where it is known, has after the variable's."""
+from ebm_lightning.core import (
+    KNOWN,
+    AdaptiveSampler,
+    Bounds,
+    Conditional,
+    EnergyModel,
+    GibbsSampleable,
+    Info,
+    Sampler,
+    State,
+    require,
+    tempered,
+)
+from ebm_lightning.samplers.wrappers.base import WrappedSampler
 
 
 @dataclass(frozen=True)
-class Masked(Sampler):
+class Masked(WrappedSampler):
     """A sampler of p(hidden values | known values): inpainting, where the known part of an image is held.
 
-    Which values of a free variable x are known is said by the rider "x_known", bool in the shape of x; a variable
+    Which values of a free variable x are known is said by the metadata "x.known", bool in the shape of x; a variable
     without one moves as a whole. ``sampler`` sees the energy as a function of the hidden values alone, in which the
     known ones stand where they are, and what it made of these is put back after its step. So gradients in known values
     are 0, proposals are accepted by the hidden ones, and where ``sampler`` leaves every law invariant, as MALA, HMC and
@@ -51,10 +61,10 @@ class Masked(Sampler):
             )
         return state
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        known = {name: _mask(state, name) for name in self.free if name + SUFFIX in state}
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        known = {name: _mask(state, name) for name in self.free if name + KNOWN in state}
         held = ConditionedEnergy(model, {name: (mask, state[name]) for name, mask in known.items()})
-        end, info = self.sampler.step(held, state)
+        end, info = self.sampler.step(held, state, with_info)
         return {**end, **{name: torch.where(mask, state[name], end[name]) for name, mask in known.items()}}, info
 
 
@@ -76,10 +86,10 @@ class ConditionedEnergy(EnergyModel):
         return self.model.energy(self._put(state))
 
     def conditional(self, block: str, state: State) -> Conditional:
-        return self.model.conditional(block, self._put(state))
+        return require(self.model, GibbsSampleable).conditional(block, self._put(state))
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
-        return ConditionedEnergy(self.model.tempered(beta), self.known)
+        return ConditionedEnergy(tempered(self.model, beta), self.known)
 
     def _put(self, state: State) -> State:
         known = {name: pair for name, pair in self.known.items() if name in state}
@@ -91,10 +101,10 @@ def _usable(x: Tensor) -> Tensor:
 
 
 def _mask(state: State, name: str) -> Tensor:
-    mask, x = state[name + SUFFIX], state[name]
+    mask, x = state[name + KNOWN], state[name]
     if mask.dtype != torch.bool or mask.shape != x.shape:
         raise ValueError(
-            f"the mask {name + SUFFIX!r} says which values of {name!r} are known: expected bool of shape "
+            f"the mask {name + KNOWN!r} says which values of {name!r} are known: expected bool of shape "
             f"{tuple(x.shape)}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     return mask

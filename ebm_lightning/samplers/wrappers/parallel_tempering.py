@@ -9,24 +9,23 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import AdaptiveSampler, Bounds, EnergyModel, Info, Sampler, State
-
-SUFFIX = "_replicas"
-"""What the name of a variable on the further rungs, (B, rungs, ...), has after the variable's own name."""
+from ebm_lightning.core import REPLICAS, AdaptiveSampler, Bounds, EnergyModel, Info, Sampler, State
+from ebm_lightning.core import tempered as temper
+from ebm_lightning.samplers.wrappers.base import WrappedSampler, check_not_adaptive
 
 FORGETTING = 0.1
 """The weight of the newest swap in the running means of acceptance."""
 
 
 @dataclass(frozen=True)
-class ParallelTempering(Sampler):
+class ParallelTempering(WrappedSampler):
     """Replicas of every chain at the inverse temperatures ``betas``, which swap places with their neighbors.
 
-    A transition is one step of ``sampler`` on every rung k, on the energy E_k of ``model.tempered(betas[k])``, and then
-    one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin), each with the probability
+    A transition is one step of ``sampler`` on every rung k, on the energy E_k of ``tempered(model, betas[k])``, and
+    then one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin), each with the probability
     min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1. Where ``sampler`` leaves each law invariant, the
     product of them is invariant. The first rung is the model, its variables keep their names, and it alone is what a
-    negative phase sees; the others are free variables of their own, "x_replicas" (B, rungs - 1, ...) for "x", which
+    negative phase sees; the others are free variables of their own, "x.replicas" (B, rungs - 1, ...) for "x", which
     persist where the chains do. A free variable that was not there when the chains started, such as the hidden units
     of an RBM, has no replicas: ``sampler`` has to draw it before it reads it, and a swap takes it along, so that it is
     the one that the others were drawn with. A step costs one step of ``sampler`` and two energies for each rung.
@@ -55,27 +54,29 @@ class ParallelTempering(Sampler):
             raise ValueError(
                 f"ParallelTempering(betas={self.betas}): expected at least two numbers, from 1 downwards, all >= 0"
             )
-        _check_inner(self, self.sampler)
+        check_not_adaptive(self, self.sampler)
         object.__setattr__(self, "free", _with_replicas(self.sampler.free))
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
     def augment_state(self, state: State) -> State:
         return _extended(self.sampler, state, len(self.betas) - 1)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         rungs = len(self.betas)
         ladder, clamped = _ladder(self.sampler, state, rungs)
         n = len(next(iter(ladder.values())))
         fixed = {name: value.repeat_interleave(rungs, 0) for name, value in clamped.items()}
-        tempered = model.tempered(_repeated(self.betas, n, state))
-        end, info = self.sampler.step(tempered, fixed | {name: x.flatten(0, 1) for name, x in ladder.items()})
+        tempered = temper(model, _repeated(self.betas, n, state))
+        end, info = self.sampler.step(
+            tempered, fixed | {name: x.flatten(0, 1) for name, x in ladder.items()}, with_info
+        )
         moved = {name: end[name].reshape(n, rungs, *end[name].shape[1:]) for name in self.sampler.free if name in end}
 
         def energies(ladder: State) -> Tensor:
             return tempered.energy(fixed | {name: x.flatten(0, 1) for name, x in ladder.items()}).view(n, rungs)
 
         swapped, _, acceptance = exchange(moved, energies)
-        return state | _off_the_ladder(swapped, ladder), info | {"swap": acceptance.mean()}
+        return state | _off_the_ladder(swapped, ladder), info | {"swap": acceptance.mean()} if with_info else {}
 
 
 class TrajectoryTempering(AdaptiveSampler):
@@ -93,7 +94,7 @@ class TrajectoryTempering(AdaptiveSampler):
     Rungs that are not yet taken repeat the earliest snapshot, or, before there is any, the model: harmless, for swaps
     between equal rungs are always accepted, but as costly as any other. Each rank of a run has snapshots of its own.
 
-    The memory is the snapshots and the running mean of the acceptance between neighbors, which ``step`` updates: the
+    The state is the snapshots and the running mean of the acceptance between neighbors, which ``step`` updates: the
     one thing that a step leaves in the sampler. Whoever draws aside, for pictures, draws with a ``copy.copy`` of it. A
     process that loads a trained model, `ebm sample` or `ebm test`, has no snapshots, and its rungs are all the model:
     in Python, :meth:`of` takes those of a run.
@@ -117,12 +118,12 @@ class TrajectoryTempering(AdaptiveSampler):
                 f"TrajectoryTempering(rungs={rungs}, threshold={threshold}): expected rungs >= 1 and threshold in "
                 "[0, 1]"
             )
-        _check_inner(self, sampler)
+        check_not_adaptive(self, sampler)
         self.sampler, self.rungs, self.threshold = sampler, rungs, threshold
         self.free, self.bounds = _with_replicas(sampler.free), sampler.bounds
         self.snapshots: list[EnergyModel] = []
         self.acceptance = torch.ones(rungs)
-        self._recalled: State = {}
+        self._loaded: State = {}
 
     @classmethod
     def of(cls, sampler: Sampler, models: Sequence[EnergyModel]) -> "TrajectoryTempering":
@@ -137,14 +138,14 @@ class TrajectoryTempering(AdaptiveSampler):
     def augment_state(self, state: State) -> State:
         return _extended(self.sampler, state, self.rungs)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         self._rebuild(model)
         snapshots = self.snapshots or [model]
         models = [model, *snapshots, *snapshots[-1:] * (self.rungs - len(snapshots))]
         ladder, clamped = _ladder(self.sampler, state, len(models))
-        walks = [self.sampler.step(rung, clamped | _rung(ladder, k)) for k, rung in enumerate(models)]
-        names = [name for name in self.sampler.free if name in walks[0][0]]
-        moved = {name: torch.stack([end[name] for end, _ in walks], 1) for name in names}
+        ends = [self.sampler.step(rung, clamped | _rung(ladder, k), with_info) for k, rung in enumerate(models)]
+        names = [name for name in self.sampler.free if name in ends[0][0]]
+        moved = {name: torch.stack([end[name] for end, _ in ends], 1) for name in names}
 
         def energies(ladder: State) -> Tensor:
             return torch.stack([rung.energy(clamped | _rung(ladder, k)) for k, rung in enumerate(models)], 1)
@@ -152,21 +153,23 @@ class TrajectoryTempering(AdaptiveSampler):
         swapped, tried, acceptance = exchange(moved, energies)
         mean = self.acceptance.to(acceptance)
         self.acceptance = mean.index_copy(0, tried, mean[tried].lerp(acceptance, FORGETTING))
-        report = {
+        if not with_info:
+            return state | _off_the_ladder(swapped, ladder), {}
+        swaps = {
             "swap": acceptance.mean(),
             "swap_newest": self.acceptance[0],
             "snapshots": acceptance.new_tensor(len(self.snapshots)),
         }
-        return state | _off_the_ladder(swapped, ladder), walks[0][1] | report
+        return state | _off_the_ladder(swapped, ladder), ends[0][1] | swaps
 
-    def follow(self, model: EnergyModel) -> None:
+    def update(self, model: EnergyModel) -> None:
         self._rebuild(model)
         if not self.snapshots or (self.rungs > 1 and self.acceptance[0] < self.threshold):
             self._take(model)
 
-    def memory(self) -> State:
-        if self._recalled or not self.snapshots:
-            return dict(self._recalled)
+    def state_dict(self) -> State:
+        if self._loaded or not self.snapshots:
+            return dict(self._loaded)
         weights = {
             f"{k}.{name}": value.clone()
             for k, snapshot in enumerate(self.snapshots)
@@ -174,9 +177,9 @@ class TrajectoryTempering(AdaptiveSampler):
         }
         return weights | {"acceptance": self.acceptance}
 
-    def recall(self, memory: State) -> None:
-        """Takes up the memory of a checkpoint; the snapshots are built from it when the model is next seen."""
-        self._recalled = dict(memory)
+    def load_state_dict(self, state: State) -> None:
+        """The snapshots are built from it when the model is next given."""
+        self._loaded = dict(state)
 
     def _take(self, model: EnergyModel) -> None:
         """Makes the model the newest snapshot, dropping one where all rungs are taken."""
@@ -189,12 +192,12 @@ class TrajectoryTempering(AdaptiveSampler):
         self.acceptance = torch.cat([torch.ones_like(self.acceptance[:1]), self.acceptance])[: self.rungs]
 
     def _rebuild(self, model: EnergyModel) -> None:
-        """The snapshots of a memory that was recalled: copies of the model with their weights."""
-        if self._recalled:
-            memory, self._recalled = self._recalled, {}
-            self.acceptance = memory["acceptance"]
+        """Build the snapshots of a state that was loaded: copies of the model with their weights."""
+        if self._loaded:
+            loaded, self._loaded = self._loaded, {}
+            self.acceptance = loaded["acceptance"]
             weights: dict[int, State] = {}
-            for key, value in memory.items():
+            for key, value in loaded.items():
                 rung, _, name = key.partition(".")
                 if name:
                     weights.setdefault(int(rung), {})[name] = value
@@ -257,37 +260,29 @@ def log_partition_along(models: Sequence[EnergyModel], samples: Sequence[State],
     return torch.stack([value.cpu() for value in log_z])
 
 
-def _check_inner(outer: Sampler, inner: Sampler) -> None:
-    if isinstance(inner, AdaptiveSampler):
-        raise ValueError(
-            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
-            f"only that follows the model: put {type(outer).__name__} inside of it, or choose between the two"
-        )
-
-
 def _with_replicas(free: tuple[str, ...]) -> tuple[str, ...]:
-    return (*free, *(name + SUFFIX for name in free))
+    return (*free, *(name + REPLICAS for name in free))
 
 
 def _extended(sampler: Sampler, state: State, number: int) -> State:
     """The state with ``number`` replicas of each free variable that it holds, copies of it."""
     state = sampler.augment_state(state)
     held = {name: state[name] for name in sampler.free if name in state}
-    return state | {name + SUFFIX: torch.stack([x] * number, 1) for name, x in held.items()}
+    return state | {name + REPLICAS: torch.stack([x] * number, 1) for name, x in held.items()}
 
 
 def _ladder(sampler: Sampler, state: State, rungs: int) -> tuple[State, State]:
     """(the free variables that have replicas, (B, rungs, ...); everything that is clamped or rides along)."""
-    held = [name for name in sampler.free if name in state and name + SUFFIX in state]
-    wrong = [name for name in held if state[name + SUFFIX].shape[1] != rungs - 1]
+    held = [name for name in sampler.free if name in state and name + REPLICAS in state]
+    wrong = [name for name in held if state[name + REPLICAS].shape[1] != rungs - 1]
     if not held or wrong:
         found = {name: tuple(value.shape) for name, value in state.items()}
         raise ValueError(
             f"expected {rungs - 1} replicas of {wrong or list(sampler.free)} in the state, (B, {rungs - 1}, ...) under "
-            f"the name with {SUFFIX!r} after it, got {found}: start from sampler.augment_state(state)"
+            f"the name with {REPLICAS!r} after it, got {found}: start from sampler.augment_state(state)"
         )
     free = _with_replicas(sampler.free)
-    ladder = {name: torch.cat([state[name][:, None], state[name + SUFFIX]], 1) for name in held}
+    ladder = {name: torch.cat([state[name][:, None], state[name + REPLICAS]], 1) for name in held}
     return ladder, {name: value for name, value in state.items() if name not in free}
 
 
@@ -297,7 +292,7 @@ def _rung(ladder: State, k: int) -> State:
 
 def _off_the_ladder(moved: State, held: State) -> State:
     """The first rung under the variables' own names, and the further ones of the variables that have replicas."""
-    return _rung(moved, 0) | {name + SUFFIX: moved[name][:, 1:] for name in held}
+    return _rung(moved, 0) | {name + REPLICAS: moved[name][:, 1:] for name in held}
 
 
 def _repeated(numbers: tuple[float, ...], times: int, state: State) -> Tensor:

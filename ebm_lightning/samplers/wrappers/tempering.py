@@ -2,22 +2,15 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from ebm_lightning.core import AdaptiveSampler, Bounds, EnergyModel, Info, Sampler, State
-
-
-def _check_inner(outer: Sampler, inner: Sampler) -> None:
-    if isinstance(inner, AdaptiveSampler):
-        raise ValueError(
-            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
-            f"only that follows the model: put {type(outer).__name__} inside of it"
-        )
+from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, tempered
+from ebm_lightning.samplers.wrappers.base import WrappedSampler, check_not_adaptive
 
 
 @dataclass(frozen=True)
-class Tempered(Sampler):
+class Tempered(WrappedSampler):
     """A sampler on the energy of p^(1/temperature): where ``sampler`` leaves p invariant, this leaves that invariant.
 
-    The energy is ``model.tempered(1 / temperature)``: E / temperature, and for a model whose Gibbs sampler moves
+    The energy is ``tempered(model, 1 / temperature)``: E / temperature, and for a model whose Gibbs sampler moves
     variables that the energy sums out, such as the hidden units of an RBM, the joint energy over the temperature. The
     energies and gradients that the inner sampler reports are those of that energy.
 
@@ -38,22 +31,16 @@ class Tempered(Sampler):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"Tempered(temperature={self.temperature}): expected a number > 0")
-        _check_inner(self, self.sampler)
+        check_not_adaptive(self, self.sampler)
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def augment_state(self, state: State) -> State:
-        return self.sampler.augment_state(state)
-
-    def energy_input(self, state: State) -> State:
-        return self.sampler.energy_input(state)
-
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        return self.sampler.step(model.tempered(1 / self.temperature), state)
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
+        return self.sampler.step(tempered(model, 1 / self.temperature), state, with_info)
 
 
 @dataclass(frozen=True)
-class Annealed(Sampler):
+class Annealed(WrappedSampler):
     """A pass through temperatures: one transition is one step of ``sampler`` at each of ``temperatures``, in order.
 
     Hot steps carry chains over barriers, the cold ones at the end settle them. The passes have a law of their own,
@@ -78,18 +65,12 @@ class Annealed(Sampler):
     def __post_init__(self) -> None:
         if not self.temperatures or not all(temperature > 0 for temperature in self.temperatures):
             raise ValueError(f"Annealed(temperatures={self.temperatures}): expected at least one number, each > 0")
-        _check_inner(self, self.sampler)
+        check_not_adaptive(self, self.sampler)
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
 
-    def augment_state(self, state: State) -> State:
-        return self.sampler.augment_state(state)
-
-    def energy_input(self, state: State) -> State:
-        return self.sampler.energy_input(state)
-
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         info: Info = {}
         for temperature in self.temperatures:
-            state, info = self.sampler.step(model.tempered(1 / temperature), state)
+            state, info = self.sampler.step(tempered(model, 1 / temperature), state, with_info)
         return state, info

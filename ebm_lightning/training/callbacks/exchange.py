@@ -4,12 +4,12 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, distributed
 
-from ebm_lightning.chains.persistent import SampleBuffer
+from ebm_lightning.core import ExchangeableChains
 from ebm_lightning.utils.random import mix
 
 
 class ChainExchange(L.Callback):
-    """Deals the chains of a SampleBuffer to the ranks anew every so many steps.
+    """Distribute the chains of a SampleBuffer among the ranks anew every n steps.
 
     Of each rank as many chains stay as go to each of the others, which are drawn anew each time, by the number of the
     step: an exchange draws nothing from the stream of training, and a run that continues makes the same ones. Where
@@ -42,8 +42,8 @@ class ChainExchange(L.Callback):
             exchange(_buffer(pl_module), trainer.global_step, self._group)
 
 
-def exchange(buffer: SampleBuffer, salt: int, group: distributed.ProcessGroup | None = None) -> None:
-    """Deals the chains of all ranks of a group anew; all of them must call it with the same ``salt``."""
+def exchange(buffer: ExchangeableChains, salt: int, group: distributed.ProcessGroup | None = None) -> None:
+    """Distribute the chains of all ranks of a group anew; all of them must call it with the same ``salt``."""
     ranks = distributed.get_world_size(group)
     drawn = torch.randperm(buffer.size, generator=torch.Generator().manual_seed(mix(salt)))
 
@@ -55,11 +55,12 @@ def exchange(buffer: SampleBuffer, salt: int, group: distributed.ProcessGroup | 
     buffer.exchange(drawn[: buffer.size // ranks * ranks], swap)
 
 
-def _buffer(module: L.LightningModule) -> SampleBuffer:
+def _buffer(module: L.LightningModule) -> ExchangeableChains:
     chains = getattr(module, "chains", None)
-    if not isinstance(chains, SampleBuffer):
+    if not isinstance(chains, ExchangeableChains):
         raise ValueError(
-            f"ChainExchange: the chains of this run are {type(chains).__name__}, which keep nothing: use SampleBuffer, "
+            f"ChainExchange: the chains of this run are {type(chains).__name__}, which is not "
+            f"ExchangeableChains: use SampleBuffer, "
             "or leave the callback out"
         )
     return chains

@@ -1,0 +1,34 @@
+"""A sampler around a sampler, which has the variables, bounds and state of the one inside."""
+
+from ebm_lightning.core import AdaptiveSampler, Sampler, State
+
+
+class WrappedSampler(Sampler):
+    """A kernel made of another one. Subclasses name it ``sampler`` and define ``step``."""
+
+    sampler: Sampler
+
+    def augment_state(self, state: State) -> State:
+        return self.sampler.augment_state(state)
+
+    def energy_input(self, state: State) -> State:
+        return self.sampler.energy_input(state)
+
+    @property
+    def stateful(self) -> bool:
+        return self.sampler.stateful
+
+    def state_dict(self) -> State:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.sampler.load_state_dict(state)
+
+
+def check_not_adaptive(outer: Sampler, inner: Sampler) -> None:
+    """Raise ValueError if the inner sampler is adaptive: only the outermost one is updated with the model."""
+    if isinstance(inner, AdaptiveSampler):
+        raise ValueError(
+            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
+            f"only that follows the model: put {type(outer).__name__} inside of it, or choose between the two"
+        )
