@@ -23,7 +23,7 @@ from ebm_lightning.reproduction import reproduce
 torch.set_num_threads(1)
 gc.disable()  # until all tests are imported: there is no garbage yet
 
-LONGEST = ("slurm", "experiments", "compiled", "learning", "resume", "partition", "wandb")
+LONGEST = ("slurm", "experiments", "compiled", "learning", "sharded", "resume", "guard", "ddp", "wandb")
 """How the names of the files go on, after test_, that take longest: at the end none of them is left to one process."""
 
 

@@ -53,9 +53,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     environment |= {"WANDB_MODE": "offline", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
     environment |= {"EBM_RUNS": str(places["runs"]), "HOME": str(places["home"])}
-    asking = json.dumps({"class_path": "oracles.AsksItself", "init_args": {"rank": 0, "step": 12}})
+    asking = json.dumps({"class_path": "support.oracles.AsksItself", "init_args": {"rank": 0, "step": 12}})
     options = ["--trainer.max_steps", "15", f"--trainer.callbacks+={asking}"]
-    command = [sys.executable, "-c", START, str(TESTS / "tiny.yaml"), *options]
+    command = [sys.executable, "-c", START, str(TESTS / "support" / "tiny.yaml"), *options]
     done = subprocess.run(command, env=environment, cwd=places["cwd"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (folder,) = places["runs"].glob("*/*")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from support.oracles import FALSE_ALARM
+from support.targets import Bowl
 from torch import Tensor, nn
 
 from ebm_lightning import EBM
@@ -16,17 +17,6 @@ from ebm_lightning.samplers import Descent
 from ebm_lightning.training.schedules import Linear, ScheduledLR
 
 F64 = torch.float64
-
-
-class Bowl(EnergyModel):
-    """E(x, y) = a |y - x|^2 / 2, so that y_k = x + (1 - alpha a)^k (y_0 - x)."""
-
-    def __init__(self, a: float = 0.7) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.tensor(a, dtype=F64))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.a * (y - x).square().flatten(1).sum(1) / 2
 
 
 class Slope(EnergyModel):

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.sources import InMemory
 from support.oracles import Examples
 
 
@@ -26,3 +28,23 @@ class TowardsHalf(EnergyModel):
 
     def positive_phase(self, batch: State) -> State:
         return {"y": batch["x"], **batch}
+
+
+class Cycle(DataModule):
+    """Windows of a text that runs through its tokens in turn."""
+
+    def __init__(self, vocabulary: int = 4, positions: int = 6) -> None:
+        super().__init__(8, valid=16, split_seed=0, seed=None, memory_gb=1.0)
+        self.vocabulary, self.positions = vocabulary, positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.positions,)
+
+    def load(self) -> tuple[Subset, Subset]:
+        tokens = (torch.arange(64)[:, None] + torch.arange(self.positions + 1)) % self.vocabulary
+        rows = InMemory({"x": tokens[:, :-1], "target": tokens[:, 1:]})
+        return Subset(rows, torch.arange(48)), Subset(rows, torch.arange(48, 64))
+
+    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
+        return {name: batch[name] for name in ("x", "target")}

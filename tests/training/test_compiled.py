@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.continued import KEPT, PowerCut, cut_at, ending
 from support.oracles import identical, images, perturbed, text
 from support.predictions import Pairs
-from test_descent import Bowl
-from test_resume import KEPT, PowerCut, _cut_at, _final
+from support.targets import Bowl
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader
 
@@ -114,13 +114,13 @@ def test_langevin_compiled_to_code_continues_bit_for_bit_and_draws_what_torch_dr
     compiled = "--model.init_args.compiled=true"
     straight, plain = fit("straight", compiled), fit("plain")
     with monkeypatch.context() as patch:
-        _cut_at(patch, 6)
+        cut_at(patch, 6)
         with pytest.raises(PowerCut):
             fit("cut", compiled)
     cut = fit("cut", compiled)
-    ours, theirs = _final(cut), _final(straight)
+    ours, theirs = ending(cut), ending(straight)
     assert all(identical(ours[key], theirs[key]) for key in KEPT)
-    torch.testing.assert_close(theirs["state_dict"], _final(plain)["state_dict"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(theirs["state_dict"], ending(plain)["state_dict"], rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_that_cannot_be_compiled_says_what_is_missing(ebm, tiny: Path, monkeypatch) -> None:
@@ -170,7 +170,7 @@ def test_what_pays_is_measured_once_and_remembered(
     monkeypatch.setattr(module_file, "run_chain_cached", named("plain", module_file.run_chain_cached, slow=pays))
     auto = "--model.init_args.compiled=auto"
     with monkeypatch.context() as patch:
-        _cut_at(patch, 6)
+        cut_at(patch, 6)
         with pytest.raises(PowerCut):
             fit("auto", auto)
     assert {"plain", "compiled"} == set(walked)
@@ -178,5 +178,5 @@ def test_what_pays_is_measured_once_and_remembered(
     run, said = fit("auto", auto)
     assert set(walked) == {"compiled" if pays else "plain"}
     assert "a step takes" not in said.lower(), "it was measured once"
-    assert all(identical(_final(run)[key], _final(plain)[key]) for key in KEPT)
-    assert _final(run)["callbacks"]["AutoCompile"] == {"compiled": pays}
+    assert all(identical(ending(run)[key], ending(plain)[key]) for key in KEPT)
+    assert ending(run)["callbacks"]["AutoCompile"] == {"compiled": pays}

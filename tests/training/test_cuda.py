@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.continued import KEPT, PowerCut, cut_at, ending
 from support.oracles import identical
-from test_resume import KEPT, PowerCut, _cut_at, _final
 
 from ebm_lightning.core import EnergyModel, Info, Sampler, State, run
 from ebm_lightning.energies import JEM, RBM, DeepEnergy
@@ -106,12 +106,12 @@ def fit(ebm, tiny: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_run_with_graphs_ends_as_one_without_and_one_that_was_cut(fit, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = "--model.init_args.cuda_graphs=true"
-    plain, graphed = _final(fit("plain")), _final(fit("graphed", graphs))
+    plain, graphed = ending(fit("plain")), ending(fit("graphed", graphs))
     with monkeypatch.context() as patch:
-        _cut_at(patch, 6)
+        cut_at(patch, 6)
         with pytest.raises(PowerCut):
             fit("cut", cuda_graphs)
-    cut = _final(fit("cut", cuda_graphs))
+    cut = ending(fit("cut", cuda_graphs))
     for key in KEPT:
         assert identical(graphed[key], plain[key]), key
         assert identical(cut[key], graphed[key]), key
@@ -119,14 +119,14 @@ def test_a_run_with_graphs_ends_as_one_without_and_one_that_was_cut(fit, monkeyp
 
 def test_a_group_of_nccl_trains_as_a_process_alone(fit) -> None:
     """One rank: its gradients pass through NCCL, and the agreement on signals through gloo beside it."""
-    alone, ranked = _final(fit("alone")), _final(fit("ranked", "--trainer.strategy", "ddp"))
+    alone, ranked = ending(fit("alone")), ending(fit("ranked", "--trainer.strategy", "ddp"))
     assert all(identical(ranked[key], alone[key]) for key in ("state_dict", "optimizer_states", "shard"))
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions_compiled_and_channels_last_train_on_a_gpu(fit, precision: str) -> None:
     compiled = ("--model.init_args.compiled=true", "--model.init_args.cuda_graphs=true")
-    final = _final(fit("run", "--trainer.precision", precision, *compiled))
+    final = ending(fit("run", "--trainer.precision", precision, *compiled))
     assert final["global_step"] == 12
     assert all(bool(weight.isfinite().all()) for weight in final["state_dict"].values())
 

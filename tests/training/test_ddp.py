@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("ddp")
     tiny = TESTS / "support" / "tiny.yaml"
     straight, parts = root / "straight", root / "parts"
-    asking = {"class_path": "oracles.AsksItself", "init_args": {"rank": 1, "step": 6}}
+    asking = {"class_path": "support.oracles.AsksItself", "init_args": {"rank": 1, "step": 6}}
     for run, expected, more in ((straight, 0, []), (parts, 75, [asking]), (parts, 0, [asking])):
         for status, said in _fit(tiny, run, EXCHANGE, *(f"--trainer.callbacks+={json.dumps(one)}" for one in more)):
             assert status == expected, said

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
-import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from support.continued import KEPT, PowerCut, cut_at, ending
 from support.forked import LIMIT_S, Forked
 from support.oracles import identical
 
@@ -20,42 +20,18 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.samplers import Langevin
-from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
-
-
-class PowerCut(RuntimeError):
-    pass
-
-
-def _final(run: Path) -> dict:
-    newest = RunFolder(run).checkpoints()[-1]
-    content = torch.load(newest, weights_only=True)
-    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
-    content["shard"] = {key: value for key, value in shard.items() if "Buffer" in key}
-    return content
-
-
-KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "shard", "global_step")
-"""Weights, their average, optimizer, schedule, chains: all that a run is at its end."""
 
 PERSISTENT = ()
+
+
 FIFO_UINT8 = (
     "--model.init_args.chains.init_args.replacement=FIFO",
     "--model.init_args.chains.init_args.storage=Uint8Storage",
     "--model.init_args.chains.init_args.keep=[y]",
 )
+
+
 SHORT_RUN = ("--model.init_args.chains=NoiseChains",)
-
-
-def _cut_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
-    whole = RunCheckpoint.on_train_batch_end
-
-    def hook(self, trainer, *rest):
-        if trainer.global_step == step:
-            raise PowerCut
-        whole(self, trainer, *rest)
-
-    monkeypatch.setattr(RunCheckpoint, "on_train_batch_end", hook)
 
 
 @pytest.mark.parametrize("variant", [PERSISTENT, FIFO_UINT8, SHORT_RUN], ids=["persistent", "fifo", "short-run"])
@@ -66,11 +42,11 @@ def test_a_run_cut_at_any_step_ends_bit_for_bit_as_if_nothing_had_happened(
     assert ebm("fit", "-c", tiny, "--run", straight, *variant)[0] == 0
     for step in (3, 8, 11):  # before the first checkpoint, at one, and between two after the schedule moved
         with monkeypatch.context() as patch:
-            _cut_at(patch, step)
+            cut_at(patch, step)
             with pytest.raises(PowerCut):
                 ebm("fit", "-c", tiny, "--run", cut, *variant)
     assert ebm("fit", "-c", tiny, "--run", cut, *variant)[0] == 0
-    ours, theirs = _final(cut), _final(straight)
+    ours, theirs = ending(cut), ending(straight)
     for key in KEPT:
         assert identical(ours[key], theirs[key]), key
     starts = [event for event in RunFolder(cut).events() if event["event"] == "start"]
@@ -83,7 +59,7 @@ def test_more_steps_continue_a_finished_run(ebm, tiny: Path, tmp_path: Path) -> 
     assert ebm("fit", "-c", tiny, "--run", longer)[0] == 0
     assert ebm("fit", "-c", tiny, "--run", twice, "--trainer.max_steps", 7)[0] == 0
     assert ebm("fit", "-c", tiny, "--run", twice)[0] == 0
-    assert all(identical(_final(longer)[key], _final(twice)[key]) for key in KEPT)
+    assert all(identical(ending(longer)[key], ending(twice)[key]) for key in KEPT)
     status, said = ebm("fit", "-c", tiny, "--run", twice)
     assert status == 0
     assert "this run is complete: 12 of 12 steps" in said
@@ -100,7 +76,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm,
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
-    assert all(identical(_final(straight)[key], _final(damaged)[key]) for key in KEPT)
+    assert all(identical(ending(straight)[key], ending(damaged)[key]) for key in KEPT)
 
 
 def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> None:
@@ -127,7 +103,7 @@ def test_kill_minus_nine_and_the_same_command_again(ebm, tmp_path: Path, tiny: P
     assert 0 < checkpoints.step_of(killed.checkpoints()[-1]) < 120
     for run in (straight, killed):
         assert ebm(*command, "--run", run.path)[0] == 0
-    assert all(identical(_final(straight.path)[key], _final(killed.path)[key]) for key in KEPT)
+    assert all(identical(ending(straight.path)[key], ending(killed.path)[key]) for key in KEPT)
 
 
 def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
@@ -158,7 +134,7 @@ def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
     assert ebm("fit", "-c", tiny, "--run", asked.path, *quiet)[0] == 0
     assert not asked.requeue_file.exists()
     for key in KEPT:
-        assert identical(_final(asked.path)[key], _final(straight.path)[key]), key
+        assert identical(ending(asked.path)[key], ending(straight.path)[key]), key
     rows = [run.metrics() for run in (asked, straight)]
     assert rows[0].keys() == rows[1].keys()
     assert rows[0]["valid/energy_data"] == rows[1]["valid/energy_data"]

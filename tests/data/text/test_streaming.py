@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_text import fitted, same
 
 from ebm_lightning.core import State
 from ebm_lightning.data import Bytes, Characters, HubText, TextStream
+from tests.data.text.test_text import fitted, same
 
 DOCUMENTS, LENGTH = 47, 11
 

@@ -1,21 +1,22 @@
-"""Energy-based transformers against one pass for every prefix, and against torch's own layers."""
+"""Energy-based transformers against one pass for every prefix."""
 
 import pytest
 import torch
 from support.oracles import perturbed, text
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State, energy_grad
 from ebm_lightning.distributions import GaussianNoise
-from ebm_lightning.energies import Denoiser, ImageEBT, NextToken, StepAdaLN, StepToken, TextEBT
-from ebm_lightning.energies.networks import CausalTransformer, DiT, DiTDenoiser
-from ebm_lightning.energies.networks.dit import assembled, patches, positions
+from ebm_lightning.energies import ImageEBT, StepAdaLN, StepToken, TextEBT
 
 F64 = torch.float64
+
+
 CONDITIONS = {"none": None, "token": StepToken(2), "adaln": StepAdaLN(2)}
+
+
 every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 
 
@@ -112,63 +113,6 @@ def test_impossible_numbers_are_refused(make) -> None:
         make()
 
 
-def test_a_language_model_is_an_energy_with_log_z_zero() -> None:
-    """p(target | x) sums to 1 over all sequences of two tokens, and is a product of the conditionals."""
-    model = perturbed(NextToken(CausalTransformer(3, layers=1, heads=1, dim=4)))
-    x = torch.tensor([[2, 0]]).expand(9, 2)
-    target = torch.cartesian_prod(torch.arange(3), torch.arange(3))
-    energies = model.energy({"x": x, "target": target})
-    torch.testing.assert_close((-energies).exp().sum(), torch.tensor(1.0, dtype=F64))
-    p = model.positive_phase({"x": x})["y"].softmax(-1)
-    torch.testing.assert_close((-energies).exp(), p[0, 0, target[:, 0]] * p[0, 1, target[:, 1]])
-
-
-def test_patches_are_put_together_again() -> None:
-    x = torch.randn(2, 3, 6, 6)
-    squares = patches(x, 2)
-    assert squares.shape == (2, 9, 12)
-    assert torch.equal(squares[:, 5], x[:, :, 2:4, 4:6].flatten(1))
-    assert torch.equal(assembled(squares, 2, 3), x)
-
-
-def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
-    found = positions(3, 8)
-    for row in range(3):
-        for column in range(3):
-            angles = torch.tensor([[k, k / 100] for k in (column, row)], dtype=F64)
-            expected = torch.cat([angles.sin(), angles.cos()], 1).flatten()
-            torch.testing.assert_close(found[3 * row + column].double(), expected, rtol=0, atol=1e-6)
-
-
-def test_the_image_transformer_is_torchs_own_layers_modulated() -> None:
-    """One layer: multi-head attention, layer norms and GELU of torch, with the shifts, scales and gates written out."""
-    net = perturbed(DiT(4, outputs=3, patch=2, channels=2, layers=1, heads=2, dim=8))
-    block, x = net.blocks[0], torch.randn(3, 2, 4, 4, dtype=F64)
-
-    def normed(h: Tensor) -> Tensor:
-        return F.layer_norm(h, (8,), eps=1e-6)
-
-    active = F.silu(net.condition)
-    a, b, c, d, e, f = block.adaln.linear(active).chunk(6)
-    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).double()
-    attention.load_state_dict(
-        {
-            "in_proj_weight": block.qkv.weight,
-            "in_proj_bias": block.qkv.bias,
-            "out_proj.weight": block.out.weight,
-            "out_proj.bias": block.out.bias,
-        }
-    )
-    h = F.conv2d(x, net.embedding.weight.view(8, 2, 2, 2), net.embedding.bias, stride=2).flatten(2).transpose(1, 2)
-    h = h + net.positions
-    n = (1 + b) * normed(h) + a
-    h = h + c * attention(n, n, n)[0]
-    h = h + f * block.mlp[2](F.gelu(block.mlp[0]((1 + e) * normed(h) + d), approximate="tanh"))
-    shift, scale = net.modulation(active).chunk(2)
-    expected = ((1 + scale) * normed(h) + shift) @ net.head.weight.T
-    torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
-
-
 def test_an_image_energy_is_the_mean_over_patches_and_starts_flat() -> None:
     model = ImageEBT(4, patch=2, channels=1, layers=1, heads=1, dim=4).double()
     state = model.positive_phase({"x": torch.randn(3, 1, 4, 4, dtype=F64)})
@@ -185,15 +129,6 @@ def test_an_image_energy_can_be_differentiated_twice() -> None:
     model = perturbed(ImageEBT(4, patch=2, channels=1, layers=1, heads=2, dim=4))
     y = torch.randn(1, 1, 4, 4, dtype=F64, requires_grad=True)
     assert torch.autograd.gradgradcheck(model, y)
-
-
-def test_the_denoiser_starts_as_the_identity_and_has_the_size_of_the_energy() -> None:
-    settings = {"patch": 2, "channels": 3, "layers": 2, "heads": 2, "dim": 8}
-    net, energy = DiTDenoiser(4, **settings), ImageEBT(4, **settings)
-    x = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(Denoiser(net).positive_phase({"x": x})["y"], x)
-    numbers = [sum(p.numel() for p in part.parameters()) for part in (net, energy)]
-    assert numbers[0] - numbers[1] == 8 * (3 * 2 * 2 - 1)
 
 
 @pytest.mark.parametrize("settings", [{"size": 5}, {"dim": 6}, {"heads": 3}, {"layers": 0}])

@@ -1,11 +1,10 @@
-"""Frechet distances against closed form and SciPy, scores against their definition, and where samples come from."""
+"""Frechet distances against closed form and SciPy, and scores against their definition."""
 
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,32 +12,20 @@ import torch
 import yaml
 from scipy import linalg, stats
 from support.oracles import FALSE_ALARM, Examples, LinearClassifier, assert_means
-from torch import Tensor, nn
+from torch import Tensor
 
 from ebm_lightning import EBM
-from ebm_lightning.chains import NoiseChains, SampleBuffer
+from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import EnergyModel, Info, Sampler, State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import JEM, Gaussian, JointJEM
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import (
-    FeatureExtractor,
-    FreshChains,
-    FromBuffer,
-    FromCheckpoints,
-    Generation,
-    Inception,
-    OwnClassifier,
-    SampleSource,
-    TrainedClassifier,
-)
-from ebm_lightning.evaluation.components.feature_extractors import Reader, levels
+from ebm_lightning.evaluation import FeatureExtractor, FreshChains, Generation, SampleSource
+from ebm_lightning.evaluation.components.feature_extractors import Reader
 from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.reproduction.reproduce import built_on
-from ebm_lightning.runs import checkpoints
-from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.utils import plots
 
 
@@ -76,7 +63,11 @@ def _frechet(means: tuple[np.ndarray, np.ndarray], covariances: tuple[np.ndarray
 
 
 FIRST = ([0.0, 0.0, 0.0], [[1.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 0.7]])
+
+
 SECOND = ([0.5, -1.0, 0.2], [[0.6, 0.0, -0.2], [0.0, 1.0, 0.4], [-0.2, 0.4, 3.0]])
+
+
 TRUTH = _frechet(*[tuple(map(np.array, pair)) for pair in zip(FIRST, SECOND, strict=True)])
 
 
@@ -169,63 +160,6 @@ def test_the_score_is_one_without_classes_and_their_number_where_each_is_certain
     assert score(certain, 2).value == pytest.approx(2, abs=2 * 25 * 2 / (4 * 2000))
 
 
-def _saved(run: RunFolder, module: EBM, steps: range) -> None:
-    """Checkpoints whose Gaussian has its mean at the step."""
-    for step in steps:
-        weights = module.state_dict() | {"model.mean": torch.full((3,), float(step))}
-        path = run.checkpoint(step)
-        checkpoints.save_atomically({"state_dict": weights}, path)
-        checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
-
-
-def test_an_ensemble_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
-    run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
-    _saved(run, module, range(10, 60, 10))
-    run.checkpoint(30).write_bytes(b"damaged")
-    data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
-    drawn = FromCheckpoints(3, 25, 1).draw(module, data)
-    steps, counts = drawn["x"].round().unique(return_counts=True)
-    assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}
-    assert torch.equal(module.model.mean, torch.full((3,), 7.0)), "the trained weights must be put back"
-    for step in (50, 40, 20):
-        of_this = drawn["y"][drawn["x"][:, 0].round() == step]
-        assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
-    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
-        FromCheckpoints(5, 25, 1).draw(module, data)
-
-
-def test_samples_of_the_buffer_are_some_of_its_living_chains_with_their_labels() -> None:
-    buffer = SampleBuffer(40, keep=("y",))
-    pos = {"x": torch.zeros(30, 1), "y": torch.arange(30)}
-    start = buffer.start(pos, ("x",))
-    buffer.finish({**start, "x": start["y"][:, None] + 0.5})
-    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), sampler=Exact(), chains=buffer)
-    drawn = FromBuffer(20).draw(module, Examples(torch.zeros(2, 1)))
-    assert torch.equal(drawn["x"][:, 0], drawn["y"] + 0.5)
-    assert len(drawn["y"].unique()) == 20
-    assert not torch.equal(drawn["y"].sort().values, torch.arange(20)), "a random choice"
-    with pytest.raises(ValueError, match="more chains of x than the 30 in the buffer"):
-        FromBuffer(31).draw(module, Examples(torch.zeros(2, 1)))
-
-
-def test_fresh_chains_deal_the_labels_in_turn() -> None:
-    model = JointJEM(JEM(MLP(4, [3], outputs=3), 3))
-    module = EBM(model, ContrastiveDivergence(), sampler=Still(), chains=NoiseChains())
-    drawn = FreshChains(1001, 1).draw(module, Examples(torch.zeros(3, 1, 2, 2), torch.arange(3), 3))
-    assert drawn["x"].shape == (1001, 1, 2, 2)
-    assert torch.equal(drawn["y"], torch.arange(1001) % 3)
-
-
-@dataclass(frozen=True)
-class Still(Sampler):
-    """Moves nothing."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
-        return state, {}
-
-
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What is given to the picture."""
@@ -252,67 +186,6 @@ def test_the_picture_is_sorted_by_the_class_that_the_model_gives(drawn: list[tup
     assert torch.equal(given, given.sort().values)
     assert len(given.unique()) == 3
     assert torch.equal(drawn[0][0].flatten().sort().values, x.flatten().sort().values)
-
-
-class Sums(nn.Module):
-    """Stands for InceptionV3: the three channel sums, and twice these."""
-
-    def __init__(self, name: str, features: list[str], weights: str) -> None:
-        super().__init__()
-        if torch.load(weights, weights_only=True) != {"kind": "sums"}:
-            raise RuntimeError("size mismatch\nfor many weights")
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        assert x.dtype == torch.uint8
-        sums = x.float().sum((2, 3))
-        return sums, 2 * sums
-
-
-@pytest.fixture
-def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package torch-fidelity whose InceptionV3 is :class:`Sums`."""
-    inner = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    inner.FeatureExtractorInceptionV3 = Sums
-    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
-    monkeypatch.setitem(sys.modules, inner.__name__, inner)
-
-
-GREY = Examples(torch.linspace(-1, 1, 160).view(40, 1, 2, 2), bounds=(-1.0, 1.0))
-
-
-def test_inception_sees_levels_of_three_channels_and_its_numbers_alone_are_called_fid(fidelity, tmp_path) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save({"kind": "sums"}, file)
-    judge = Inception(str(file))
-    features, logits = judge.load(_module(Gaussian([0.0], [1.0])), GREY)(torch.full((1, 1, 2, 2), -0.6))
-    assert features.tolist() == [[4 * 51.0] * 3]
-    assert torch.equal(logits, 2 * features)
-    assert (judge.distance, judge.score) == ("FID", "inception score")
-    for other in (TrainedClassifier("runs/few/net-01234567"), OwnClassifier()):
-        assert "FID" not in other.distance
-        assert "inception" not in other.score
-    assert TrainedClassifier("runs/few/net-01234567").score == "classifier score of net-01234567"
-
-
-def test_levels_are_clamped_and_rounded() -> None:
-    x = torch.tensor([-9.0, 0.0, 1 / 255 * 0.51, 0.2, 1.0, 9.0]).view(6, 1, 1, 1)
-    assert levels(x, (0.0, 1.0))[:, 2].flatten().tolist() == [0, 0, 1, 51, 255, 255]
-
-
-def test_a_missing_package_or_file_of_weights_is_refused_in_words(fidelity, tmp_path, monkeypatch) -> None:
-    module, file = _module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
-    judge = Inception(str(file))
-    with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
-        judge.load(module, GREY)
-    file.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="does not hold the weights of InceptionV3"):
-        judge.load(module, GREY)
-    torch.save({"kind": "others"}, file)
-    with pytest.raises(ValueError, match=r"as torch-fidelity has them \(size mismatch\)"):
-        judge.load(module, GREY)
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ValueError, match=r"torch-fidelity, which is not installed .*pip install 'ebm_lightning\[inc"):
-        judge.load(module, GREY)
 
 
 def part(class_path: str, **arguments: object) -> dict:
@@ -377,17 +250,6 @@ def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> Non
     assert floor == pytest.approx(_frechet(*zip(*moments, strict=True)), rel=1e-5)
 
 
-def test_a_classifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
-    run = tmp_path / "judge"
-    run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
-    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples lie within"):
-        TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GREY)
-
-
-UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -399,14 +261,6 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
             ),
             "are not finite",
         ),
-        (lambda: FreshChains(0, 1), "expected number >= 1"),
-        (lambda: FromBuffer(0), "expected number >= 1"),
-        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),
-        (
-            lambda: Inception("w").load(_module(Gaussian([0.0], [1.0])), UNBOUNDED),
-            r"is of shape \(1, 2, 2\) within None",
-        ),
-        (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The transformer's parts against formulas written out, and its two streams against one stream for each prefix."""
+"""None"""
 
 import math
 
@@ -11,6 +11,8 @@ from ebm_lightning.energies.networks import SIZES, CausalTransformer, Trunk
 from ebm_lightning.energies.networks.transformer import attend_with_self, rotated
 
 F64 = torch.float64
+
+
 PUBLISHED = {"xxs": 6.18e6, "xs": 12.4e6, "small": 48.8e6, "medium": 176e6, "large": 396e6, "xl": 708e6}
 
 

@@ -1,4 +1,4 @@
-"""Further training streams: each is the one it would be alone, and each term of a sum sees its own."""
+"""None"""
 
 import itertools
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Errors after each number of steps, on energies whose descent is known, and of predictions in one pass."""
+"""Errors after each number of steps on energies whose descent is known, at one noise level and at several."""
 
 import math
 from pathlib import Path
@@ -16,8 +16,7 @@ from torchmetrics.text import Perplexity as Reference
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.sources import InMemory
+from ebm_lightning.data import Digits, Noised
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
 from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
@@ -25,6 +24,61 @@ from ebm_lightning.evaluation.protocols.prediction import perplexity
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.samplers import Descent
+from ebm_lightning.utils.plots import curves, picture
+
+
+def _noised() -> Noised:
+    return Noised(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
+
+
+def test_noised_images_are_measured_at_every_level() -> None:
+    """A step halves what is there: PSNR and MSE in closed form, under the names of the levels, a curve for each."""
+    data = _noised()
+    found = PredictionError(steps=[0, 2], number=150).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
+    lines = {}
+    for level in data.levels:
+        batch = {name: value[:150] for name, value in data.at(level).tensors("test").items()}
+        measured = []
+        for k in (0, 2):
+            reached, name = (batch["x"] / 2**k).clamp(-1, 1), f"{level} after {k} steps"
+            reference = PeakSignalNoiseRatio(data_range=2.0, reduction="elementwise_mean", dim=(1, 2, 3))
+            psnr, mse = (found.measurements[f"{of} {name}"] for of in ("PSNR, dB", "MSE"))
+            assert psnr.value == pytest.approx(float(reference(reached, batch["target"])), rel=1e-5)
+            assert mse.value == pytest.approx(float((reached - batch["target"]).square().mean()), rel=1e-5)
+            measured.append(psnr)
+        values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
+        lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
+    assert sum(" after " in name for name in found.measurements) == 8
+    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "PSNR, dB").tobytes()
+
+
+def test_examples_are_drawn_noised_thought_about_and_clean() -> None:
+    data = _noised()
+    found = PredictionError(steps=[0, 1, 3]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
+    assert set(found.pictures) == {"steps", "examples-weak", "examples-out-of-range"}
+    for level in data.levels:
+        batch = {name: value[:8] for name, value in data.at(level).tensors("test").items()}
+        x, target = batch["x"], batch["target"]
+        expected = picture(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
+        assert found.pictures[f"examples-{level.replace(' ', '-')}"].tobytes() == expected.tobytes()
+
+
+def test_one_pass_is_measured_at_every_level_too() -> None:
+    data = _noised()
+    found = PredictionError().measure(EBM(Denoiser(torch.nn.Identity()), ImagePrediction()), data)
+    assert set(found.measurements) == {f"{of} {level}" for of in ("PSNR, dB", "MSE") for level in data.levels}
+    assert set(found.pictures) == {"examples-weak", "examples-out-of-range"}
+
+
+def test_data_of_one_level_keep_their_names() -> None:
+    pairs = Pairs(torch.rand(9, 1, 4, 4), torch.rand(9, 1, 4, 4), (0.0, 1.0))
+    found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
+    assert set(found.pictures) == {"steps", "examples"}
+    assert next(iter(found.measurements)) == "PSNR, dB after 1 step"
+    without = Noised(Digits(100, bounds=(-1.0, 1.0)), levels={})
+    found = PredictionError(steps=[1]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), without)
+    assert {"PSNR, dB after 1 step", "MSE after 1 step"} <= set(found.measurements)
+    assert not any("range" in name for name in found.measurements)
 
 
 class Table(EnergyModel):
@@ -123,26 +177,6 @@ def test_what_cannot_be_measured_is_refused() -> None:
         Perplexity().measure(module, Examples(torch.rand(3, 2)))
 
 
-class Cycle(DataModule):
-    """Windows of a text that runs through its tokens in turn."""
-
-    def __init__(self, vocabulary: int = 4, positions: int = 6) -> None:
-        super().__init__(8, valid=16, split_seed=0, seed=None, memory_gb=1.0)
-        self.vocabulary, self.positions = vocabulary, positions
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.positions,)
-
-    def load(self) -> tuple[Subset, Subset]:
-        tokens = (torch.arange(64)[:, None] + torch.arange(self.positions + 1)) % self.vocabulary
-        rows = InMemory({"x": tokens[:, :-1], "target": tokens[:, 1:]})
-        return Subset(rows, torch.arange(48)), Subset(rows, torch.arange(48, 64))
-
-    def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
-        return {name: batch[name] for name in ("x", "target")}
-
-
 SYSTEMS = {
     "System 1": """
     sampler:
@@ -174,6 +208,8 @@ SYSTEMS = {
         keep: [x, target]
 """,
 }
+
+
 RUN = """
 seed_everything: 0
 trainer: {{max_steps: {steps}, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 2,
@@ -192,7 +228,7 @@ model:
     objective: {{class_path: TokenPrediction}}
 {system}
     optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01, weight_decay: 0.01}}}}
-data: {{class_path: test_thinking.Cycle}}
+data: {{class_path: support.predictions.Cycle}}
 checkpoint: {{every_n_steps: 2}}
 samples: {{every_n_steps: 2, number: 3, steps: 2}}
 evaluation: [{{class_path: Perplexity, init_args: {{steps: [1, 2]}}}}]

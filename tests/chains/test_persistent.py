@@ -1,9 +1,9 @@
-"""Where chains begin and what survives: every rule of the buffer against a few lines that say the same."""
+"""What survives a negative phase: every rule of the buffer against a few lines that say the same."""
 
 import pytest
 import torch
 
-from ebm_lightning.chains import FIFO, DataChains, NoiseChains, Reservoir, SampleBuffer, Uint8Storage, WriteBack
+from ebm_lightning.chains import FIFO, Reservoir, SampleBuffer, Uint8Storage, WriteBack
 from ebm_lightning.distributions import DataInit, GaussianNoise, UniformNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.generation.samples import birth_noise
@@ -22,14 +22,6 @@ def _live(buffer: SampleBuffer, rounds: int, free: tuple[str, ...] = ("x",)) -> 
     for k in range(rounds):
         start = buffer.start(_pos(), free)
         buffer.finish({**start, "x": torch.full((N, 2), float(k + 1))})
-
-
-def test_data_chains_start_at_the_data_and_noise_chains_at_noise() -> None:
-    pos = _pos()
-    assert torch.equal(DataChains().start(pos, ("x",))["x"], pos["x"])
-    noisy = NoiseChains(UniformNoise(-1.0, 0.0)).start(pos, ("x",))
-    assert (noisy["x"] < 0).all()
-    assert torch.equal(noisy["y"], pos["y"])
 
 
 def test_chains_are_born_from_noise_and_come_back_as_they_ended() -> None:
@@ -187,17 +179,6 @@ def test_chains_that_would_take_too_much_memory_are_refused_before_they_are_made
     assert buffer.state_dict() == {}
 
 
-def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() -> None:
-    """A phase of 9 or 4 chains beside 6 examples, fresh and kept."""
-    for chains in (NoiseChains(UniformNoise(), number=9), SampleBuffer(SIZE, number=9), SampleBuffer(SIZE, number=4)):
-        start = chains.start(_pos(), ("x",))
-        assert start["x"].shape == (chains.number, 2)
-        assert (start["x"] < 1).all()
-        assert start["y"].tolist() == [k % N for k in range(chains.number)]
-        chains.finish({**start, "x": torch.zeros(chains.number, 2)})
-    assert int(chains.alive.sum()) == 4
-
-
 def test_a_contrast_is_that_of_the_means_over_examples_and_over_chains() -> None:
     module = EBM(
         Gaussian([0.0, 0.0], [1.0, 4.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(9, number=9)
@@ -208,9 +189,3 @@ def test_a_contrast_is_that_of_the_means_over_examples_and_over_chains() -> None
     energy = module.model.energy
     torch.testing.assert_close(gap, energy(pos).mean() - energy(neg).mean())
     assert len(neg["x"]) == 9
-
-
-@pytest.mark.parametrize("make", [NoiseChains, lambda number: SampleBuffer(3, number=number)])
-def test_no_chains_at_all_are_refused(make) -> None:
-    with pytest.raises(ValueError, match=r"\(number=0\): expected at least 1 chain"):
-        make(number=0)

@@ -1,0 +1,38 @@
+"""Chains that begin at the data or at noise, and what they share with those that persist."""
+
+import pytest
+import torch
+
+from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
+from ebm_lightning.distributions import UniformNoise
+
+N, SIZE = 6, 20
+
+
+def _pos(n: int = N, value: float = 5.0) -> dict:
+    return {"x": torch.full((n, 2), value), "y": torch.arange(n)}
+
+
+def test_data_chains_start_at_the_data_and_noise_chains_at_noise() -> None:
+    pos = _pos()
+    assert torch.equal(DataChains().start(pos, ("x",))["x"], pos["x"])
+    noisy = NoiseChains(UniformNoise(-1.0, 0.0)).start(pos, ("x",))
+    assert (noisy["x"] < 0).all()
+    assert torch.equal(noisy["y"], pos["y"])
+
+
+def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() -> None:
+    """A phase of 9 or 4 chains beside 6 examples, fresh and kept."""
+    for chains in (NoiseChains(UniformNoise(), number=9), SampleBuffer(SIZE, number=9), SampleBuffer(SIZE, number=4)):
+        start = chains.start(_pos(), ("x",))
+        assert start["x"].shape == (chains.number, 2)
+        assert (start["x"] < 1).all()
+        assert start["y"].tolist() == [k % N for k in range(chains.number)]
+        chains.finish({**start, "x": torch.zeros(chains.number, 2)})
+    assert int(chains.alive.sum()) == 4
+
+
+@pytest.mark.parametrize("make", [NoiseChains, lambda number: SampleBuffer(3, number=number)])
+def test_no_chains_at_all_are_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"\(number=0\): expected at least 1 chain"):
+        make(number=0)

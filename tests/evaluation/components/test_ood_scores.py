@@ -1,0 +1,93 @@
+"""Scores of single images against the orders that they name."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from support.oracles import Examples, LinearClassifier, perturbed
+from torch import Tensor
+
+from ebm_lightning import EBM
+from ebm_lightning.energies import JEM, RBM, ConditionalDeepEnergy, JointJEM, PerClass, StudentTPoE
+from ebm_lightning.energies.boltzmann.units import Gaussian, Softmax
+from ebm_lightning.energies.networks import MLP, IGEBMMnistNet
+from ebm_lightning.evaluation import (
+    MaxSoftmax,
+    MinusEnergy,
+    MinusGradientNorm,
+    Outliers,
+    OutOfDistribution,
+    PermutedPixels,
+    UpsideDown,
+)
+from ebm_lightning.objectives import ContrastiveDivergence
+
+BOUNDS = (-1.0, 1.0)
+
+
+def test_each_score_orders_images_by_what_it_names() -> None:
+    model = LinearClassifier(torch.randn(3, 16), torch.randn(3))
+    x = BOUNDS[0] + 2 * torch.rand(50, 1, 4, 4)
+    outliers: list[Outliers] = [UpsideDown(), PermutedPixels()]
+    scores = [MinusEnergy(), MaxSoftmax(), MinusGradientNorm()]
+    findings = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
+
+    def truth(x: Tensor) -> dict[str, Tensor]:
+        p = torch.softmax(model.logits(x), 1).detach()
+        return {
+            "": torch.logsumexp(model.logits(x), 1).detach(),
+            " by max p(y|x)": p.amax(1),
+            " by -|dE/dx|": -(p @ model.weight).norm(dim=1).detach(),
+        }
+
+    for kind in outliers:
+        inside, outside = truth(x), truth(kind.make(x, BOUNDS))
+        for by in inside:
+            scored = torch.cat([inside[by], outside[by]]).numpy()
+            expected = roc_auc_score([1] * 50 + [0] * 50, scored)
+            assert findings.measurements[f"AUROC {kind}{by}"].value == pytest.approx(expected, abs=1e-3)
+    assert findings.measurements.keys() >= {"AUPR UpsideDown()", "FPR@95 PermutedPixels(seed=0) by -|dE/dx|"}
+    assert findings.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=8)),
+        lambda: RBM({"x": Gaussian([1, 8, 8]), "y": Softmax(3)}, 4, weight_std=1.0),
+    ],
+)
+def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_image_best(make) -> None:
+    model = perturbed(make()).float()
+    x = torch.randn(20, 1, 8, 8)
+    with torch.no_grad():
+        of_label = [[model.energy({"x": one[None], "y": torch.tensor([y])}) for y in range(3)] for one in x]
+    expected = torch.tensor([min(map(float, energies)) for energies in of_label])
+    best = torch.tensor([int(np.argmin(energies)) for energies in of_label])
+    assert len(best.unique()) > 1, "one label must not suit every image best"
+    assert torch.allclose(MinusEnergy()(_module(model), x, 3), expected, atol=1e-4)
+
+
+def test_a_model_that_sums_out_a_missing_label_keeps_its_own_energy() -> None:
+    jem = JEM(MLP(4, [6], outputs=3), 3)
+    x = torch.randn(20, 1, 2, 2)
+    assert torch.allclose(MinusEnergy()(_module(JointJEM(jem)), x, 3), jem(x).detach())
+
+
+def _module(model) -> EBM:
+    return EBM(model, ContrastiveDivergence())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: MinusEnergy()(_module(PerClass(StudentTPoE([4], 2), 3)), torch.zeros(2, 4), 3),
+            "PerClass needs the label 'y' of every example",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,111 @@
+"""Where samples come from: checkpoints, the buffer, fresh chains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.oracles import Examples
+
+from ebm_lightning import EBM
+from ebm_lightning.chains import NoiseChains, SampleBuffer
+from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.distributions import GaussianNoise
+from ebm_lightning.energies import JEM, Gaussian, JointJEM
+from ebm_lightning.energies.networks import MLP
+from ebm_lightning.evaluation import FreshChains, FromBuffer, FromCheckpoints
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Exact(Sampler):
+    """Draws afresh from a Gaussian."""
+
+    free: tuple[str, ...] = ("x",)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        return {**state, "x": model.sample(len(state["x"]))}, {}
+
+
+def _module(model: EnergyModel, folder: Path | None = None) -> EBM:
+    module = EBM(model, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
+    if folder is not None:
+        module.trainer = SimpleNamespace(default_root_dir=str(folder))
+    return module
+
+
+def _saved(run: RunFolder, module: EBM, steps: range) -> None:
+    """Checkpoints whose Gaussian has its mean at the step."""
+    for step in steps:
+        weights = module.state_dict() | {"model.mean": torch.full((3,), float(step))}
+        path = run.checkpoint(step)
+        checkpoints.save_atomically({"state_dict": weights}, path)
+        checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
+
+
+def test_an_ensemble_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
+    run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
+    _saved(run, module, range(10, 60, 10))
+    run.checkpoint(30).write_bytes(b"damaged")
+    data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
+    drawn = FromCheckpoints(3, 25, 1).draw(module, data)
+    steps, counts = drawn["x"].round().unique(return_counts=True)
+    assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}
+    assert torch.equal(module.model.mean, torch.full((3,), 7.0)), "the trained weights must be put back"
+    for step in (50, 40, 20):
+        of_this = drawn["y"][drawn["x"][:, 0].round() == step]
+        assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
+    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
+        FromCheckpoints(5, 25, 1).draw(module, data)
+
+
+def test_samples_of_the_buffer_are_some_of_its_living_chains_with_their_labels() -> None:
+    buffer = SampleBuffer(40, keep=("y",))
+    pos = {"x": torch.zeros(30, 1), "y": torch.arange(30)}
+    start = buffer.start(pos, ("x",))
+    buffer.finish({**start, "x": start["y"][:, None] + 0.5})
+    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), sampler=Exact(), chains=buffer)
+    drawn = FromBuffer(20).draw(module, Examples(torch.zeros(2, 1)))
+    assert torch.equal(drawn["x"][:, 0], drawn["y"] + 0.5)
+    assert len(drawn["y"].unique()) == 20
+    assert not torch.equal(drawn["y"].sort().values, torch.arange(20)), "a random choice"
+    with pytest.raises(ValueError, match="more chains of x than the 30 in the buffer"):
+        FromBuffer(31).draw(module, Examples(torch.zeros(2, 1)))
+
+
+def test_fresh_chains_deal_the_labels_in_turn() -> None:
+    model = JointJEM(JEM(MLP(4, [3], outputs=3), 3))
+    module = EBM(model, ContrastiveDivergence(), sampler=Still(), chains=NoiseChains())
+    drawn = FreshChains(1001, 1).draw(module, Examples(torch.zeros(3, 1, 2, 2), torch.arange(3), 3))
+    assert drawn["x"].shape == (1001, 1, 2, 2)
+    assert torch.equal(drawn["y"], torch.arange(1001) % 3)
+
+
+@dataclass(frozen=True)
+class Still(Sampler):
+    """Moves nothing."""
+
+    free: tuple[str, ...] = ("x",)
+
+    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        return state, {}
+
+
+UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FreshChains(0, 1), "expected number >= 1"),
+        (lambda: FromBuffer(0), "expected number >= 1"),
+        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),
+        (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,67 @@
+"""Filters as they are shown."""
+
+import numpy as np
+import pytest
+import torch
+from support.labels import NO_LABELS, Labels
+from torch import Tensor
+
+from ebm_lightning import EBM
+from ebm_lightning.core import EnergyModel
+from ebm_lightning.energies import RBM
+from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.evaluation import Filters
+from ebm_lightning.objectives import ContrastiveDivergence
+
+
+def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
+    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
+
+
+class Looks(EnergyModel):
+    """An energy with given filters on x."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1)
+
+    def filters(self, block: str) -> Tensor:
+        return self.weights
+
+
+def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
+    weights = torch.tensor([[0.0, 0.0], [1.0, -0.5], [4.0, 8.0], [-3.0, 0.0]]).view(4, 1, 1, 2)
+    data = Labels(torch.zeros(4, 1, 1, 2), None)
+    module = EBM(Looks(weights), ContrastiveDivergence())
+
+    def shown(protocol: Filters, rows: int, columns: int) -> list[list[list[int]]]:
+        """Both pixels of every tile, each enlarged 28 times."""
+        pixels = np.asarray(protocol.measure(module, data).pictures["x"])
+        assert pixels.shape == (rows * 30 + 2, columns * 58 + 2)
+        corners = [(2 + 30 * i, 2 + 58 * j) for i in range(rows) for j in range(columns)]
+        return [[int(pixels[top, left]), int(pixels[top, left + 28])] for top, left in corners]
+
+    large, negative, small, nothing = [191, 255], [0, 128], [255, 64], [128, 128]
+    assert shown(Filters(), 2, 2) == [large, negative, small, nothing]
+    assert shown(Filters(groups=2), 2, 2) == [small, nothing, large, negative]
+    assert shown(Filters(number=1, groups=2), 2, 1) == [small, large]
+    norms = Filters().measure(module, data).measurements["filter norm on x, mean"]
+    assert norms.value == pytest.approx(float(weights.flatten(1).norm(dim=1).mean()))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Filters(number=0), "expected number >= 1 and groups >= 1"),
+        (
+            lambda: Filters(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
+            "3 filters, expected a multiple of 2",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,74 @@
+"""Likelihoods and classes by importance sampling against enumeration."""
+
+import copy
+import math
+
+import pytest
+import torch
+from scipy import stats
+from support.helmholtz import machine, on_cpu
+from support.oracles import FALSE_ALARM
+
+from ebm_lightning.data import Bars, Digits, Threshold
+from ebm_lightning.energies import HelmholtzMachine, PerClass
+from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.evaluation import ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation.protocols.exact_divergence import exact_log_prob
+from ebm_lightning.evaluation.protocols.importance_sampling import chosen
+
+SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
+
+
+def test_the_likelihood_protocol_measures_what_enumeration_says() -> None:
+    """The weights are small, so that the bias of 1000 draws is below 1e-3 nats."""
+    data, model = Bars(2, samples=100), HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [3, 2], weight_std=0.5)
+    found = ImportanceLikelihood(samples=1000).measure(on_cpu(model), data).measurements
+    exact = exact_log_prob(copy.deepcopy(model), data.tensors("test")).mean()
+    gain = found["gain from S/10 to S samples"].value
+    assert abs(found["log-probability test"].value - float(exact)) < 0.02
+    assert found["variational bound, log-probability test"].value < found["log-probability test"].value
+    assert abs(gain) < 0.02
+    assert 1 < found["effective samples"].value < 1000
+    nats, in_bits = (found[f"description length, {unit}"].value for unit in ("nats", "bits"))
+    assert nats == pytest.approx(in_bits * math.log(2))
+    assert nats == -found["variational bound, log-probability test"].value
+
+
+def test_a_subset_for_evaluation_is_drawn_at_random() -> None:
+    state = {"x": torch.arange(1000.0)}
+    few = chosen("", state, 100)["x"]
+    assert len(few.unique()) == 100
+    assert abs(float(few.mean()) - 499.5) < SIGMAS * 1000 / math.sqrt(12 * 100)
+    assert chosen("", state, None) is state
+
+
+def test_the_shortest_description_names_the_class_whose_machine_made_the_data() -> None:
+    """Ten machines without causes of any weight, that is ten products of independent pixels fitted to their digits."""
+    data = Digits(100, valid=0, pixels=Threshold())
+    model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
+    module = on_cpu(model)
+    train, test = data.tensors("train"), data.tensors("test")
+    model.initialize(data.eval_loader("train"))
+    found = ShortestDescription(samples=1).measure(module, data).measurements
+    on = torch.stack([train["x"][train["y"] == label].flatten(1).mean(0) for label in range(10)]).clamp(1e-3, 1 - 1e-3)
+    x = test["x"].flatten(1)
+    log_p = x @ on.log().T + (1 - x) @ (1 - on).log().T
+    wrong = 100 * float((log_p.argmax(1) != test["y"]).double().mean())
+    assert found["test error, percent"].value == pytest.approx(wrong)
+    assert found["test error by importance sampling, percent"].value == pytest.approx(wrong)
+    own = -log_p.gather(1, test["y"][:, None]).mean() / math.log(2)
+    assert found["description length of own class, bits"].value == pytest.approx(float(own), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ImportanceLikelihood(samples=15), "multiple of 10"),
+        (lambda: chosen("Protocol", {"x": torch.zeros(3)}, 4), "there are 3 test examples"),
+        (lambda: ShortestDescription(samples=0), "samples >= 1"),
+        (lambda: ShortestDescription().measure(on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,132 @@
+"""What a protocol keeps of its findings, and how it is asked for."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from support.annealed import wavy_rbm
+from support.likelihood_run import refuse_constant
+from torch import Tensor
+
+from ebm_lightning.core import EnergyModel
+from ebm_lightning.data import BarsAndStripes
+from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.sources import InMemory
+from ebm_lightning.evaluation import Findings, Measurement, OutOfDistribution, Protocol, TwoSample, UniformPixels
+from ebm_lightning.evaluation.metrics import LogPartition
+from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.training.module import EBM
+
+
+class Table(DataModule):
+    """Given examples, and nothing held out for validation."""
+
+    def __init__(self, train: Tensor, test: Tensor) -> None:
+        super().__init__(100, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        self.train, self.test = train, test
+        self.bounds = (0.0, 1.0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.shape[1:])
+
+    def load(self) -> tuple[Subset, Subset]:
+        parts = (Subset(InMemory({"x": x}), torch.arange(len(x))) for x in (self.train, self.test))
+        return next(parts), next(parts)
+
+
+class Brightness(EnergyModel):
+    """An energy that is low where an image is bright at its top left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -x[:, 0, 0, 0]
+
+
+@dataclass(eq=False)
+class Dice(Protocol):
+    """Throws dice: to see what a protocol keeps."""
+
+    throws: int = 3
+    sides: list[Measurement] = field(default_factory=lambda: [Measurement(6.0)])
+
+    def measure(self, module: EBM, data: DataModule) -> Findings:
+        mean = float(torch.rand(self.throws).mean())
+        return Findings({"mean": Measurement(mean, 0.1), "bare": Measurement(1.0)}, {"dice": Image.new("L", (3, 2))})
+
+
+def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
+    (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
+    module = EBM(Brightness(), ContrastiveDivergence())
+    data = Table(torch.zeros(1, 1), torch.zeros(1, 1))
+    trainer = SimpleNamespace(is_global_zero=True, global_rank=0, default_root_dir=str(tmp_path), datamodule=data)
+    stream = torch.get_rng_state()
+    Dice().on_test_end(trainer, module)
+    assert torch.equal(torch.get_rng_state(), stream)
+    record = json.loads((tmp_path / "evaluation" / "Dice.json").read_text())
+    torch.manual_seed(0)
+    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": ""}
+    expected = {**bare, "value": float(torch.rand(3).mean()), "standard_error": 0.1}
+    assert record["measurements"] == {"mean": expected, "bare": bare}
+    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='')"
+    assert record["settings"] == {"throws": 3, "sides": [six]}
+    assert record["protocol"] == f"Dice(throws=3, sides={[six]})"
+    assert record["convention"] is None
+    assert (record["seed"], record["split"], record["training_minutes"]) == (17, "test", 1.5)
+    assert record["environment"]["versions"].keys() >= {"torch", "lightning"}
+    assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
+
+
+def test_protocols_are_asked_for_by_class_or_file() -> None:
+    every = [TwoSample(), OutOfDistribution([UniformPixels()]), Dice()]
+    assert named(every, None) == every
+    assert named(every, "ood, two_sample") == every[:2]
+    assert named(every, "dice") == named(every, "Dice") == every[2:]
+    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of TwoSample, OutOfDistribu"):
+        named(every, "ood,mixing,calibration")
+    with pytest.raises(ValueError, match="no protocol ood: expected some of none, since it names none"):
+        named([], "ood")
+
+
+def test_another_rank_writes_nothing(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(is_global_zero=False, default_root_dir=str(tmp_path))
+    Dice().on_test_end(trainer, EBM(Brightness(), ContrastiveDivergence()))
+    assert list(tmp_path.iterdir()) == []
+
+
+@dataclass(eq=False)
+class Doubtful(Protocol):
+    """Finds an estimate that is not to be trusted."""
+
+    def measure(self, module: EBM, data: object) -> Findings:
+        estimate = LogPartition(3.0, -math.inf, 4.0, 2.5, 1.2, 100)
+        interval = (-estimate.high, -estimate.low)
+        return Findings({"log-probability test": Measurement(-3.0, 0.1, interval, estimate.warning)})
+
+
+def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, capsys) -> None:
+    """An infinite end is null in JSON, which has no word for it, and inf on the terminal; the warning is in both."""
+    RunFolder(tmp_path).config_file.write_text(yaml.safe_dump({"seed_everything": 0}))
+    trainer = SimpleNamespace(
+        is_global_zero=True, global_rank=0, default_root_dir=str(tmp_path), datamodule=BarsAndStripes(2)
+    )
+    module = EBM(wavy_rbm(), ContrastiveDivergence())
+    Doubtful().on_test_end(trainer, module)
+    text = (tmp_path / "evaluation" / "Doubtful.json").read_text()
+    record = json.loads(text, parse_constant=refuse_constant)
+    assert record["convention"] == "binary"
+    found, said = record["measurements"]["log-probability test"], capsys.readouterr().out
+    assert found["interval"] == [-4.0, None]
+    assert "not to be trusted" in found["warning"]
+    assert "-3.0000 +- 0.1 [-4.0000, inf]  under binary" in said
+    assert f"warning: {found['warning']}" in said

@@ -1,0 +1,137 @@
+"""Runs that replicas, snapshots and fast weights are part of: what they learn, and that they continue bit for bit."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from support.oracles import bits, identical, probabilities
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ebm_lightning import EBM, Trainer
+from ebm_lightning.chains import SampleBuffer
+from ebm_lightning.core import EnergyModel, Sampler
+from ebm_lightning.distributions import BernoulliNoise
+from ebm_lightning.energies import RBM
+from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.objectives import ContrastiveDivergence
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.samplers import FastWeights, Gibbs, ParallelTempering, TrajectoryTempering
+
+F64 = torch.float64
+
+
+def _law() -> Tensor:
+    """Four bits, two prototypes with noise: the probabilities of the rows of ``bits(4)``."""
+    prototypes, share = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=F64), torch.tensor([0.8, 0.2], dtype=F64)
+    flips = (bits(4) != prototypes[:, None]).sum(2)
+    return share @ (0.1**flips * 0.9 ** (4 - flips)).double()
+
+
+def _divergence(law: Tensor, model: EnergyModel) -> float:
+    """KL(law || model) in nats."""
+    return float((law * (law / probabilities(copy.deepcopy(model).double(), {"x": bits(4)})).log()).sum())
+
+
+GIBBS = Gibbs(("h", "x"))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        ParallelTempering(GIBBS, betas=(1.0, 0.5, 0.0)),
+        TrajectoryTempering(GIBBS, rungs=2, threshold=0.9),
+        FastWeights(GIBBS, rate=0.05),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_persistent_chains_with_each_of_them_bring_an_rbm_near_to_four_bits(sampler: Sampler) -> None:
+    """KL(data || model), enumerated, falls below a tenth of the least that independent units can reach."""
+    steps, batch, law = 200, 128, _law()
+    on = law @ bits(4)
+    independent = float((law * (law / (bits(4) * on + (1 - bits(4)) * (1 - on)).prod(1)).log()).sum())
+    model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
+    before = _divergence(law, model)
+    data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
+    chains = SampleBuffer(batch, noise=BernoulliNoise())
+    module = EBM(
+        model,
+        ContrastiveDivergence(),
+        sampler,
+        2,
+        chains=chains,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps),
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=steps, accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
+    trainer.fit(module, DataLoader([{"x": x} for x in data.split(batch)], batch_size=None))
+    assert before > independent / 2
+    assert _divergence(law, model) < independent / 10
+
+
+CONFIGURATION = """
+seed_everything: 3
+trainer: {max_steps: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 5,
+          enable_progress_bar: false, enable_model_summary: false}
+model:
+  class_path: EBM
+  init_args:
+    model:
+      class_path: RBM
+      init_args:
+        visible: {x: {class_path: Bernoulli, init_args: {shape: [1, 3, 3]}}}
+        hidden: 5
+        weight_std: 1.0
+        centering: 0.1
+    objective: ContrastiveDivergence
+    sampler: %s
+    steps: 2
+    chains: {class_path: SampleBuffer, init_args: {size: 32, reinit_prob: 0.1, noise: BernoulliNoise}}
+    optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.5}}
+data: {class_path: BarsAndStripes, init_args: {side: 3, batch_size: 16, samples: 64}}
+checkpoint: {every_n_steps: 6}
+samples: {every_n_steps: 4, number: 4, steps: 3}
+"""
+
+
+INNER = "{class_path: Gibbs, init_args: {free: [h, x]}}"
+
+
+SAMPLERS = {
+    "replicas": f"{{class_path: ParallelTempering, init_args: {{sampler: {INNER}, betas: [1.0, 0.5, 0.1]}}}}",
+    "snapshots": f"{{class_path: TrajectoryTempering, init_args: {{sampler: {INNER}, rungs: 2, threshold: 1.0}}}}",
+    "fast weights": f"{{class_path: FastWeights, init_args: {{sampler: {INNER}, rate: 0.5}}}}",
+}
+
+
+def _final(folder: Path) -> dict:
+    newest = RunFolder(folder).checkpoints()[-1]
+    sides = [torch.load(file, weights_only=True) for file in checkpoints.side_files(newest)]
+    return {"side files": sides, **torch.load(newest, weights_only=True)}
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_run_cut_in_the_middle_ends_as_if_nothing_had_happened_and_pictures_move_no_chain(
+    kind: str, ebm, tmp_path: Path
+) -> None:
+    """Bit for bit: weights, optimizer, chains with replicas, snapshots and fast weights, random streams."""
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIGURATION % SAMPLERS[kind])
+    straight, cut, blind = (tmp_path / "x" / name for name in ("straight", "cut", "blind"))
+    assert ebm("fit", "-c", file, "--run", straight)[0] == 0
+    assert ebm("fit", "-c", file, "--run", cut, "--trainer.max_steps", 6)[0] == 0
+    assert ebm("fit", "-c", file, "--run", cut)[0] == 0
+    assert ebm("fit", "-c", file, "--run", blind, "--samples.every_n_steps", 0)[0] == 0
+    truth = _final(straight)
+    (side,) = truth["side files"]
+    assert any("SamplerState" in key for key in side) == (kind != "replicas")
+    assert all(bool(value) for value in side.values())
+    for other in (cut, blind):
+        ours = _final(other)
+        for key in ("state_dict", "optimizer_states", "side files", "global_step"):
+            assert identical(ours[key], truth[key]), key
+    drawn = {path.parent.relative_to(straight).as_posix() for path in straight.glob("samples/*/*/*.png")}
+    assert drawn == {"samples/fresh/x", "samples/chains/x", "samples/chains/age"}

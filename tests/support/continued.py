@@ -1,0 +1,37 @@
+"""Runs that are cut, and what they end with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
+
+
+class PowerCut(RuntimeError):
+    pass
+
+
+def ending(run: Path) -> dict:
+    newest = RunFolder(run).checkpoints()[-1]
+    content = torch.load(newest, weights_only=True)
+    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
+    content["shard"] = {key: value for key, value in shard.items() if "Buffer" in key}
+    return content
+
+
+KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "shard", "global_step")
+"""Weights, their average, optimizer, schedule, chains: all that a run is at its end."""
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
+    whole = RunCheckpoint.on_train_batch_end
+
+    def hook(self, trainer, *rest):
+        if trainer.global_step == step:
+            raise PowerCut
+        whole(self, trainer, *rest)
+
+    monkeypatch.setattr(RunCheckpoint, "on_train_batch_end", hook)
