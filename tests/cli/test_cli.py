@@ -20,7 +20,7 @@ from support import TESTS
 from ebm_lightning import __version__
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.cli.main import main
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.data import Digits
 from ebm_lightning.energies import DeepEnergy
 from ebm_lightning.energies.networks import MLP
@@ -184,7 +184,9 @@ def test_sample_draws_from_the_averaged_weights_and_writes_tiles_and_energies(eb
     sampler = SGLD(0.1, noise=0.05, bounds=(0.0, 1.0))
     for name, model in models.items():
         with isolated(0), torch.no_grad():
-            ends[name] = run(sampler, model, NoiseChains().start({"x": torch.zeros(5, 1, 8, 8)}, ("x",)), 3)[0]["x"]
+            ends[name] = run_chain(sampler, model, NoiseChains().start({"x": torch.zeros(5, 1, 8, 8)}, ("x",)), 3)[0][
+                "x"
+            ]
     assert torch.allclose(x, ends["state_dict"], atol=1e-6)
     assert (x - ends["current_model_state"]).abs().max() > 1e-4
     with torch.no_grad():

@@ -36,7 +36,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 def _thinker(noise: bool = True) -> EBM:
     model = perturbed(TextEBT(7, layers=2, heads=2, dim=8, condition=StepToken(2)))
     chains = NoiseChains(GaussianNoise()) if noise else None
-    return EBM(model, TokenPrediction(), Descent(2.0, normalize=True).double(), steps=2, chains=chains).eval()
+    return EBM(model, TokenPrediction(), Descent(2.0, softmax=True).double(), steps=2, chains=chains).eval()
 
 
 def _one_pass() -> EBM:
@@ -81,7 +81,7 @@ def test_a_text_is_what_whole_passes_under_the_same_draws_give(length: int) -> N
             p[:, -1] = y.softmax(-1)
             step = torch.full((3,), k)
             p.requires_grad_()
-            energy = model.local_energies({"x": context, "y": p, "step": step})[:, -1]
+            energy = model.local_energies({"x": context, "y": p, "descent.step": step})[:, -1]
             energies.append(energy.detach())
             y = (p - 2.0 * torch.autograd.grad(energy.sum(), p)[0])[:, -1].detach() if k < 3 else y
         torch.testing.assert_close(one.energies, torch.stack(energies), rtol=0, atol=1e-10)
@@ -230,10 +230,10 @@ model:
         dim: 8
         condition: {{class_path: StepToken, init_args: {{landscapes: 2}}}}
     objective: {{class_path: TokenPrediction}}
-    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, normalize: true}}}}
+    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, softmax: true}}}}
     steps: 2
     backprop: 2
-    chains: {{class_path: NoiseChains, init_args: {{noise: {{class_path: GaussianNoise}}}}}}
+    chains: {{class_path: NoiseChains, init_args: {{init: {{class_path: GaussianNoise}}}}}}
 data:
   class_path: Text
   init_args:

@@ -191,7 +191,10 @@ BITS = {"x": Bernoulli([3])}
     ("make", "words"),
     [
         (lambda: WakeSleep()(machine(), every_state(WIDTHS), None), "give EBM the sampler Ancestral"),
-        (lambda: WakeSleep()(RBM(BITS, 2), {"x": bits(3).float()}, {"x": bits(3).float()}), "no recognition model"),
+        (
+            lambda: WakeSleep()(RBM(BITS, 2), {"x": bits(3).float()}, {"x": bits(3).float()}),
+            "RBM is not HasRecognition",
+        ),
         (lambda: ReweightedWakeSleep(0), r"samples=0"),
         (lambda: ReweightedWakeSleep(2, wake=-1), "weights >= 0"),
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),

@@ -227,7 +227,7 @@ def text(positions: int, vocabulary: int) -> Callable[[int], State]:
         "x": torch.randint(0, vocabulary, (n, positions)),
         "target": torch.randint(0, vocabulary, (n, positions)),
         "y": torch.randn(n, positions, vocabulary, dtype=torch.float64),
-        "step": torch.randint(0, 4, (n,)),
+        "descent.step": torch.randint(0, 4, (n,)),
     }
 
 

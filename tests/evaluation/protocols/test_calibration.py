@@ -144,7 +144,8 @@ X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
         ),
         (
             lambda: Calibration(scaling=False).measure(_module(DeepEnergy(MLP(3, [2]))), Examples(X, Y, CLASSES)),
-            "a classifier .* is needed, and there is none here: DeepEnergy has no conditional for 'y'",
+            "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
+            "conditional",
         ),
         (
             lambda: Calibration(scaling=False, block="h").measure(

@@ -60,7 +60,8 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
             lambda: OutOfDistribution([UniformPixels()], [MaxSoftmax()]).measure(
                 _module(DeepEnergy(MLP(4, [2]))), DATA
             ),
-            "a classifier .* is needed, and there is none here: DeepEnergy has no conditional for 'y'",
+            "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
+            "conditional",
         ),
         (
             lambda: OutOfDistribution([UniformPixels()]).measure(

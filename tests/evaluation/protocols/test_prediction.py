@@ -106,7 +106,7 @@ def _text() -> Pairs:
 def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
     """With spread step sizes, a path and a buffer, all of which are matters of training."""
     model, data = Table(5), _text()
-    sampler = Descent(0.3, spread=3.0, return_trajectory=True)
+    sampler = Descent(0.3, step_size_jitter=3.0, return_trajectory=True)
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
     x, target = data.rows["x"], data.rows["target"]
@@ -119,8 +119,8 @@ def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
 
 
 def test_predictions_start_where_chains_are_born() -> None:
-    data, buffer = _text(), SampleBuffer(8, noise=UniformNoise(2.0, 2.0 + 1e-6))
-    module = EBM(Table(5), TokenPrediction(), Descent(0.3, normalize=True), chains=buffer)
+    data, buffer = _text(), SampleBuffer(8, init=UniformNoise(2.0, 2.0 + 1e-6))
+    module = EBM(Table(5), TokenPrediction(), Descent(0.3, softmax=True), chains=buffer)
     assert _values(Perplexity(steps=[0]).measure(module, data))["perplexity"] == pytest.approx(5, rel=1e-4)
     assert not buffer.store
 
@@ -184,18 +184,18 @@ SYSTEMS = {
       init_args:
         step_size: 5.0
         learned: true
-        lr_multiplier: 15.0
         detach: true
-        normalize: true
+        softmax: true
         return_trajectory: true
+    sampler_param_group: {lr_multiplier: 15.0}
     steps: 2
     backprop: 2
-    chains: {class_path: NoiseChains, init_args: {noise: {class_path: GaussianNoise}}}
+    chains: {class_path: NoiseChains, init_args: {init: {class_path: GaussianNoise}}}
 """,
     "System 2": """
     sampler:
       class_path: Descent
-      init_args: {step_size: 5.0, noise: 0.1, normalize: true, spread: 2.0, step_size_jitter_axes: 2}
+      init_args: {step_size: 5.0, noise: 0.1, softmax: true, step_size_jitter: 2.0, step_size_jitter_axes: 2}
     steps: {class_path: RandomSteps, init_args: {low: 2, high: 3}}
     backprop: 1
     chains:
@@ -203,7 +203,7 @@ SYSTEMS = {
       init_args:
         size: 16
         reinit_prob: 0.5
-        noise: {class_path: GaussianNoise}
+        init: {class_path: GaussianNoise}
         replacement: {class_path: FIFO}
         keep: [x, target]
 """,

@@ -45,8 +45,8 @@ def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Pat
         for shard in shards:
             origin = (shard["x"].flatten() // 100).long()
             assert torch.equal(shard["y"], origin), "variables of a chain were parted"
-            assert torch.equal(shard["age"], shard["x"].flatten().long() % 100)
-            assert torch.equal(shard["alive"], (origin > 0) | (shard["age"] < SIZE - EMPTY))
+            assert torch.equal(shard["chain.age"], shard["x"].flatten().long() % 100)
+            assert torch.equal(shard["alive"], (origin > 0) | (shard["chain.age"] < SIZE - EMPTY))
             assert shard["full"] == bool(shard["alive"].all())
         assert torch.equal(torch.cat([shard["x"] for shard in shards]).flatten().sort().values, before)
         if salt == 5:  # SIZE // RANKS from each of the others; what is left over stays
