@@ -222,7 +222,7 @@ class ExperimentCLI(LightningCLI):
         assert isinstance(self.trainer, trainer.Trainer)
         files = self.trainer.generate(
             model,
-            datamodule.recalled(known),
+            datamodule.tokenizer_from(known),
             datamodule.length,
             prompt,
             tokens,

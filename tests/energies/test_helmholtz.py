@@ -347,7 +347,7 @@ def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(object
 def test_training_lowers_the_exact_divergence_below_that_of_independent_pixels(objective) -> None:
     """Bars of 2x2 pixels: of all products of independent pixels, that of the data's means is the closest."""
     data = Bars(2, batch_size=100, samples=10_000)
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     on = (p @ patterns.flatten(1).double()).clamp(1e-6, 1 - 1e-6)
     independent = (patterns.flatten(1) * on.log() + (1 - patterns.flatten(1)) * (1 - on).log()).sum(1)
     model = HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [4, 1])
@@ -428,7 +428,7 @@ def test_exact_log_probabilities_equal_the_enumeration() -> None:
 
 @pytest.mark.parametrize(("vertical", "on"), [(2 / 3, 0.2), (0.5, 0.7), (1.0, 0.5)])
 def test_the_probabilities_of_bars_are_those_of_their_story(vertical: float, on: float) -> None:
-    patterns, p = Bars(3, vertical=vertical, on=on).exact()
+    patterns, p = Bars(3, vertical=vertical, on=on).true_distribution()
     assert len(patterns.flatten(1).unique(dim=0)) == len(patterns) == 14
     assert float(p.sum()) == pytest.approx(1)
     expected = torch.zeros(2**9, dtype=F64)
@@ -442,7 +442,7 @@ def test_the_probabilities_of_bars_are_those_of_their_story(vertical: float, on:
 
 def test_the_bars_of_the_paper_have_3_428_bits() -> None:
     data = Bars(samples=20_000)
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     assert float(-(p * p.log2()).sum()) == pytest.approx(3.428, abs=5e-4)
     images = data.tensors("train")["x"]
     which = (images.flatten(1)[:, None] == patterns.flatten(1)).all(2).long().argmax(1)
@@ -461,7 +461,7 @@ def test_the_divergence_from_bars_is_that_of_a_model_written_out() -> None:
     with torch.no_grad():
         model.units("x").bias.fill_(math.log(0.3 / 0.7))
     found = {name: one.value for name, one in ExactDivergence().measure(_on_cpu(model), data).measurements.items()}
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     on = patterns.flatten(1).sum(1).double()
     log_q = on * math.log(0.3) + (16 - on) * math.log(0.7)
     nats = float((p * (p.log() - log_q)).sum())
@@ -496,7 +496,7 @@ def test_a_subset_for_evaluation_is_drawn_at_random() -> None:
 
 def test_the_shortest_description_names_the_class_whose_machine_made_the_data() -> None:
     """Ten machines without causes of any weight, that is ten products of independent pixels fitted to their digits."""
-    data = Digits(100, valid=0, pixels=Threshold())
+    data = Digits(100, val_size=0, pixels=Threshold())
     model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
     module = _on_cpu(model)
     train, test = data.tensors("train"), data.tensors("test")
@@ -552,7 +552,7 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ShortestDescription(samples=0), "samples >= 1"),
         (lambda: ShortestDescription().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
         (lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4), "expected at most 4; use ImportanceLikelihood"),
-        (lambda: Digits(pixels=Gray()).exact(), "distribution of Digits is not known"),
+        (lambda: Digits(pixels=Gray()).true_distribution(), "distribution of Digits is not known"),
         (lambda: Bars(13), "side=13"),
         (lambda: Bars(samples=0), "samples=0"),
         (lambda: Bars(on=1.0), "on=1.0"),

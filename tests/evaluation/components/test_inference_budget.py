@@ -16,7 +16,7 @@ from torchmetrics.text import Perplexity as Reference
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
@@ -127,7 +127,7 @@ class Cycle(DataModule):
     """Windows of a text that runs through its tokens in turn."""
 
     def __init__(self, vocabulary: int = 4, positions: int = 6) -> None:
-        super().__init__(8, valid=16, split_seed=0, seed=None, memory_gb=1.0)
+        super().__init__(8, val_size=16, loading=Loading())
         self.vocabulary, self.positions = vocabulary, positions
 
     @property

@@ -486,14 +486,14 @@ def _check_test(run: Path, said: str, data: Digits) -> None:
     assert difference["value"] == log_z["value"] - exact
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5
     with torch.no_grad():
-        energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "valid", "test")}
+        energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "val", "test")}
     for split in ("test", "train"):
         one, e = found[f"log-probability {split}"], energy[split]
         assert one["value"] == pytest.approx(-float(e.mean()) - log_z["value"], abs=1e-3)
         assert one["standard_error"] == pytest.approx(float(e.std()) / math.sqrt(len(e)), rel=1e-3)
         ends = [-float(e.mean()) - end for end in reversed(log_z["interval"])]
         assert one["interval"] == pytest.approx(ends, abs=1e-3)
-    gap = float(energy["train"][: len(energy["valid"])].mean() - energy["valid"].mean())
+    gap = float(energy["train"][: len(energy["val"])].mean() - energy["val"].mean())
     assert found["free-energy gap"]["value"] == pytest.approx(gap, abs=1e-3)
     pseudo = exact_pseudo_log_likelihood(model, "x", data.tensors("test")).mean()
     one = found["pseudo-log-likelihood test"]
@@ -531,7 +531,7 @@ def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
 
 def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
-    found = Likelihood(Exact(), train=False).measure(module, Digits(50, valid=0)).measurements
+    found = Likelihood(Exact(), train=False).measure(module, Digits(50, val_size=0)).measurements
     assert found.keys() == {"log Z", "log-probability test", "free-energy gap"}
     assert found["log-probability test"].interval is None
 
@@ -566,11 +566,11 @@ def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, 
 
 def test_conventions_are_named_by_the_data() -> None:
     assert (Digits().convention, Digits().binary) == ("Gray()", False)
-    fixed = Digits(pixels=FixedBinarization(2), valid=100)
+    fixed = Digits(pixels=FixedBinarization(2), val_size=100)
     assert (fixed.convention, fixed.binary) == ("FixedBinarization(seed=2)", True)
     assert (BarsAndStripes().convention, BarsAndStripes().binary) == ("binary", True)
     assert (Toy2D("moons").convention, Toy2D("moons").binary) == (None, None)
-    assert [fixed.size(split) for split in ("train", "valid", "test")] == [1400, 100, 297]
+    assert [fixed.size(split) for split in ("train", "val", "test")] == [1400, 100, 297]
 
 
 def test_the_seconds_are_those_of_the_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:

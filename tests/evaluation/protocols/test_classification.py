@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.core import Conditional, EnergyModel, Objective, State, Terms
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy, Gaussian, PerClass, StudentTPoE
@@ -376,7 +376,7 @@ class Labels(DataModule):
     """Given examples with labels, the same law for training and test."""
 
     def __init__(self, x: Tensor, y: Tensor | None, classes: int | None = 2) -> None:
-        super().__init__(1000, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(1000, val_size=0, loading=Loading(seed=0))
         self.rows: State = {"x": x} if y is None else {"x": x, "y": y}
         self.classes = classes
 
