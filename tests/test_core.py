@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import GibbsSampleable, require
 from ebm_lightning.core import (
     EnergyModel,
     GibbsSampleable,

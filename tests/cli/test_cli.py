@@ -218,7 +218,7 @@ def test_validate_tells_the_energy_of_the_validation_data(ebm, trained: Path) ->
     assert status == 0
     (told,) = re.findall(r"valid/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
     with torch.no_grad():
-        expected = _model(trained).energy(Digits(batch_size=16).tensors("valid")).mean()
+        expected = _model(trained).energy(Digits(batch_size=16).tensors("val")).mean()
     assert float(told) == pytest.approx(float(expected), rel=1e-4)
 
 

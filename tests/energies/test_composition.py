@@ -7,7 +7,6 @@ import torch
 from support.oracles import assert_means, bits, log_partition, perturbed, probabilities
 from torch import Tensor
 
-from ebm_lightning.samplers import Gibbs
 from ebm_lightning.core import EnergyModel, run_chain
 from ebm_lightning.energies import (
     RBM,

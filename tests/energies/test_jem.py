@@ -7,7 +7,6 @@ import torch
 from support.oracles import perturbed
 from torch import nn
 
-from ebm_lightning.core import free_energy
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import State, energy_grad, free_energy
 from ebm_lightning.energies import JEM, JointJEM

@@ -9,7 +9,6 @@ from support.oracles import FALSE_ALARM, perturbed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ebm_lightning.samplers import Gibbs
 from ebm_lightning import EBM, Trainer
 from ebm_lightning.core import run_chain
 from ebm_lightning.energies import StudentTPoE

@@ -192,7 +192,7 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
         (lambda: generate(_one_pass(), Bytes(), 8, Manner("a"), Path()), r"the token 97, but the model knows 0\.\.6"),
         (lambda: generate(_thinker(), Bytes(), 8, Manner("a"), Path()), r"takes tokens 0\.\.6"),
         (lambda: generate(_thinker(False), LETTERS, 8, Manner("a", candidates=2), Path()), "nothing to choose from"),
-        (lambda: _unread(LETTERS).recalled(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
+        (lambda: _unread(LETTERS).tokenizer_from(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_words(make, words: str) -> None:
@@ -210,8 +210,8 @@ def test_the_steps_are_those_asked_for_or_those_of_training() -> None:
 
 
 def test_a_vocabulary_is_recalled_without_a_text() -> None:
-    assert _unread(Characters()).recalled(OTHER) == Characters("xyz")
-    assert _unread(Bytes()).recalled({"size": 256, "vocabulary": "bytes"}) == Bytes()
+    assert _unread(Characters()).tokenizer_from(OTHER) == Characters("xyz")
+    assert _unread(Bytes()).tokenizer_from({"size": 256, "vocabulary": "bytes"}) == Bytes()
 
 
 CONFIG = """
@@ -241,8 +241,8 @@ data:
     tokenizer: {{class_path: Characters}}
     length: 8
     batch_size: 4
-    valid: 0.1
-    test: 0.1
+    val_size: 0.1
+    test_size: 0.1
 checkpoint: {{every_n_steps: 2}}
 samples: {{every_n_steps: 0, number: 1, steps: 1}}
 """

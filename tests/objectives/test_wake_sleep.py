@@ -144,7 +144,7 @@ def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(object
 def test_training_lowers_the_exact_divergence_below_that_of_independent_pixels(objective) -> None:
     """Bars of 2x2 pixels: of all products of independent pixels, that of the data's means is the closest."""
     data = Bars(2, batch_size=100, samples=10_000)
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     on = (p @ patterns.flatten(1).double()).clamp(1e-6, 1 - 1e-6)
     independent = (patterns.flatten(1) * on.log() + (1 - patterns.flatten(1)) * (1 - on).log()).sum(1)
     model = HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [4, 1])

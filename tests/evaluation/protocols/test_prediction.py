@@ -16,7 +16,7 @@ from torchmetrics.text import Perplexity as Reference
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.data import Digits, Noised
+from ebm_lightning.data import DenoisingPairs, Digits
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
 from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
@@ -27,8 +27,8 @@ from ebm_lightning.samplers import Descent
 from ebm_lightning.utils.plots import curves, picture
 
 
-def _noised() -> Noised:
-    return Noised(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
+def _noised() -> DenoisingPairs:
+    return DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
 
 
 def test_noised_images_are_measured_at_every_level() -> None:
@@ -75,7 +75,7 @@ def test_data_of_one_level_keep_their_names() -> None:
     found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     assert set(found.pictures) == {"steps", "examples"}
     assert next(iter(found.measurements)) == "PSNR, dB after 1 step"
-    without = Noised(Digits(100, bounds=(-1.0, 1.0)), levels={})
+    without = DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={})
     found = PredictionError(steps=[1]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), without)
     assert {"PSNR, dB after 1 step", "MSE after 1 step"} <= set(found.measurements)
     assert not any("range" in name for name in found.measurements)

@@ -11,7 +11,6 @@ from support.oracles import FALSE_ALARM, assert_counts, bits, identical, index_o
 from support.targets import Still
 from torch import Tensor
 
-from ebm_lightning.core import tempered
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, Sampler, State, run_chain, tempered
 from ebm_lightning.distributions import BernoulliNoise

@@ -64,4 +64,4 @@ def test_what_cannot_be_exchanged_is_named() -> None:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(max_steps=1, callbacks=[ChainExchange(1)], **quiet)
     with pytest.raises(ValueError, match="the chains of this run are DataChains, which keep nothing"):
-        trainer.fit(module, Toy2D("moons", batch_size=8, samples=64, test=8))
+        trainer.fit(module, Toy2D("moons", batch_size=8, samples=64, test_size=8))
