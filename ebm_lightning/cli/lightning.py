@@ -32,7 +32,7 @@ from ebm_lightning.cli.errors import Parser, explain
 from ebm_lightning.data import DataModule, TextModule
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.monitors.samples import SamplePictures
-from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.evaluation.protocol import select_protocols
 from ebm_lightning.planning import comparison, measure
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.dependencies import check_data_below, name_runs_below, runs_below
@@ -164,7 +164,7 @@ class ExperimentCLI(LightningCLI):
             made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
         if self.subcommand == "test":
             every = self._get(self.config_init, "evaluation")
-            made.callbacks.extend(named(every, self._get(self.config_init, "protocols")))  # type: ignore[attr-defined]
+            made.callbacks.extend(select_protocols(every, self._get(self.config_init, "protocols")))  # type: ignore[attr-defined]
         return made
 
     def fit(self, model: EBM, datamodule: L.LightningDataModule) -> None:

@@ -12,7 +12,7 @@ from ebm_lightning.data.images.preprocessing import (
     DynamicBinarization,
     FixedBinarization,
     Gray,
-    PixelConvention,
+    Preprocessing,
     Threshold,
 )
 from ebm_lightning.data.sources import InMemory, Source, Streaming
@@ -50,7 +50,7 @@ __all__ = [
     "InMemory",
     "JointStream",
     "Noised",
-    "PixelConvention",
+    "Preprocessing",
     "ReflectPadCrop",
     "Source",
     "Split",

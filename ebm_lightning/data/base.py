@@ -39,7 +39,7 @@ class DataModule(L.LightningDataModule, Bounded):
     ``split_seed``, so that every model and every run is judged on the same draws.
 
     Subclasses define ``shape`` and ``load``, and ``prepare`` where stored rows are not what the model sees. They set
-    ``classes`` and ``bounds`` where there are any, ``convention``, which names how stored values became the numbers a
+    ``classes`` and ``bounds`` if there are any, ``preprocessing``, which names how stored values became the numbers a
     model sees and stands beside every log-probability, ``binary``, which says whether these are all 0 or 1 (None:
     not known), and ``dtype``, that of x.
 
@@ -56,7 +56,7 @@ class DataModule(L.LightningDataModule, Bounded):
     """
 
     classes: int | None = None
-    convention: str | None = None
+    preprocessing: str | None = None
     binary: bool | None = None
     dtype: torch.dtype = torch.float32
 

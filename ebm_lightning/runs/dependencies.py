@@ -32,7 +32,7 @@ def name_runs_below(config: Any, folder: RunFolder, seed: Any) -> None:
 
 
 def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
-    """Raises ValueError where a run that this one builds on saw other data, or the same in another pixel convention.
+    """Raises ValueError where a run that this one builds on saw other data, or the same in another preprocessing.
 
     Gray levels are taken by whatever was trained on their binarization: they are the probabilities of its pixels.
     """
@@ -44,7 +44,7 @@ def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
             key = min(different)
             raise ValueError(
                 f"the run {folder.path}, on which this one builds, was trained on other data ({key}: {below.get(key)}, "
-                f"here {own.get(key)}): pretrain on the same data in the same pixel convention"
+                f"here {own.get(key)}): pretrain on the same data in the same preprocessing"
             )
 
 

@@ -19,7 +19,7 @@ from ebm_lightning.data import Bars, Digits, Gray, Threshold
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax
-from ebm_lightning.evaluation import ExactDivergence, ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation import DescriptionLengthClassifier, ExactDivergence, ImportanceSampledLikelihood
 from ebm_lightning.evaluation.metrics.importance import log_weights
 from ebm_lightning.evaluation.protocols.exact_divergence import exact_log_prob
 from ebm_lightning.evaluation.protocols.importance_sampling import chosen
@@ -355,7 +355,7 @@ def test_training_lowers_the_exact_divergence_below_that_of_independent_pixels(o
     module = EBM(model, objective, Ancestral(model.variables), optimizer=adam)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     Trainer(max_steps=600, accelerator="cpu", devices=1, enable_model_summary=False, **quiet).fit(module, data)
-    found = ExactDivergence().measure(module, data).measurements["KL(data || model), nats"].value
+    found = ExactDivergence().measure(module, data).measurements["kl_nats"].value
     assert found < float((p * (p.log() - independent)).sum())
 
 
@@ -465,25 +465,25 @@ def test_the_divergence_from_bars_is_that_of_a_model_written_out() -> None:
     on = patterns.flatten(1).sum(1).double()
     log_q = on * math.log(0.3) + (16 - on) * math.log(0.7)
     nats = float((p * (p.log() - log_q)).sum())
-    assert found["KL(data || model), nats"] == pytest.approx(nats, abs=1e-5)
-    assert found["KL(data || model), bits"] == pytest.approx(nats / math.log(2), abs=1e-5)
-    assert found["entropy of the data, bits"] == pytest.approx(3.428, abs=5e-4)
-    assert found["probability of other images"] == pytest.approx(1 - float(log_q.exp().sum()), abs=1e-5)
+    assert found["kl_nats"] == pytest.approx(nats, abs=1e-5)
+    assert found["kl_bits"] == pytest.approx(nats / math.log(2), abs=1e-5)
+    assert found["data_entropy_bits"] == pytest.approx(3.428, abs=5e-4)
+    assert found["other_images_probability"] == pytest.approx(1 - float(log_q.exp().sum()), abs=1e-5)
 
 
 def test_the_likelihood_protocol_measures_what_enumeration_says() -> None:
     """The weights are small, so that the bias of 1000 draws is below 1e-3 nats."""
     data, model = Bars(2, samples=100), HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [3, 2], weight_std=0.5)
-    found = ImportanceLikelihood(samples=1000).measure(_on_cpu(model), data).measurements
+    found = ImportanceSampledLikelihood(samples=1000).measure(_on_cpu(model), data).measurements
     exact = exact_log_prob(copy.deepcopy(model), data.tensors("test")).mean()
-    gain = found["gain from S/10 to S samples"].value
-    assert abs(found["log-probability test"].value - float(exact)) < 0.02
-    assert found["variational bound, log-probability test"].value < found["log-probability test"].value
+    gain = found["tenfold_gain_nats"].value
+    assert abs(found["test_log_prob_nats"].value - float(exact)) < 0.02
+    assert found["test_variational_bound_nats"].value < found["test_log_prob_nats"].value
     assert abs(gain) < 0.02
-    assert 1 < found["effective samples"].value < 1000
-    nats, in_bits = (found[f"description length, {unit}"].value for unit in ("nats", "bits"))
+    assert 1 < found["effective_samples"].value < 1000
+    nats, in_bits = (found[f"description_length_{unit}"].value for unit in ("nats", "bits"))
     assert nats == pytest.approx(in_bits * math.log(2))
-    assert nats == -found["variational bound, log-probability test"].value
+    assert nats == -found["test_variational_bound_nats"].value
 
 
 def test_a_subset_for_evaluation_is_drawn_at_random() -> None:
@@ -501,15 +501,15 @@ def test_the_shortest_description_names_the_class_whose_machine_made_the_data() 
     module = _on_cpu(model)
     train, test = data.tensors("train"), data.tensors("test")
     model.initialize(data.eval_loader("train"))
-    found = ShortestDescription(samples=1).measure(module, data).measurements
+    found = DescriptionLengthClassifier(samples=1).measure(module, data).measurements
     on = torch.stack([train["x"][train["y"] == label].flatten(1).mean(0) for label in range(10)]).clamp(1e-3, 1 - 1e-3)
     x = test["x"].flatten(1)
     log_p = x @ on.log().T + (1 - x) @ (1 - on).log().T
     wrong = 100 * float((log_p.argmax(1) != test["y"]).double().mean())
-    assert found["test error, percent"].value == pytest.approx(wrong)
-    assert found["test error by importance sampling, percent"].value == pytest.approx(wrong)
+    assert found["test_error_percent"].value == pytest.approx(wrong)
+    assert found["test_error_by_importance_sampling_percent"].value == pytest.approx(wrong)
     own = -log_p.gather(1, test["y"][:, None]).mean() / math.log(2)
-    assert found["description length of own class, bits"].value == pytest.approx(float(own), rel=1e-4)
+    assert found["own_class_description_length_bits"].value == pytest.approx(float(own), rel=1e-4)
 
 
 BITS = {"x": Bernoulli([3])}
@@ -547,11 +547,14 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ReweightedWakeSleep(0), r"samples=0"),
         (lambda: ReweightedWakeSleep(2, wake=-1), "weights >= 0"),
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),
-        (lambda: ImportanceLikelihood(samples=15), "multiple of 10"),
+        (lambda: ImportanceSampledLikelihood(samples=15), "multiple of 10"),
         (lambda: chosen("Protocol", {"x": torch.zeros(3)}, 4), "there are 3 test examples"),
-        (lambda: ShortestDescription(samples=0), "samples >= 1"),
-        (lambda: ShortestDescription().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
-        (lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4), "expected at most 4; use ImportanceLikelihood"),
+        (lambda: DescriptionLengthClassifier(samples=0), "samples >= 1"),
+        (lambda: DescriptionLengthClassifier().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
+        (
+            lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4),
+            "expected at most 4; use ImportanceSampledLikelihood",
+        ),
         (lambda: Digits(pixels=Gray()).exact(), "distribution of Digits is not known"),
         (lambda: Bars(13), "side=13"),
         (lambda: Bars(samples=0), "samples=0"),

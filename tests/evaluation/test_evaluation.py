@@ -23,19 +23,19 @@ from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.evaluation import (
-    Findings,
+    MMD,
     ImageSet,
     Measurement,
     OutOfDistribution,
     PermutedPixels,
     Protocol,
-    TwoSample,
+    ProtocolResult,
     UniformPixels,
     UpsideDown,
 )
 from ebm_lightning.evaluation.components import outlier_sets as outliers_module
 from ebm_lightning.evaluation.metrics.mmd import median_bandwidth, mmd2
-from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.evaluation.protocol import select_protocols, snake_case
 from ebm_lightning.evaluation.protocols.ood import auroc
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs.folder import RunFolder
@@ -143,16 +143,16 @@ def test_out_of_distribution_scores_each_set_by_minus_the_energy() -> None:
     x[:, 0, 0, 0] = 0.6 + 0.4 * torch.rand(60)
     module = EBM(Brightness(), ContrastiveDivergence())
     protocol = OutOfDistribution([UpsideDown(), PermutedPixels(), ImageSet("svhn")])
-    findings = protocol.measure(module, Table(x, x))
-    at_hand = ("UpsideDown()", "PermutedPixels(seed=0)")
-    assert findings.measurements.keys() == {f"{it} {name}" for name in at_hand for it in ("AUROC", "AUPR", "FPR@95")}
+    result = protocol.measure(module, Table(x, x))
+    at_hand = ("upside_down", "permuted_pixels_0")
+    assert result.measurements.keys() == {f"{it}_{name}" for name in at_hand for it in ("auroc", "aupr", "fpr95")}
     labels = [1] * 60 + [0] * 60
-    for outliers in protocol.outliers[:2]:
+    for outliers, name in zip(protocol.outliers, at_hand, strict=False):
         others = outliers.make(x, (0.0, 1.0))
         expected = roc_auc_score(labels, torch.cat([x, others])[:, 0, 0, 0].numpy())
-        assert findings.measurements[f"AUROC {outliers}"].value == pytest.approx(expected, abs=1e-6)
+        assert result.measurements[f"auroc_{name}"].value == pytest.approx(expected, abs=1e-6)
         assert expected > 0.7
-    assert findings.pictures.keys() == {"energies"}
+    assert result.pictures.keys() == {"energies"}
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _mmd2(means: tuple[Tensor, Tensor], covariances: tuple[Tensor, Tensor], band
     return kernel(0, 0) + kernel(1, 1) - 2 * kernel(0, 1)
 
 
-def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
+def test_mmd_tells_the_noise_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
     """Correlated normal data, a perfect model and a shifted one: every number agrees with its closed form.
 
     The standard error comes from ten parts, so a number lies within t_9 of them at the suite's false-alarm rate.
@@ -188,10 +188,10 @@ def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untraine
     covariance = 0.05 * torch.eye(9) + 0.95
     law = Gaussian([0.0] * 9, covariance.tolist())
     data = Table(law.sample(1000), law.sample(1000))
-    protocol = TwoSample(number=1000, steps=2, scale=0.7)
+    protocol = MMD(number=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
     module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
-    findings = protocol.measure(module, data)
+    result = protocol.measure(module, data)
     assert module.model is law, "the trained model must be put back"
     zero, bandwidth = torch.zeros(9), 0.7 * float(median_bandwidth(data.tensors("train")["x"]))
     expected = {
@@ -201,7 +201,7 @@ def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untraine
         "untrained model": _mmd2((zero, zero + 3), (covariance, covariance), bandwidth),
     }
     t = float(stats.t.isf(FALSE_ALARM / (2 * len(expected)), 9))
-    found = {name: findings.measurements[f"MMD2 {name}"] for name in expected}
+    found = {name: result.measurements[f"mmd2_{name.replace(' ', '_')}"] for name in expected}
     for name, value in expected.items():
         assert abs(found[name].value - value) < t * found[name].standard_error, name
     low, middle, high = (found[name] for name in ("training data", "independent pixels", "untrained model"))
@@ -209,8 +209,8 @@ def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untraine
         assert higher.value - lower.value > t * math.hypot(lower.standard_error, higher.standard_error)
     assert found["trained model"].value < middle.value / 4
     floor = mmd2(data.tensors("train")["x"], data.tensors("test")["x"], bandwidth)
-    assert low.value == pytest.approx(float(floor), abs=1e-6), "the floor compares training data with held-out data"
-    assert findings.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
+    assert low.value == pytest.approx(float(floor), abs=1e-6), "the noise floor: training data with held-out data"
+    assert result.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
 
 
 @dataclass(eq=False)
@@ -220,12 +220,14 @@ class Dice(Protocol):
     throws: int = 3
     sides: list[Measurement] = field(default_factory=lambda: [Measurement(6.0)])
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         mean = float(torch.rand(self.throws).mean())
-        return Findings({"mean": Measurement(mean, 0.1), "bare": Measurement(1.0)}, {"dice": Image.new("L", (3, 2))})
+        return ProtocolResult(
+            {"mean": Measurement(mean, 0.1), "bare": Measurement(1.0)}, {"dice": Image.new("L", (3, 2))}
+        )
 
 
-def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
+def test_a_protocol_keeps_its_result_its_settings_and_where_it_comes_from(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
     (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
@@ -237,27 +239,46 @@ def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp
     assert torch.equal(torch.get_rng_state(), stream)
     record = json.loads((tmp_path / "evaluation" / "Dice.json").read_text())
     torch.manual_seed(0)
-    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": ""}
+    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": "", "label": ""}
     expected = {**bare, "value": float(torch.rand(3).mean()), "standard_error": 0.1}
     assert record["measurements"] == {"mean": expected, "bare": bare}
-    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='')"
+    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='', label='')"
     assert record["settings"] == {"throws": 3, "sides": [six]}
     assert record["protocol"] == f"Dice(throws=3, sides={[six]})"
-    assert record["convention"] is None
+    assert record["preprocessing"] is None
     assert (record["seed"], record["split"], record["training_minutes"]) == (17, "test", 1.5)
     assert record["environment"]["versions"].keys() >= {"torch", "lightning"}
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
 
 
-def test_protocols_are_asked_for_by_class_or_file() -> None:
-    every = [TwoSample(), OutOfDistribution([UniformPixels()]), Dice()]
-    assert named(every, None) == every
-    assert named(every, "ood, two_sample") == every[:2]
-    assert named(every, "dice") == named(every, "Dice") == every[2:]
-    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of TwoSample, OutOfDistribu"):
-        named(every, "ood,mixing,calibration")
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("UniformPixels()", "uniform_pixels"),
+        ("PermutedPixels(seed=0)", "permuted_pixels_0"),
+        (
+            "Noisy(outliers=Resized(outliers=ImageSet(name='cifar10')), std=0.03)",
+            "noisy_resized_image_set_cifar10_0_03",
+        ),
+        ("PSNR, dB in range", "psnr_db_in_range"),
+        ("after 2 steps, best of 4", "after_2_steps_best_of_4"),
+        ("valid/final_loss", "valid_final_loss"),
+        ("Linf 0.2", "linf_0_2"),
+    ],
+)
+def test_snake_case_makes_part_of_a_key(text: str, key: str) -> None:
+    assert snake_case(text) == key
+
+
+def test_select_protocols_by_class_or_file() -> None:
+    every = [MMD(), OutOfDistribution([UniformPixels()]), Dice()]
+    assert select_protocols(every, None) == every
+    assert select_protocols(every, "ood, two_sample") == every[:2]
+    assert select_protocols(every, "dice") == select_protocols(every, "Dice") == every[2:]
+    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of MMD, OutOfDistribu"):
+        select_protocols(every, "ood,mixing,calibration")
     with pytest.raises(ValueError, match="no protocol ood: expected some of none, since it names none"):
-        named([], "ood")
+        select_protocols([], "ood")
 
 
 def test_another_rank_writes_nothing(tmp_path: Path) -> None:
@@ -268,7 +289,7 @@ def test_another_rank_writes_nothing(tmp_path: Path) -> None:
 
 def test_the_untrained_model_is_a_copy_taken_before_the_weights_are_loaded() -> None:
     module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence())
-    protocol = TwoSample()
+    protocol = MMD()
     protocol.setup(None, module, "test")
     module.model.mean.fill_(5.0)
     assert protocol.untrained.mean == 0

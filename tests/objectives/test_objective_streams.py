@@ -10,7 +10,7 @@ from torch import Tensor
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.data import FixedBinarization, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
+from ebm_lightning.data import FixedBinarization, HorizontalFlip, ImageModule, InMemory, Preprocessing, Stream, Subset
 from ebm_lightning.energies import JEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, OnStream, Sum
@@ -26,7 +26,7 @@ class Numbered(ImageModule):
 
     classes = 2
 
-    def __init__(self, batch_size: int = 6, pixels: PixelConvention | None = None, **settings) -> None:
+    def __init__(self, batch_size: int = 6, pixels: Preprocessing | None = None, **settings) -> None:
         super().__init__(batch_size, pixels=pixels, valid=0, seed=7, **settings)
 
     @property

@@ -8,7 +8,7 @@ import torch
 from ebm_lightning.core import Bounds, State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.images.augmentations import Augmentation
-from ebm_lightning.data.images.preprocessing import FixedBinarization, Gray, PixelConvention
+from ebm_lightning.data.images.preprocessing import FixedBinarization, Gray, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Stream:
 class ImageModule(DataModule):
     """Images (C, H, W), stored as whole numbers 0..levels-1 and made into batches on the device.
 
-    In this order: augment (training only), apply the pixel convention, scale [0, 1] affinely to ``bounds``, add
+    In this order: augment (training only), apply the preprocessing, scale [0, 1] affinely to ``bounds``, add
     Gaussian noise. Noise carries values beyond the bounds; they are not clipped. Subclasses define ``shape`` and
     ``load``, and set ``classes`` and ``levels``.
 
     Args:
         batch_size: Examples per batch and rank.
-        pixels: The pixel convention; None is Gray.
+        pixels: The preprocessing; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.
@@ -69,7 +69,7 @@ class ImageModule(DataModule):
         self,
         batch_size: int = 128,
         *,
-        pixels: PixelConvention | None = None,
+        pixels: Preprocessing | None = None,
         augmentations: list[Augmentation] | None = None,
         bounds: tuple[float, float] = (0.0, 1.0),
         noise: float = 0.0,
@@ -99,7 +99,7 @@ class ImageModule(DataModule):
                 "leave out the augmentations, or use DynamicBinarization"
             )
         self.pixels = Gray() if pixels is None else pixels
-        self.convention, self.binary = repr(self.pixels), self.pixels.binary
+        self.preprocessing, self.binary = repr(self.pixels), self.pixels.binary
         self.augmentations = tuple(augmentations or ())
         self.bounds: Bounds = (float(low), float(high))
         self.noise, self.test_noise, self.streams = noise, test_noise, dict(streams or {})

@@ -22,7 +22,7 @@ class Noised(DataModule):
     there and, out of the range of training, at t = 199, where the noise has standard deviation 0.584. x is not clipped:
     the bounds are those of the target.
 
-    All else is that of the images: their order, splits, augmentations and pixel convention. Training images get fresh
+    All else is that of the images: their order, splits, augmentations and preprocessing. Training images get fresh
     noise in each pass, others the same in every evaluation and at every level.
 
     Args:
@@ -53,7 +53,7 @@ class Noised(DataModule):
         for t in (step, *self.levels.values()):
             if not 0 <= t < STEPS:
                 raise ValueError(f"Noised: the step {t} is none of the diffusion process: expected 0..{STEPS - 1}")
-        self.bounds, self.convention = images.bounds, images.convention
+        self.bounds, self.preprocessing = images.bounds, images.preprocessing
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from ebm_lightning.core import State
 from ebm_lightning.data.base import Subset
 from ebm_lightning.data.images.augmentations import Augmentation
 from ebm_lightning.data.images.base import ImageModule
-from ebm_lightning.data.images.preprocessing import PixelConvention
+from ebm_lightning.data.images.preprocessing import Preprocessing
 from ebm_lightning.data.sources import InMemory, Source, Streaming
 
 
@@ -82,7 +82,7 @@ class HubImages(ImageModule):
         test: The test split.
         size: Height and width.
         batch_size: Examples per batch and rank.
-        pixels: The pixel convention; None is Gray.
+        pixels: The preprocessing; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.
@@ -106,7 +106,7 @@ class HubImages(ImageModule):
         *,
         size: int = 128,
         batch_size: int = 128,
-        pixels: PixelConvention | None = None,
+        pixels: Preprocessing | None = None,
         augmentations: list[Augmentation] | None = None,
         bounds: tuple[float, float] = (0.0, 1.0),
         noise: float = 0.0,

@@ -14,7 +14,7 @@ from ebm_lightning.core import State
 from ebm_lightning.data.base import Subset
 from ebm_lightning.data.images.augmentations import Augmentation
 from ebm_lightning.data.images.base import ImageModule, Stream
-from ebm_lightning.data.images.preprocessing import PixelConvention
+from ebm_lightning.data.images.preprocessing import Preprocessing
 from ebm_lightning.data.sources import InMemory
 
 Name = Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
@@ -49,7 +49,7 @@ class Images(ImageModule):
         name: Which data set.
         batch_size: Examples per batch and rank.
         root: Folder of data sets; None takes the environment variable EBM_DATA.
-        pixels: The pixel convention; None is Gray.
+        pixels: The preprocessing; None is Gray.
         augmentations: Applied to training images in this order; None applies none.
         bounds: The values of black and white.
         noise: Standard deviation of the Gaussian noise added to training data, in units of the scaled values.
@@ -78,7 +78,7 @@ class Images(ImageModule):
         *,
         batch_size: int = 128,
         root: str | None = None,
-        pixels: PixelConvention | None = None,
+        pixels: Preprocessing | None = None,
         augmentations: list[Augmentation] | None = None,
         bounds: tuple[float, float] = (0.0, 1.0),
         noise: float = 0.0,

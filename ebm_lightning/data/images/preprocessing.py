@@ -1,6 +1,6 @@
-"""The pixel convention: how stored gray levels become the numbers a model sees. It is part of every result.
+"""The preprocessing: how stored gray levels become the numbers a model sees. It is part of every result.
 
-A log-likelihood of one convention says nothing about another: the same weights differ by tens of nats between them.
+A log-likelihood of one preprocessing says nothing about another: the same weights differ by tens of nats between them.
 """
 
 import abc
@@ -13,7 +13,7 @@ from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.random import hashed, keyed
 
 
-class PixelConvention(abc.ABC):
+class Preprocessing(abc.ABC):
     """Turns whole numbers v in 0..levels-1 into float32 values in [0, 1]. Final subclasses are frozen dataclasses.
 
     ``binary`` says whether every value is 0 or 1, so that binary units have a log-probability for it.
@@ -31,7 +31,7 @@ class PixelConvention(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Gray(PixelConvention):
+class Gray(Preprocessing):
     """x = v / (levels - 1): gray levels as they are."""
 
     binary = False
@@ -41,7 +41,7 @@ class Gray(PixelConvention):
 
 
 @dataclass(frozen=True)
-class Dequantized(PixelConvention):
+class Dequantized(Preprocessing):
     """x = (v + u) / levels, u ~ U[0, 1) for every pixel, fresh each time the image is shown.
 
     A density of x bounds the log-probability of v from below (Theis, van den Oord & Bethge 2016, section 3.1).
@@ -56,7 +56,7 @@ class Dequantized(PixelConvention):
 
 
 @dataclass(frozen=True)
-class DynamicBinarization(PixelConvention):
+class DynamicBinarization(Preprocessing):
     """x ~ Bernoulli(v / (levels - 1)), drawn afresh each time the image is shown.
 
     The better default for binary models: a fixed draw lets them fit its noise. In evaluation the draws are the same
@@ -70,7 +70,7 @@ class DynamicBinarization(PixelConvention):
 
 
 @dataclass(frozen=True)
-class FixedBinarization(PixelConvention):
+class FixedBinarization(Preprocessing):
     """x ~ Bernoulli(v / (levels - 1)), drawn once for every image, for good: static binarization.
 
     Used by Salakhutdinov & Murray (2008), and by Larochelle & Murray (2011) in a file of their own draws, which this
@@ -91,7 +91,7 @@ class FixedBinarization(PixelConvention):
 
 
 @dataclass(frozen=True)
-class Threshold(PixelConvention):
+class Threshold(Preprocessing):
     """x = 1 where v / (levels - 1) > threshold, else 0.
 
     Args:

@@ -32,7 +32,7 @@ class BarsAndStripes(DataModule):
     """
 
     bounds = (0.0, 1.0)
-    convention = "binary"
+    preprocessing = "binary"
     binary = True
 
     def __init__(
@@ -92,7 +92,7 @@ class Bars(DataModule):
     """
 
     bounds = (0.0, 1.0)
-    convention = "binary"
+    preprocessing = "binary"
     binary = True
 
     def __init__(

@@ -60,7 +60,7 @@ class TextStream(TextModule):
                 "or more documents in a block, and 0 or more for test"
             )
         self.corpus, self._tokenizer, self.length, self.block, self.test = corpus, tokenizer, length, block, test
-        self.convention = str(tokenizer)
+        self.preprocessing = str(tokenizer)
 
     def load(self) -> tuple[Subset, Subset]:
         first = self._blocks.read(None)

@@ -139,7 +139,7 @@ class Text(TextModule):
                 f"Text(valid={valid}, test={test}): expected shares of the text, 0 or more, that leave some to train on"
             )
         self.corpus, self.length, self.random_offset, self.test = corpus, length, random_offset, test
-        self.convention = str(tokenizer)
+        self.preprocessing = str(tokenizer)
         self._tokenizer = tokenizer
 
     @property

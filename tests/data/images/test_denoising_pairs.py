@@ -67,7 +67,7 @@ def test_targets_are_the_images_and_nothing_else_is_in_a_batch() -> None:
     for split in ("train", "valid", "test"):
         assert torch.equal(data.tensors(split)["target"], images.tensors(split)["x"])
     assert (data.shape, data.bounds, data.classes) == ((1, 8, 8), (-1.0, 1.0), None)
-    assert data.convention == "Dequantized()"
+    assert data.preprocessing == "Dequantized()"
 
 
 def test_training_noise_is_fresh_and_that_of_evaluation_the_same_at_every_level() -> None:

@@ -1,4 +1,4 @@
-"""Pixel conventions against their means and variances, and augmentations against slices and mirrors."""
+"""Preprocessing against their means and variances, and augmentations against slices and mirrors."""
 
 import itertools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ebm_lightning.data import (
     FixedBinarization,
     Gray,
     HorizontalFlip,
-    PixelConvention,
+    Preprocessing,
     ReflectPadCrop,
     Threshold,
 )
@@ -27,7 +27,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("convention", "mean", "variance"),
+    ("preprocessing", "mean", "variance"),
     [
         (Gray(), lambda v: v / 16, lambda v: torch.zeros_like(v)),
         (Dequantized(), lambda v: (v + 0.5) / 17, lambda v: torch.full_like(v, 1 / 12 / 17**2)),
@@ -36,14 +36,14 @@ def generator(seed: int = 0) -> torch.Generator:
         (Threshold(0.5), lambda v: (v > 8).double(), lambda v: torch.zeros_like(v)),
         (Threshold(0.0), lambda v: (v > 0).double(), lambda v: torch.zeros_like(v)),
     ],
-    ids=lambda value: repr(value) if isinstance(value, PixelConvention) else "",
+    ids=lambda value: repr(value) if isinstance(value, Preprocessing) else "",
 )
 def test_a_pixel_convention_has_its_mean_and_variance(
-    convention: PixelConvention, mean: Callable[[Tensor], Tensor], variance: Callable[[Tensor], Tensor]
+    preprocessing: Preprocessing, mean: Callable[[Tensor], Tensor], variance: Callable[[Tensor], Tensor]
 ) -> None:
     n = 20_000
     levels = torch.arange(17, dtype=torch.uint8).expand(n, 1, 1, 17)
-    x = convention(levels, 17, torch.arange(n), generator())
+    x = preprocessing(levels, 17, torch.arange(n), generator())
     assert x.dtype == torch.float32
     assert x.shape == levels.shape
     assert float(x.min()) >= 0
@@ -53,7 +53,7 @@ def test_a_pixel_convention_has_its_mean_and_variance(
     assert bool((error <= Z * (variance(v) / n).sqrt() + 1e-7).all())
     spread = (x.double().flatten(1).var(0) - variance(v)).abs()
     # For draws in an interval of length 1 (or 1/17) the fourth moment is below the variance times its square.
-    width = 1 / 17 if isinstance(convention, Dequantized) else 1.0
+    width = 1 / 17 if isinstance(preprocessing, Dequantized) else 1.0
     assert bool((spread <= Z * width * (variance(v) / n).sqrt() + 1e-4 * width).all())
 
 

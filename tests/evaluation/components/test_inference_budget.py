@@ -20,7 +20,7 @@ from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
-from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
+from ebm_lightning.evaluation import Perplexity, PredictionError, ProtocolResult
 from ebm_lightning.evaluation.protocols.prediction import perplexity
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.runs import checkpoints
@@ -41,8 +41,8 @@ class Table(EnergyModel):
         return {"y": torch.zeros(*batch["x"].shape, len(self.table)), **batch}
 
 
-def _values(findings: Findings) -> dict[str, float]:
-    return {name: found.value for name, found in findings.measurements.items()}
+def _values(result: ProtocolResult) -> dict[str, float]:
+    return {name: found.value for name, found in result.measurements.items()}
 
 
 def _text() -> Pairs:
@@ -56,11 +56,11 @@ def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
     x, target = data.rows["x"], data.rows["target"]
-    for k, name in ((0, "0 steps"), (1, "1 step"), (4, "4 steps")):
+    for k, name in ((0, "0_steps"), (1, "1_step"), (4, "4_steps")):
         reference = Reference(ignore_index=3)
         reference.update((-k * 0.3 * model.table[x]).detach(), target)
-        assert found[f"perplexity after {name}"] == pytest.approx(float(reference.compute()), rel=1e-5)
-    assert found["perplexity after 0 steps"] == pytest.approx(5)
+        assert found[f"perplexity_after_{name}"] == pytest.approx(float(reference.compute()), rel=1e-5)
+    assert found["perplexity_after_0_steps"] == pytest.approx(5)
     assert sampler.training
 
 
@@ -73,14 +73,14 @@ def test_predictions_start_where_chains_are_born() -> None:
 
 def test_the_perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
-    findings = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
+    result = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
-    assert set(findings.measurements) == {"perplexity"}
+    assert set(result.measurements) == {"perplexity"}
     expected = F.cross_entropy(logits.flatten(0, 1), target.flatten()).exp()
-    assert findings.measurements["perplexity"].value == pytest.approx(float(expected), rel=1e-5)
+    assert result.measurements["perplexity"].value == pytest.approx(float(expected), rel=1e-5)
     of_sequences = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
     error = float(expected * of_sequences.std() / math.sqrt(10))
-    assert findings.measurements["perplexity"].standard_error == pytest.approx(error, rel=1e-5)
+    assert result.measurements["perplexity"].standard_error == pytest.approx(error, rel=1e-5)
 
 
 def test_the_standard_error_of_a_ratio_is_that_of_repetitions() -> None:
@@ -97,17 +97,17 @@ def test_denoising_error_after_each_number_of_steps_is_the_closed_form() -> None
     x, target = torch.rand(20, 1, 4, 4), torch.rand(20, 1, 4, 4)
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     found = _values(PredictionError(steps=[0, 1, 2]).measure(module, Pairs(x, target, (0.0, 1.0))))
-    for k, name in enumerate(("0 steps", "1 step", "2 steps")):
+    for k, name in enumerate(("0_steps", "1_step", "2_steps")):
         reference = PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))
-        assert found[f"PSNR, dB after {name}"] == pytest.approx(float(reference(x / 2**k, target)), rel=1e-5)
-        assert found[f"MSE after {name}"] == pytest.approx(float((x / 2**k - target).square().mean()), rel=1e-5)
+        assert found[f"psnr_db_after_{name}"] == pytest.approx(float(reference(x / 2**k, target)), rel=1e-5)
+        assert found[f"mse_after_{name}"] == pytest.approx(float((x / 2**k - target).square().mean()), rel=1e-5)
 
 
 def test_the_denoising_error_of_one_pass_is_of_values_within_the_bounds() -> None:
     x, target = 3 * torch.randn(9, 1, 4, 4), torch.rand(9, 1, 4, 4)
     module = EBM(Denoiser(nn.Identity()), ImagePrediction())
     found = _values(PredictionError().measure(module, Pairs(x, target, (0.0, 1.0))))
-    assert found["MSE"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
+    assert found["mse"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
@@ -224,11 +224,11 @@ def test_the_number_of_steps_that_serves_best_is_named() -> None:
     """By the values beside it; of the noised image nothing is said, and one pass has no steps."""
     model, data = Table(5), _text()
     found = _values(Perplexity(steps=[0, 1, 4, 9]).measure(EBM(model, TokenPrediction(), Descent(0.3)), data))
-    by_steps = {k: found[f"perplexity after {k} step{'s' * (k > 1)}"] for k in (1, 4, 9)}
-    assert found["steps of the lowest perplexity"] == min(by_steps, key=by_steps.get)
+    by_steps = {k: found[f"perplexity_after_{k}_step{'s' * (k > 1)}"] for k in (1, 4, 9)}
+    assert found["steps_of_lowest_perplexity"] == min(by_steps, key=by_steps.get)
     x = torch.rand(9, 1, 4, 4)
     pairs = Pairs(x, x / 4, (0.0, 1.0))
     found = _values(
         PredictionError(steps=[0, 1, 2, 3]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     )
-    assert found["steps of the highest PSNR"] == 2  # each step halves: two of them reach a quarter
+    assert found["steps_of_highest_psnr"] == 2  # each step halves: two of them reach a quarter

@@ -31,7 +31,7 @@ from ebm_lightning.data import BarsAndStripes, Digits, FixedBinarization, Toy2D
 from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax, Units
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import Findings, Likelihood, Measurement, Protocol
+from ebm_lightning.evaluation import Likelihood, Measurement, Protocol, ProtocolResult
 from ebm_lightning.evaluation.metrics import (
     AIS,
     Exact,
@@ -161,7 +161,7 @@ def test_each_alarm_rings_by_itself_and_not_in_a_healthy_estimate(change: dict[s
     assert LogPartition(**healthy).warning == ""
     warning = LogPartition(**{**healthy, **change}).warning
     assert words in warning
-    assert "not to be trusted" in warning
+    assert "log Z is unreliable" in warning
     assert "\n" not in warning
     assert len([alarm for alarm in ("deviation of", "count as", "no lower end") if alarm in warning]) == 1
 
@@ -464,41 +464,43 @@ def _refuse_constant(name: str) -> None:
 
 def _check_test(run: Path, said: str, data: Digits) -> None:
     record = json.loads((run / "evaluation" / "Likelihood.json").read_text(), parse_constant=_refuse_constant)
-    assert record["convention"] == "FixedBinarization(seed=4)"
+    assert record["preprocessing"] == "FixedBinarization(seed=4)"
     found = record["measurements"]
     assert list(found) == [
-        "log Z AIS",
-        "log Z exact",
-        "log Z difference",
-        "sd of log w",
-        "ESS",
-        "log-probability test",
-        "log-probability train",
-        "free-energy gap",
-        "pseudo-log-likelihood test",
-        "RAISE log-probability",
+        "log_z_ais",
+        "log_z_exact",
+        "log_z_difference",
+        "log_weight_std",
+        "ess",
+        "test_log_prob_nats",
+        "train_log_prob_nats",
+        "free_energy_gap_nats",
+        "test_pseudo_log_likelihood_nats",
+        "raise_log_prob_nats",
     ]
     model, _ = _trained(run, 24)
     exact = float(model.log_partition())
-    assert found["log Z exact"] == {"value": exact, "standard_error": 0.0, "interval": None, "warning": ""}
-    log_z, difference = found["log Z AIS"], found["log Z difference"]
+    assert found["log_z_exact"] == {
+        **{"value": exact, "standard_error": 0.0, "interval": None, "warning": "", "label": "log Z exact"}
+    }
+    log_z, difference = found["log_z_ais"], found["log_z_difference"]
     assert log_z["interval"][0] < log_z["value"] < log_z["interval"][1]
     assert difference["value"] == log_z["value"] - exact
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5
     with torch.no_grad():
         energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "valid", "test")}
     for split in ("test", "train"):
-        one, e = found[f"log-probability {split}"], energy[split]
+        one, e = found[f"{split}_log_prob_nats"], energy[split]
         assert one["value"] == pytest.approx(-float(e.mean()) - log_z["value"], abs=1e-3)
         assert one["standard_error"] == pytest.approx(float(e.std()) / math.sqrt(len(e)), rel=1e-3)
         ends = [-float(e.mean()) - end for end in reversed(log_z["interval"])]
         assert one["interval"] == pytest.approx(ends, abs=1e-3)
     gap = float(energy["train"][: len(energy["valid"])].mean() - energy["valid"].mean())
-    assert found["free-energy gap"]["value"] == pytest.approx(gap, abs=1e-3)
+    assert found["free_energy_gap_nats"]["value"] == pytest.approx(gap, abs=1e-3)
     pseudo = exact_pseudo_log_likelihood(model, "x", data.tensors("test")).mean()
-    one = found["pseudo-log-likelihood test"]
+    one = found["test_pseudo_log_likelihood_nats"]
     assert abs(one["value"] - pseudo) < Z * one["standard_error"]
-    one, truth = found["RAISE log-probability"], -float(energy["test"].mean()) - exact
+    one, truth = found["raise_log_prob_nats"], -float(energy["test"].mean()) - exact
     assert abs(one["value"] - truth) < Z * one["standard_error"]
     assert "under FixedBinarization(seed=4)" in said
     assert "warning" not in said
@@ -532,18 +534,19 @@ def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
 def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
     found = Likelihood(Exact(), train=False).measure(module, Digits(50, valid=0)).measurements
-    assert found.keys() == {"log Z", "log-probability test", "free-energy gap"}
-    assert found["log-probability test"].interval is None
+    assert found.keys() == {"log_z", "test_log_prob_nats", "free_energy_gap_nats"}
+    assert found["test_log_prob_nats"].interval is None
 
 
 @dataclass(eq=False)
 class Doubtful(Protocol):
-    """Finds an estimate that is not to be trusted."""
+    """Has an estimate that is unreliable."""
 
-    def measure(self, module: EBM, data: object) -> Findings:
+    def measure(self, module: EBM, data: object) -> ProtocolResult:
         estimate = LogPartition(3.0, -math.inf, 4.0, 2.5, 1.2, 100)
         interval = (-estimate.high, -estimate.low)
-        return Findings({"log-probability test": Measurement(-3.0, 0.1, interval, estimate.warning)})
+        found = Measurement(-3.0, 0.1, interval, estimate.warning, "log-probability test")
+        return ProtocolResult({"test_log_prob_nats": found})
 
 
 def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, capsys) -> None:
@@ -556,20 +559,20 @@ def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, 
     Doubtful().on_test_end(trainer, module)
     text = (tmp_path / "evaluation" / "Doubtful.json").read_text()
     record = json.loads(text, parse_constant=_refuse_constant)
-    assert record["convention"] == "binary"
-    found, said = record["measurements"]["log-probability test"], capsys.readouterr().out
+    assert record["preprocessing"] == "binary"
+    found, said = record["measurements"]["test_log_prob_nats"], capsys.readouterr().out
     assert found["interval"] == [-4.0, None]
-    assert "not to be trusted" in found["warning"]
+    assert "log Z is unreliable" in found["warning"]
     assert "-3.0000 +- 0.1 [-4.0000, inf]  under binary" in said
     assert f"warning: {found['warning']}" in said
 
 
 def test_conventions_are_named_by_the_data() -> None:
-    assert (Digits().convention, Digits().binary) == ("Gray()", False)
+    assert (Digits().preprocessing, Digits().binary) == ("Gray()", False)
     fixed = Digits(pixels=FixedBinarization(2), valid=100)
-    assert (fixed.convention, fixed.binary) == ("FixedBinarization(seed=2)", True)
-    assert (BarsAndStripes().convention, BarsAndStripes().binary) == ("binary", True)
-    assert (Toy2D("moons").convention, Toy2D("moons").binary) == (None, None)
+    assert (fixed.preprocessing, fixed.binary) == ("FixedBinarization(seed=2)", True)
+    assert (BarsAndStripes().preprocessing, BarsAndStripes().binary) == ("binary", True)
+    assert (Toy2D("moons").preprocessing, Toy2D("moons").binary) == (None, None)
     assert [fixed.size(split) for split in ("train", "valid", "test")] == [1400, 100, 297]
 
 
@@ -610,6 +613,6 @@ def test_two_ranks_measure_together_and_one_writes(ebm, tmp_path: Path) -> None:
     assert "log-probability test" in said[0]
     assert "log-probability test" not in said[1]
     found = json.loads((run / "evaluation" / "Likelihood.json").read_text())["measurements"]
-    assert 40 < found["ESS"]["value"] <= 60
-    difference = found["log Z difference"]
+    assert 40 < found["ess"]["value"] <= 60
+    difference = found["log_z_difference"]
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5

@@ -19,7 +19,7 @@ from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy, Gaussian, PerClass, StudentTPoE
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import ClassificationError, Filters, Measurement, ScoreClassifier
+from ebm_lightning.evaluation import ClassificationError, Measurement, ReceptiveFields, ScoreClassifier
 from ebm_lightning.evaluation.protocols.classification import percent_wrong
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Sparsity, Sum
 from ebm_lightning.runs import checkpoints
@@ -293,7 +293,7 @@ checkpoint: {every_n_steps: 4}
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
-  - {class_path: Filters, init_args: {number: 9}}
+  - {class_path: ReceptiveFields, init_args: {number: 9}}
 """
 PER_CLASS = """
 seed_everything: 3
@@ -320,7 +320,7 @@ data:
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
   - {class_path: ScoreClassifier, init_args: {number: 500}}
-  - {class_path: Filters, init_args: {number: 3, groups: 10}}
+  - {class_path: ReceptiveFields, init_args: {number: 3, groups: 10}}
 """
 
 
@@ -341,12 +341,12 @@ def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_lin
         status, said = ebm(*command)
         assert status == 0, said
     found = _record(run, "ClassificationError")
-    test = found["test error, percent"]
+    test = found["test_error_percent"]
     share = test["value"] / 100
     assert share < 0.5
     assert test["standard_error"] == pytest.approx(100 * math.sqrt(share * (1 - share) / 297))
-    assert found["training error, percent"]["value"] < 50
-    assert (run / "evaluation" / "Filters-x.png").is_file()
+    assert found["training_error_percent"]["value"] < 50
+    assert (run / "evaluation" / "ReceptiveFields-x.png").is_file()
 
 
 def test_a_run_with_a_sparsity_penalty_continues_bit_for_bit(ebm, tmp_path: Path) -> None:
@@ -368,8 +368,8 @@ def test_one_model_for_each_class_is_trained_and_measured_from_the_command_line(
         status, said = ebm(*command)
         assert status == 0, said
     found = _record(run, "ScoreClassifier")
-    assert found.keys() == {"test error, percent", "fitted error, percent", "test error without log Z, percent"}
-    assert found["test error, percent"]["value"] < 50
+    assert found.keys() == {"test_error_percent", "fitted_error_percent", "test_error_without_log_z_percent"}
+    assert found["test_error_percent"]["value"] < 50
 
 
 class Labels(DataModule):
@@ -415,12 +415,12 @@ def test_scores_that_are_off_by_constants_classify_as_well_as_the_bayes_rule() -
     data = Labels(2.0 * y[:, None] - 1 + torch.randn(12_000, 1), y)
     module = EBM(Shifted([-1.0, 1.0], [0.0, 50.0]), ContrastiveDivergence())
     found = ScoreClassifier().measure(module, data).measurements
-    test, raw = found["test error, percent"], found["test error without log Z, percent"]
+    test, raw = found["test_error_percent"], found["test_error_without_log_z_percent"]
     z = float(stats.norm.isf(FALSE_ALARM / 2))
     assert abs(test.value - 100 * stats.norm.cdf(-1)) < z * test.standard_error
     assert raw.value == pytest.approx(100 * float(y[6000:].double().mean()))
     few = ScoreClassifier(number=50).measure(module, data).measurements
-    assert few["fitted error, percent"].standard_error > 5 * found["fitted error, percent"].standard_error
+    assert few["fitted_error_percent"].standard_error > 5 * found["fitted_error_percent"].standard_error
 
 
 def test_the_classification_error_is_that_of_the_models_own_conditional() -> None:
@@ -430,7 +430,7 @@ def test_the_classification_error_is_that_of_the_models_own_conditional() -> Non
     found = ClassificationError().measure(EBM(Shifted([-1.0, 1.0], [1.0, 0.0]), ContrastiveDivergence()), Labels(x, y))
     wrong = (x[:, 0] > 0.5) != (y == 1)  # -(x + 1)^2 / 2 + 1 < -(x - 1)^2 / 2 where 2 x > 1
     for name, part in (("training", wrong[:1000]), ("test", wrong[1000:])):
-        measured = found.measurements[f"{name} error, percent"]
+        measured = found.measurements[f"{name}_error_percent"]
         share = float(part.double().mean())
         assert measured.value == pytest.approx(100 * share)
         assert measured.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / 1000))
@@ -443,7 +443,7 @@ def test_examples_of_unknown_label_are_not_judged() -> None:
     module = EBM(Shifted([-1.0, 1.0], [1.0, 0.0]), ContrastiveDivergence())
     hidden = ClassificationError().measure(module, Labels(x, torch.where(known, y, -1))).measurements
     wrong = ((x[:, 0] > 0.5) != (y == 1))[:1000][known[:1000]]
-    assert hidden["training error, percent"].value == pytest.approx(100 * float(wrong.double().mean()))
+    assert hidden["training_error_percent"].value == pytest.approx(100 * float(wrong.double().mean()))
 
 
 def test_percent_wrong_at_its_ends() -> None:
@@ -471,7 +471,7 @@ def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_g
     data = Labels(torch.zeros(4, 1, 1, 2), None)
     module = EBM(Looks(weights), ContrastiveDivergence())
 
-    def shown(protocol: Filters, rows: int, columns: int) -> list[list[list[int]]]:
+    def shown(protocol: ReceptiveFields, rows: int, columns: int) -> list[list[list[int]]]:
         """Both pixels of every tile, each enlarged 28 times."""
         pixels = np.asarray(protocol.measure(module, data).pictures["x"])
         assert pixels.shape == (rows * 30 + 2, columns * 58 + 2)
@@ -479,10 +479,10 @@ def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_g
         return [[int(pixels[top, left]), int(pixels[top, left + 28])] for top, left in corners]
 
     large, negative, small, nothing = [191, 255], [0, 128], [255, 64], [128, 128]
-    assert shown(Filters(), 2, 2) == [large, negative, small, nothing]
-    assert shown(Filters(groups=2), 2, 2) == [small, nothing, large, negative]
-    assert shown(Filters(number=1, groups=2), 2, 1) == [small, large]
-    norms = Filters().measure(module, data).measurements["filter norm on x, mean"]
+    assert shown(ReceptiveFields(), 2, 2) == [large, negative, small, nothing]
+    assert shown(ReceptiveFields(groups=2), 2, 2) == [small, nothing, large, negative]
+    assert shown(ReceptiveFields(number=1, groups=2), 2, 1) == [small, large]
+    norms = ReceptiveFields().measure(module, data).measurements["mean_filter_norm_x"]
     assert norms.value == pytest.approx(float(weights.flatten(1).norm(dim=1).mean()))
 
 
@@ -534,9 +534,9 @@ NO_LABELS = Labels(torch.zeros(8, 1), None, classes=None)
             "needs binary units, but their conditional in PerClass is a RowConditional",
         ),
         (lambda: ScoreClassifier(number=0), "expected number >= 1, or null for all"),
-        (lambda: Filters(number=0), "expected number >= 1 and groups >= 1"),
+        (lambda: ReceptiveFields(number=0), "expected number >= 1 and groups >= 1"),
         (
-            lambda: Filters(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",
         ),
         (

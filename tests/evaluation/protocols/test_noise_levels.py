@@ -9,6 +9,7 @@ from ebm_lightning import EBM
 from ebm_lightning.data import Digits, Noised
 from ebm_lightning.energies import Denoiser
 from ebm_lightning.evaluation import PredictionError
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ImagePrediction
 from ebm_lightning.samplers import Descent
 from ebm_lightning.utils.plots import curves, picture
@@ -29,13 +30,13 @@ def test_noised_images_are_measured_at_every_level() -> None:
         for k in (0, 2):
             reached, name = (batch["x"] / 2**k).clamp(-1, 1), f"{level} after {k} steps"
             reference = PeakSignalNoiseRatio(data_range=2.0, reduction="elementwise_mean", dim=(1, 2, 3))
-            psnr, mse = (found.measurements[f"{of} {name}"] for of in ("PSNR, dB", "MSE"))
+            psnr, mse = (found.measurements[f"{of}_{snake_case(name)}"] for of in ("psnr_db", "mse"))
             assert psnr.value == pytest.approx(float(reference(reached, batch["target"])), rel=1e-5)
             assert mse.value == pytest.approx(float((reached - batch["target"]).square().mean()), rel=1e-5)
             measured.append(psnr)
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
-    assert sum(" after " in name for name in found.measurements) == 8
+    assert sum("_after_" in name for name in found.measurements) == 8
     assert found.pictures["steps"].tobytes() == curves(lines, "steps", "PSNR, dB").tobytes()
 
 
@@ -53,7 +54,9 @@ def test_examples_are_drawn_noised_thought_about_and_clean() -> None:
 def test_one_pass_is_measured_at_every_level_too() -> None:
     data = _noised()
     found = PredictionError().measure(EBM(Denoiser(torch.nn.Identity()), ImagePrediction()), data)
-    assert set(found.measurements) == {f"{of} {level}" for of in ("PSNR, dB", "MSE") for level in data.levels}
+    assert set(found.measurements) == {
+        f"{of}_{snake_case(level)}" for of in ("psnr_db", "mse") for level in data.levels
+    }
     assert set(found.pictures) == {"examples-weak", "examples-out-of-range"}
 
 
@@ -61,8 +64,8 @@ def test_data_of_one_level_keep_their_names() -> None:
     pairs = Pairs(torch.rand(9, 1, 4, 4), torch.rand(9, 1, 4, 4), (0.0, 1.0))
     found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     assert set(found.pictures) == {"steps", "examples"}
-    assert next(iter(found.measurements)) == "PSNR, dB after 1 step"
+    assert next(iter(found.measurements)) == "psnr_db_after_1_step"
     without = Noised(Digits(100, bounds=(-1.0, 1.0)), levels={})
     found = PredictionError(steps=[1]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), without)
-    assert {"PSNR, dB after 1 step", "MSE after 1 step"} <= set(found.measurements)
+    assert {"psnr_db_after_1_step", "mse_after_1_step"} <= set(found.measurements)
     assert not any("range" in name for name in found.measurements)

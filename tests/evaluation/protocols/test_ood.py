@@ -27,6 +27,7 @@ from ebm_lightning.evaluation import (
     UniformPixels,
     UpsideDown,
 )
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.evaluation.protocols.ood import aupr, fpr
 from ebm_lightning.objectives import ContrastiveDivergence
 
@@ -51,14 +52,14 @@ def test_each_score_orders_images_by_what_it_names() -> None:
     x = BOUNDS[0] + 2 * torch.rand(50, 1, 4, 4)
     outliers: list[Outliers] = [UpsideDown(), PermutedPixels()]
     scores = [MinusEnergy(), MaxSoftmax(), MinusGradientNorm()]
-    findings = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
+    result = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
 
     def truth(x: Tensor) -> dict[str, Tensor]:
         p = torch.softmax(model.logits(x), 1).detach()
         return {
             "": torch.logsumexp(model.logits(x), 1).detach(),
-            " by max p(y|x)": p.amax(1),
-            " by -|dE/dx|": -(p @ model.weight).norm(dim=1).detach(),
+            "_by_max_softmax": p.amax(1),
+            "_by_minus_gradient_norm": -(p @ model.weight).norm(dim=1).detach(),
         }
 
     for kind in outliers:
@@ -66,9 +67,9 @@ def test_each_score_orders_images_by_what_it_names() -> None:
         for by in inside:
             scored = torch.cat([inside[by], outside[by]]).numpy()
             expected = roc_auc_score([1] * 50 + [0] * 50, scored)
-            assert findings.measurements[f"AUROC {kind}{by}"].value == pytest.approx(expected, abs=1e-3)
-    assert findings.measurements.keys() >= {"AUPR UpsideDown()", "FPR@95 PermutedPixels(seed=0) by -|dE/dx|"}
-    assert findings.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
+            assert result.measurements[f"auroc_{snake_case(str(kind))}{by}"].value == pytest.approx(expected, abs=1e-3)
+    assert result.measurements.keys() >= {"aupr_upside_down", "fpr95_permuted_pixels_0_by_minus_gradient_norm"}
+    assert result.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -138,7 +139,7 @@ def test_a_set_of_another_shape_is_refused_unless_it_is_resized() -> None:
     ):
         OutOfDistribution([large]).measure(_module(model), data)
     found = OutOfDistribution([Resized(large), Resized(Given(None))]).measure(_module(model), data).measurements
-    assert found.keys() == {f"{figure} Resized(outliers=Given())" for figure in ("AUROC", "AUPR", "FPR@95")}
+    assert found.keys() == {f"{figure}_resized_given" for figure in ("auroc", "aupr", "fpr95")}
 
 
 def test_resizing_keeps_constant_images_and_makes_gray_of_colors() -> None:

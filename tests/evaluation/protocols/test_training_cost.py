@@ -26,12 +26,12 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     module = EBM(Linear(6, 5), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, chains=SampleBuffer(16))
     found = TrainingCost(repeats=2).measure(module, data).measurements
     product = 2 * 8 * 6 * 5 / 1e9
-    assert found["GFLOP a step"].value == pytest.approx(product * (3 * 2 + 4))
+    assert found["gflop_per_step"].value == pytest.approx(product * (3 * 2 + 4))
     assert found["parameters"].value == 30
-    assert found["examples a step"].value == 8
-    assert 0 < found["ms a step"].value < 1000
+    assert found["examples_per_step"].value == 8
+    assert 0 < found["ms_per_step"].value < 1000
     compiled = EBM(module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, compiled=True)
-    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
+    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["gflop_per_step"].value)
 
 
 def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
@@ -57,21 +57,21 @@ def _run(folder: Path, values: dict[int, float]) -> EBM:
 def test_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> None:
     values = {step: 3 * step**-0.25 for step in range(100, 1001, 100)} | {1: 50.0}
     found = LearningCurve(since=100).measure(_run(tmp_path, values), None).measurements
-    slope = found["slope of log valid/loss on log steps"]
+    slope = found["log_slope_valid_loss"]
     assert slope.value == pytest.approx(-0.25)
     assert slope.standard_error == pytest.approx(0, abs=1e-9)
-    assert found["last valid/loss"].value == pytest.approx(3 * 1000**-0.25)
+    assert found["last_valid_loss"].value == pytest.approx(3 * 1000**-0.25)
 
 
 def test_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> None:
     steps = np.arange(1, 12)
     losses = np.exp(np.random.default_rng(0).normal(size=11))
-    findings = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
+    result = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
     expected = linregress(np.log(steps), np.log(losses))
-    slope = findings.measurements["slope of log valid/loss on log steps"]
+    slope = result.measurements["log_slope_valid_loss"]
     assert slope.value == pytest.approx(expected.slope)
     assert slope.standard_error == pytest.approx(expected.stderr)
-    assert findings.pictures["curve"].size[0] > 100
+    assert result.pictures["curve"].size[0] > 100
 
 
 @pytest.mark.parametrize("values", [{1: 2.0, 2: 1.0}, {1: 2.0, 2: 0.0, 3: 1.0}])
