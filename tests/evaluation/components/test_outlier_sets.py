@@ -98,7 +98,7 @@ def test_a_set_of_another_shape_is_refused_unless_it_is_resized() -> None:
     ):
         OutOfDistribution([large]).measure(_module(model), data)
     found = OutOfDistribution([Resized(large), Resized(Given(None))]).measure(_module(model), data).measurements
-    assert found.keys() == {f"{figure} Resized(outliers=Given())" for figure in ("AUROC", "AUPR", "FPR@95")}
+    assert found.keys() == {f"{figure}_resized_given" for figure in ("auroc", "aupr", "fpr95")}
 
 
 def test_resizing_keeps_constant_images_and_makes_gray_of_colors() -> None:

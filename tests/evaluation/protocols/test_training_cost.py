@@ -21,14 +21,14 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     module = EBM(Linear(6, 5), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, chains=SampleBuffer(16))
     found = TrainingCost(repeats=2).measure(module, data).measurements
     product = 2 * 8 * 6 * 5 / 1e9
-    assert found["GFLOP a step"].value == pytest.approx(product * (3 * 2 + 4))
+    assert found["gflop_per_step"].value == pytest.approx(product * (3 * 2 + 4))
     assert found["parameters"].value == 30
-    assert found["examples a step"].value == 8
-    assert 0 < found["ms a step"].value < 1000
+    assert found["examples_per_step"].value == 8
+    assert 0 < found["ms_per_step"].value < 1000
     compiled = EBM(
         module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, acceleration=Acceleration(compile=True)
     )
-    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
+    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["gflop_per_step"].value)
 
 
 def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
