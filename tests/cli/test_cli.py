@@ -79,7 +79,7 @@ def test_metrics_are_rows_of_time_step_name_and_value(trained: Path) -> None:
     assert (trained / "metrics.csv").read_text().splitlines()[0] == "time,step,name,value"
     rows = _metrics(trained)
     steps = {name: [int(row["step"]) for row in rows if row["name"] == name] for name in {r["name"] for r in rows}}
-    every_step = ("train/loss", "train/gap", "train/grad_norm", "sampler/energy", "buffer/age", "buffer/fill")
+    every_step = ("train/loss", "train/gap", "train/grad_norm", "sampler/energy", "chains/age", "chains/fill")
     for name in every_step:
         assert steps[name] == list(range(12)), name
     assert len(steps["valid/energy_data"]) == 2
