@@ -56,9 +56,7 @@ class JEM(EnergyModel):
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
         if block != "y":
-            raise ValueError(
-                f"{type(self).__name__} has only p(y | x), no conditional for {block!r}: sample x by SGLD"
-            )
+            raise ValueError(f"{type(self).__name__} has only p(y | x), no conditional for {block!r}: sample x by SGLD")
         return CategoricalConditional(self.logits(select_variable(self, state, "x")))
 
     def check(self, state: State) -> None:

@@ -113,7 +113,7 @@ class Trunk(nn.Module):
 
     >>> import torch
     >>> trunk, x = Trunk(layers=2, heads=1, dim=4), torch.randn(1, 3, 4)
-    >>> torch.allclose(trunk(x)[:, :2], trunk(x[:, :2]), atol=1e-6)  # causal
+    >>> torch.allclose(trunk(x)[:, :2], trunk(x[:, :2]), atol=1e-5)  # causal
     True
     """
 
