@@ -286,7 +286,7 @@ class ExperimentCLI(LightningCLI):
 
     def _checkpoint(self, back: int = 0) -> Path | None:
         """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""
-        found = list(islice(checkpoints.whole(self.folder.checkpoints()), max(back, 1)))
+        found = list(islice(checkpoints.valid_checkpoints(self.folder.checkpoints()), max(back, 1)))
         return found[-1] if found else None
 
     def _is_complete(self, start: Path) -> bool:
@@ -317,7 +317,7 @@ class ExperimentCLI(LightningCLI):
         rows = {"run": self.folder.path, "metrics": self.folder.path / "metrics.csv"}
         if self.model.sampler is not None:
             pictures = self._callback(SamplePictures)
-            rows["samples"] = self._draw(pictures.number, pictures.steps, seed=0)[0]
+            rows["samples"] = self._draw(pictures.num_chains, pictures.steps, seed=0)[0]
         print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))
 
     def _loggers(self) -> list[Logger]:

@@ -1,7 +1,7 @@
 """Named protocols, run by `ebm test`."""
 
 from ebm_lightning.evaluation.components.corruptions import (
-    AddedNoise,
+    AdditiveGaussianNoise,
     BottomHalf,
     Corruption,
     Mask,
@@ -20,7 +20,7 @@ from ebm_lightning.evaluation.components.outlier_sets import (
     GaussianPixels,
     ImageSet,
     Interpolations,
-    Noisy,
+    NoisyOutliers,
     Outliers,
     PermutedPixels,
     Resized,
@@ -29,14 +29,17 @@ from ebm_lightning.evaluation.components.outlier_sets import (
 )
 from ebm_lightning.evaluation.components.refinement import Refinement
 from ebm_lightning.evaluation.components.sample_sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
-from ebm_lightning.evaluation.components.threat_models import L2, Ball, Linf
+from ebm_lightning.evaluation.components.threat_models import L2, Linf, ThreatModel
 from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
 from ebm_lightning.evaluation.protocols.attributes import Attributes
 from ebm_lightning.evaluation.protocols.calibration import Calibration
 from ebm_lightning.evaluation.protocols.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.protocols.exact_divergence import ExactDivergence
-from ebm_lightning.evaluation.protocols.filters import Filters
-from ebm_lightning.evaluation.protocols.importance_sampling import ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation.protocols.filters import ReceptiveFields
+from ebm_lightning.evaluation.protocols.importance_sampling import (
+    DescriptionLengthClassifier,
+    ImportanceSampledLikelihood,
+)
 from ebm_lightning.evaluation.protocols.inpainting import Denoising, Inpainting
 from ebm_lightning.evaluation.protocols.learning_curve import LearningCurve
 from ebm_lightning.evaluation.protocols.likelihood import Likelihood
@@ -46,22 +49,22 @@ from ebm_lightning.evaluation.protocols.prediction import Perplexity, Prediction
 from ebm_lightning.evaluation.protocols.robustness import Robustness
 from ebm_lightning.evaluation.protocols.sample_quality import Generation
 from ebm_lightning.evaluation.protocols.training_cost import TrainingCost
-from ebm_lightning.evaluation.protocols.two_sample import TwoSample
+from ebm_lightning.evaluation.protocols.two_sample import MMD
 
 __all__ = [
     "L2",
-    "AddedNoise",
+    "MMD",
+    "AdditiveGaussianNoise",
     "Attributes",
-    "Ball",
     "BottomHalf",
     "Calibration",
     "ClassificationError",
     "ConstantImages",
     "Corruption",
     "Denoising",
+    "DescriptionLengthClassifier",
     "ExactDivergence",
     "FeatureExtractor",
-    "Filters",
     "Findings",
     "FreshChains",
     "FromBuffer",
@@ -69,7 +72,7 @@ __all__ = [
     "GaussianPixels",
     "Generation",
     "ImageSet",
-    "ImportanceLikelihood",
+    "ImportanceSampledLikelihood",
     "Inception",
     "Inpainting",
     "Interpolations",
@@ -82,7 +85,7 @@ __all__ = [
     "MinusEnergy",
     "MinusGradientNorm",
     "Mixing",
-    "Noisy",
+    "NoisyOutliers",
     "OutOfDistribution",
     "Outliers",
     "OwnClassifier",
@@ -91,6 +94,7 @@ __all__ = [
     "PredictionError",
     "Protocol",
     "RandomPixels",
+    "ReceptiveFields",
     "Refinement",
     "Resized",
     "Robustness",
@@ -98,10 +102,9 @@ __all__ = [
     "SampleSource",
     "Score",
     "ScoreClassifier",
-    "ShortestDescription",
+    "ThreatModel",
     "TrainedClassifier",
     "TrainingCost",
-    "TwoSample",
     "UniformPixels",
     "UpsideDown",
 ]

@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.text.tokenizers import Tokenizer
-from ebm_lightning.generation.samples import asked, fresh_chains, save_samples
-from ebm_lightning.generation.text import Manner
+from ebm_lightning.generation.samples import conditioning_batch, fresh_chains, save_samples
+from ebm_lightning.generation.text import GenerationConfig
 from ebm_lightning.generation.writer import generate
 from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, count
 from ebm_lightning.runs import checkpoints
@@ -103,7 +103,7 @@ class Trainer(L.Trainer):
             raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
         model.to(self.strategy.root_device)
         with isolated(seed):
-            state = fresh_chains(model, asked(model, datamodule, number), steps, progress=True)
+            state = fresh_chains(model, conditioning_batch(model, datamodule, number), steps, progress=True)
             return save_samples(
                 model, state, Path(self.default_root_dir) / "samples", f"fresh-{steps}-steps-seed-{seed}"
             )
@@ -141,9 +141,9 @@ class Trainer(L.Trainer):
             The files written, the text first.
         """
         model.to(self.strategy.root_device)
-        manner = Manner(prompt, tokens, think, candidates, temperature, seed)
+        config = GenerationConfig(prompt, tokens, think, candidates, temperature, seed)
         with isolated(seed):
-            return generate(model, tokenizer, length, manner, Path(self.default_root_dir) / "generated", energies)
+            return generate(model, tokenizer, length, config, Path(self.default_root_dir) / "generated", energies)
 
     def plan(
         self,

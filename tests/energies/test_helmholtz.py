@@ -19,11 +19,11 @@ from ebm_lightning.data import Bars, Digits, Gray, Threshold
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax
-from ebm_lightning.evaluation import ExactDivergence, ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation import DescriptionLengthClassifier, ExactDivergence, ImportanceSampledLikelihood
 from ebm_lightning.evaluation.metrics.importance import log_weights
 from ebm_lightning.evaluation.protocols.exact_divergence import exact_log_prob
 from ebm_lightning.evaluation.protocols.importance_sampling import chosen
-from ebm_lightning.generation.samples import blank, fresh_chains, save_samples
+from ebm_lightning.generation.samples import empty_batch, fresh_chains, save_samples
 from ebm_lightning.objectives import ReweightedWakeSleep, WakeSleep
 from ebm_lightning.samplers import Ancestral, Gibbs
 
@@ -193,7 +193,7 @@ def test_fresh_chains_and_their_files_are_dreams(tmp_path) -> None:
     """Layers that are no images are left out of the pictures, and kept in the arrays."""
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [5, 1])
     module = EBM(model, WakeSleep(), Ancestral(("x", "h1", "h2")), chains=NoiseChains(UniformNoise()))
-    state = fresh_chains(module, blank(Bars(), 9, torch.device("cpu")), steps=2)
+    state = fresh_chains(module, empty_batch(Bars(), 9, torch.device("cpu")), steps=2)
     assert set(state["x"].unique().tolist()) <= {0.0, 1.0}
     files = [file.name for file in save_samples(module, state, tmp_path, "dreams")]
     assert "dreams.png" in files
@@ -474,7 +474,7 @@ def test_the_divergence_from_bars_is_that_of_a_model_written_out() -> None:
 def test_the_likelihood_protocol_measures_what_enumeration_says() -> None:
     """The weights are small, so that the bias of 1000 draws is below 1e-3 nats."""
     data, model = Bars(2, samples=100), HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [3, 2], weight_std=0.5)
-    found = ImportanceLikelihood(samples=1000).measure(_on_cpu(model), data).measurements
+    found = ImportanceSampledLikelihood(samples=1000).measure(_on_cpu(model), data).measurements
     exact = exact_log_prob(copy.deepcopy(model), data.tensors("test")).mean()
     gain = found["gain from S/10 to S samples"].value
     assert abs(found["log-probability test"].value - float(exact)) < 0.02
@@ -501,7 +501,7 @@ def test_the_shortest_description_names_the_class_whose_machine_made_the_data() 
     module = _on_cpu(model)
     train, test = data.tensors("train"), data.tensors("test")
     model.initialize(data.eval_loader("train"))
-    found = ShortestDescription(samples=1).measure(module, data).measurements
+    found = DescriptionLengthClassifier(samples=1).measure(module, data).measurements
     on = torch.stack([train["x"][train["y"] == label].flatten(1).mean(0) for label in range(10)]).clamp(1e-3, 1 - 1e-3)
     x = test["x"].flatten(1)
     log_p = x @ on.log().T + (1 - x) @ (1 - on).log().T
@@ -547,11 +547,14 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ReweightedWakeSleep(0), r"samples=0"),
         (lambda: ReweightedWakeSleep(2, wake=-1), "weights >= 0"),
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),
-        (lambda: ImportanceLikelihood(samples=15), "multiple of 10"),
+        (lambda: ImportanceSampledLikelihood(samples=15), "multiple of 10"),
         (lambda: chosen("Protocol", {"x": torch.zeros(3)}, 4), "there are 3 test examples"),
-        (lambda: ShortestDescription(samples=0), "samples >= 1"),
-        (lambda: ShortestDescription().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
-        (lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4), "expected at most 4; use ImportanceLikelihood"),
+        (lambda: DescriptionLengthClassifier(samples=0), "samples >= 1"),
+        (lambda: DescriptionLengthClassifier().measure(_on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
+        (
+            lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4),
+            "expected at most 4; use ImportanceSampledLikelihood",
+        ),
         (lambda: Digits(pixels=Gray()).exact(), "distribution of Digits is not known"),
         (lambda: Bars(13), "side=13"),
         (lambda: Bars(samples=0), "samples=0"),

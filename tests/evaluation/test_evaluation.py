@@ -23,13 +23,13 @@ from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.evaluation import (
+    MMD,
     Findings,
     ImageSet,
     Measurement,
     OutOfDistribution,
     PermutedPixels,
     Protocol,
-    TwoSample,
     UniformPixels,
     UpsideDown,
 )
@@ -188,7 +188,7 @@ def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untraine
     covariance = 0.05 * torch.eye(9) + 0.95
     law = Gaussian([0.0] * 9, covariance.tolist())
     data = Table(law.sample(1000), law.sample(1000))
-    protocol = TwoSample(number=1000, steps=2, scale=0.7)
+    protocol = MMD(num_samples=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
     module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
     findings = protocol.measure(module, data)
@@ -250,11 +250,11 @@ def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp
 
 
 def test_protocols_are_asked_for_by_class_or_file() -> None:
-    every = [TwoSample(), OutOfDistribution([UniformPixels()]), Dice()]
+    every = [MMD(), OutOfDistribution([UniformPixels()]), Dice()]
     assert named(every, None) == every
     assert named(every, "ood, two_sample") == every[:2]
     assert named(every, "dice") == named(every, "Dice") == every[2:]
-    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of TwoSample, OutOfDistribu"):
+    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of MMD, OutOfDistribu"):
         named(every, "ood,mixing,calibration")
     with pytest.raises(ValueError, match="no protocol ood: expected some of none, since it names none"):
         named([], "ood")
@@ -268,7 +268,7 @@ def test_another_rank_writes_nothing(tmp_path: Path) -> None:
 
 def test_the_untrained_model_is_a_copy_taken_before_the_weights_are_loaded() -> None:
     module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence())
-    protocol = TwoSample()
+    protocol = MMD()
     protocol.setup(None, module, "test")
     module.model.mean.fill_(5.0)
     assert protocol.untrained.mean == 0

@@ -56,7 +56,7 @@ def test_every_checkpoint_has_a_whole_side_file_of_each_rank(runs: dict[str, Pat
                 "00000-of-00002.pt",
                 "00001-of-00002.pt",
             ]
-            assert checkpoints.is_whole(path)
+            assert checkpoints.is_valid(path)
 
 
 def test_the_ranks_have_noise_and_chains_of_their_own(runs: dict[str, Path]) -> None:
@@ -90,7 +90,7 @@ def test_two_ranks_test_a_run_as_one_does(runs: dict[str, Path], tmp_path: Path)
     arguments = ["test", "-c", run / "config.yaml", "--run", run]
     for status, said in ranks(arguments, tmp_path / "logs"):
         assert status == 0, said
-    measured = run / "evaluation" / "TwoSample.json"
+    measured = run / "evaluation" / "MMD.json"
     found = json.loads(measured.read_text())["measurements"]
     measured.unlink()
     (one,) = ranks(arguments, tmp_path / "log", 1)

@@ -166,7 +166,7 @@ class Restless(L.Callback):
 
 
 VARIANTS = {
-    "other callbacks draw": ("--trainer.callbacks+=test_randomness.Restless",),
+    "other callbacks draw": ("--trainer.callbacks+=test_random.Restless",),
     "no pictures": ("--samples.every_n_steps=0",),
     "pictures at other steps": ("--samples.every_n_steps=4",),
     "no validation": ("--trainer.limit_val_batches=0",),

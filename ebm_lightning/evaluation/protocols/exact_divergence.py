@@ -1,4 +1,4 @@
-"""How far is a small model from a distribution that is known? By enumeration, without an estimate."""
+"""Exact divergence of a small model from a known distribution, by enumeration."""
 
 import math
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from ebm_lightning.training.module import EBM
 
 @dataclass(eq=False)
 class ExactDivergence(Protocol):
-    """KL(data || model) in bits and nats, exactly: by enumeration of the data's patterns and of the model's causes.
+    """KL(data || model) in bits and nats, exactly, by enumeration of the data's patterns and of the model's latents.
 
-    Beside it stand the entropy of the data, which the description of a pattern costs at least, and the probability that
-    the model gives to images that are no pattern of the data. What a state has beyond the data is taken for binary
-    causes, and summed over. For data whose distribution is known (``DataModule.exact``) and models with an exact log Z.
+    The entropy of the data, a lower bound on the description length of a pattern, and the probability of images that
+    are no pattern of the data are measured too. Variables of the model beyond the data are taken for binary latents and
+    summed out. For data with a known distribution (``DataModule.exact``) and models with an exact log Z.
 
     Args:
-        largest: causes, at most: 2^largest states of each pattern are summed.
+        largest: latents, at most: 2^largest states of each pattern are summed.
 
     Raises:
-        ValueError: when measuring, where there are more causes, or the distribution of the data or log Z is not known.
+        ValueError: when measuring, if there are more latents, or the distribution of the data or log Z is not known.
     """
 
     largest: int = 20
@@ -47,25 +47,27 @@ class ExactDivergence(Protocol):
 
 @torch.no_grad()
 def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tensor:
-    """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary causes h.
+    """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary latents h.
 
-    The causes are the variables that ``positive_phase`` adds to the state. Raises ValueError where they are more than
-    ``largest`` units.
+    The latents are the variables that ``positive_phase`` adds to the state.
+
+    Raises:
+        ValueError: if there are more than ``largest`` latent units.
     """
     full = model.positive_phase(state)
-    causes = {name: full[name].shape[1:] for name in model.variables if name not in state}
-    widths = [math.prod(shape) for shape in causes.values()]
+    latents = {name: full[name].shape[1:] for name in model.variables if name not in state}
+    widths = [math.prod(shape) for shape in latents.values()]
     if sum(widths) > largest:
         raise ValueError(
-            f"{type(model).__name__} has {sum(widths)} binary causes, so that 2^{sum(widths)} states of each example "
-            f"would be summed: expected at most {largest}; use ImportanceLikelihood, or raise `largest`"
+            f"{type(model).__name__} has {sum(widths)} binary latents, so that 2^{sum(widths)} states of each example "
+            f"would be summed: expected at most {largest}; use ImportanceSampledLikelihood, or raise `largest`"
         )
     codes = torch.arange(2 ** sum(widths))[:, None] >> torch.arange(sum(widths)) & 1
     total = torch.full((len(next(iter(state.values()))),), -math.inf, dtype=torch.float64)
     for some in torch.split(codes, 2**9):
         n = len(some)
         joint = {name: value.repeat_interleave(n, 0) for name, value in state.items()}
-        for (name, shape), part in zip(causes.items(), torch.split(some, widths, 1), strict=True):
+        for (name, shape), part in zip(latents.items(), torch.split(some, widths, 1), strict=True):
             h = part.to(full[name]).repeat(len(total), 1)
             joint[name] = h.view(-1, *shape)
         energies = model.energy(joint).double().cpu().view(-1, n)

@@ -46,7 +46,7 @@ class BufferCallback(RankState):
     def draw(self, trainer: L.Trainer, variables: tuple[str, ...], number: int) -> None:
         """Sends pictures of the ``variables`` of up to ``number`` chains and a histogram of all ages to the loggers."""
         ages = {"chains": self.buffer.age[self.buffer.alive]}
-        log_picture(trainer, "chains/age", lambda: plots.histogram(ages, "age in negative phases"))
+        log_picture(trainer, "chains/age", lambda: plots.plot_histogram(ages, "age in negative phases"))
         for name, x in self.buffer.examples(number).items():
-            if name in variables and plots.drawable(x) and torch.isfinite(x).all():
-                log_picture(trainer, f"chains/{name}", partial(plots.picture, x))
+            if name in variables and plots.can_plot(x) and torch.isfinite(x).all():
+                log_picture(trainer, f"chains/{name}", partial(plots.plot_samples, x))

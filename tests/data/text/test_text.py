@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ebm_lightning.core import State
 from ebm_lightning.data import Bytes, Characters, DataModule, HubText, Text, TextFile, Tokenizer, TokenizerFile, Windows
 from ebm_lightning.data.text.corpora import cut
-from ebm_lightning.generation.samples import blank
+from ebm_lightning.generation.samples import empty_batch
 from ebm_lightning.training.trainer import Trainer
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1003)))
@@ -382,4 +382,4 @@ def test_text_is_configured_by_its_signature(book: TextFile) -> None:
     data = parser.instantiate_classes(config).data
     assert isinstance(data, Text)
     assert (data.shape, data.dtype, data.corpus, data.random_offset) == ((8,), torch.int64, book, True)
-    assert blank(data, 3, torch.device("cpu"))["x"].dtype == torch.int64
+    assert empty_batch(data, 3, torch.device("cpu"))["x"].dtype == torch.int64

@@ -26,7 +26,7 @@ def _read_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
     """The energies after every prefix of a text (S,), each made of the one before."""
     found = [NextCandidate(model, x[:1])]
     for token in x[1:]:
-        found.append(found[-1].append(token[None]))
+        found.append(found[-1].extend(token[None]))
     return found
 
 
@@ -52,7 +52,7 @@ def test_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
     descent = Descent(2.0, normalize=True).double().eval()
     whole = run(descent, model, state, 4)[0]["y"]
     for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
-        start = {**candidates.blank(3), "y": state["y"][:, t]}
+        start = {**candidates.empty_candidates(3), "y": state["y"][:, t]}
         end, _ = run(descent, candidates, start, 4)
         torch.testing.assert_close(end["y"], whole[:, t], **EXACT)
         assert not end["y"].requires_grad
@@ -66,7 +66,7 @@ def test_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
     states = [{"y": y, "step": torch.full((2,), step)} for step in (0, 1)]
     begun = NextCandidate(model, x[:3])
     before = begun.energy(states[0])
-    grown = begun.append(x[3:])
+    grown = begun.extend(x[3:])
     for state in states:
         torch.testing.assert_close(grown.energy(state), NextCandidate(model, x).energy(state), **EXACT)
     assert torch.equal(begun.energy(states[0]), before)

@@ -73,7 +73,7 @@ def test_predictions_start_where_chains_are_born() -> None:
 
 def test_the_perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
-    findings = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
+    findings = Perplexity(num_examples=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
     assert set(findings.measurements) == {"perplexity"}
     expected = F.cross_entropy(logits.flatten(0, 1), target.flatten()).exp()
@@ -111,10 +111,10 @@ def test_the_denoising_error_of_one_pass_is_of_values_within_the_bounds() -> Non
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
+    with pytest.raises(ValueError, match="each at least 0, and num_examples >= 1"):
         Perplexity(steps=[])
-    with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
-        PredictionError(number=0)
+    with pytest.raises(ValueError, match="each at least 0, and num_examples >= 1"):
+        PredictionError(num_examples=0)
     images = Pairs(torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2))
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     with pytest.raises(ValueError, match="has no bounds"):
@@ -192,9 +192,9 @@ model:
     objective: {{class_path: TokenPrediction}}
 {system}
     optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01, weight_decay: 0.01}}}}
-data: {{class_path: test_thinking.Cycle}}
+data: {{class_path: test_inference_budget.Cycle}}
 checkpoint: {{every_n_steps: 2}}
-samples: {{every_n_steps: 2, number: 3, steps: 2}}
+samples: {{every_n_steps: 2, num_chains: 3, steps: 2}}
 evaluation: [{{class_path: Perplexity, init_args: {{steps: [1, 2]}}}}]
 """
 

@@ -37,7 +37,7 @@ from ebm_lightning.evaluation.metrics import (
     Exact,
     Linear,
     LogPartition,
-    Pieces,
+    PiecewiseLinear,
     SalakhutdinovMurray,
     ais,
     anneal,
@@ -174,8 +174,8 @@ def test_too_few_temperatures_are_warned_of() -> None:
 
 
 def test_pieces_are_evenly_spaced_between_their_ends() -> None:
-    assert Pieces([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
-    torch.testing.assert_close(Pieces([1.0], [7])(), Linear(7)())
+    assert PiecewiseLinear([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
+    torch.testing.assert_close(PiecewiseLinear([1.0], [7])(), Linear(7)())
 
 
 def test_the_schedules_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
@@ -285,12 +285,12 @@ def test_binary_units_are_told_from_others(case, name: str, binary: bool) -> Non
         (lambda path: ais(path, torch.tensor([0.1, 1.0]), 2), "increase from 0 to 1"),
         (lambda path: reverse_ais(path, Linear(3)(), {"x": bits(5)[:1]}), "use at least 2 chains"),
         (lambda path: raise_log_prob(path, _bernoulli()[0], Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
-        (lambda path: Linear(0), r"Linear\(number=0\)"),
-        (lambda path: Pieces([0.5, 1.0], [3]), "as many ends"),
-        (lambda path: Pieces([0.5, 0.9], [3, 3]), "from above 0 to 1"),
-        (lambda path: Pieces([0.0, 1.0], [3, 3]), "from above 0 to 1"),
-        (lambda path: Pieces([1.0], [0]), "each at least 1"),
-        (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(number=3\), chains=1, data_base=True\)"),
+        (lambda path: Linear(0), r"Linear\(num_temperatures=0\)"),
+        (lambda path: PiecewiseLinear([0.5, 1.0], [3]), "as many ends"),
+        (lambda path: PiecewiseLinear([0.5, 0.9], [3, 3]), "from above 0 to 1"),
+        (lambda path: PiecewiseLinear([0.0, 1.0], [3, 3]), "from above 0 to 1"),
+        (lambda path: PiecewiseLinear([1.0], [0]), "each at least 1"),
+        (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(num_temperatures=3\), chains=1, data_base=True\)"),
         (lambda path: Likelihood(Exact(), raise_vectors=3), "an AIS as `estimator` or `compare`"),
         (lambda path: LikelihoodMonitor(Exact(), first=0), "first=0"),
         (lambda path: LikelihoodMonitor(Exact(), every_n_steps=0), "every_n_steps=0"),
@@ -344,9 +344,12 @@ RUN = {
                 "init_args": {
                     "estimator": {
                         "class_path": "AIS",
-                        "init_args": {"betas": {"class_path": "Linear", "init_args": {"number": 20}}, "chains": 20},
+                        "init_args": {
+                            "betas": {"class_path": "Linear", "init_args": {"num_temperatures": 20}},
+                            "chains": 20,
+                        },
                     },
-                    "number": 50,
+                    "num_examples": 50,
                 },
             }
         ],
@@ -378,7 +381,10 @@ RUN = {
             "init_args": {
                 "estimator": {
                     "class_path": "AIS",
-                    "init_args": {"betas": {"class_path": "Linear", "init_args": {"number": 200}}, "chains": 60},
+                    "init_args": {
+                        "betas": {"class_path": "Linear", "init_args": {"num_temperatures": 200}},
+                        "chains": 60,
+                    },
                 },
                 "compare": {"class_path": "Exact", "init_args": {"largest": 8}},
                 "raise_vectors": 40,

@@ -19,7 +19,7 @@ from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy, Gaussian, PerClass, StudentTPoE
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import ClassificationError, Filters, Measurement, ScoreClassifier
+from ebm_lightning.evaluation import ClassificationError, Measurement, ReceptiveFields, ScoreClassifier
 from ebm_lightning.evaluation.protocols.classification import percent_wrong
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Sparsity, Sum
 from ebm_lightning.runs import checkpoints
@@ -290,10 +290,10 @@ data:
   class_path: Digits
   init_args: {batch_size: 100, pixels: {class_path: Threshold}}
 checkpoint: {every_n_steps: 4}
-samples: {every_n_steps: 0, number: 10, steps: 2}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
-  - {class_path: Filters, init_args: {number: 9}}
+  - {class_path: ReceptiveFields, init_args: {num_filters: 9}}
 """
 PER_CLASS = """
 seed_everything: 3
@@ -317,10 +317,10 @@ model:
 data:
   class_path: Digits
   init_args: {batch_size: 100, pixels: {class_path: Threshold}}
-samples: {every_n_steps: 0, number: 10, steps: 2}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
-  - {class_path: ScoreClassifier, init_args: {number: 500}}
-  - {class_path: Filters, init_args: {number: 3, groups: 10}}
+  - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
+  - {class_path: ReceptiveFields, init_args: {num_filters: 3, groups: 10}}
 """
 
 
@@ -346,7 +346,7 @@ def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_lin
     assert share < 0.5
     assert test["standard_error"] == pytest.approx(100 * math.sqrt(share * (1 - share) / 297))
     assert found["training error, percent"]["value"] < 50
-    assert (run / "evaluation" / "Filters-x.png").is_file()
+    assert (run / "evaluation" / "ReceptiveFields-x.png").is_file()
 
 
 def test_a_run_with_a_sparsity_penalty_continues_bit_for_bit(ebm, tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_scores_that_are_off_by_constants_classify_as_well_as_the_bayes_rule() -
     z = float(stats.norm.isf(FALSE_ALARM / 2))
     assert abs(test.value - 100 * stats.norm.cdf(-1)) < z * test.standard_error
     assert raw.value == pytest.approx(100 * float(y[6000:].double().mean()))
-    few = ScoreClassifier(number=50).measure(module, data).measurements
+    few = ScoreClassifier(num_examples=50).measure(module, data).measurements
     assert few["fitted error, percent"].standard_error > 5 * found["fitted error, percent"].standard_error
 
 
@@ -471,7 +471,7 @@ def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_g
     data = Labels(torch.zeros(4, 1, 1, 2), None)
     module = EBM(Looks(weights), ContrastiveDivergence())
 
-    def shown(protocol: Filters, rows: int, columns: int) -> list[list[list[int]]]:
+    def shown(protocol: ReceptiveFields, rows: int, columns: int) -> list[list[list[int]]]:
         """Both pixels of every tile, each enlarged 28 times."""
         pixels = np.asarray(protocol.measure(module, data).pictures["x"])
         assert pixels.shape == (rows * 30 + 2, columns * 58 + 2)
@@ -479,10 +479,10 @@ def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_g
         return [[int(pixels[top, left]), int(pixels[top, left + 28])] for top, left in corners]
 
     large, negative, small, nothing = [191, 255], [0, 128], [255, 64], [128, 128]
-    assert shown(Filters(), 2, 2) == [large, negative, small, nothing]
-    assert shown(Filters(groups=2), 2, 2) == [small, nothing, large, negative]
-    assert shown(Filters(number=1, groups=2), 2, 1) == [small, large]
-    norms = Filters().measure(module, data).measurements["filter norm on x, mean"]
+    assert shown(ReceptiveFields(), 2, 2) == [large, negative, small, nothing]
+    assert shown(ReceptiveFields(groups=2), 2, 2) == [small, nothing, large, negative]
+    assert shown(ReceptiveFields(num_filters=1, groups=2), 2, 1) == [small, large]
+    norms = ReceptiveFields().measure(module, data).measurements["filter norm on x, mean"]
     assert norms.value == pytest.approx(float(weights.flatten(1).norm(dim=1).mean()))
 
 
@@ -533,10 +533,10 @@ NO_LABELS = Labels(torch.zeros(8, 1), None, classes=None)
             lambda: Sparsity(0.1, 1.0)(_per_class(), _state(), None),
             "needs binary units, but their conditional in PerClass is a RowConditional",
         ),
-        (lambda: ScoreClassifier(number=0), "expected number >= 1, or null for all"),
-        (lambda: Filters(number=0), "expected number >= 1 and groups >= 1"),
+        (lambda: ScoreClassifier(num_examples=0), "expected num_examples >= 1, or null for all"),
+        (lambda: ReceptiveFields(num_filters=0), "expected num_filters >= 1 and groups >= 1"),
         (
-            lambda: Filters(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",
         ),
         (

@@ -11,7 +11,7 @@ from ebm_lightning.energies import Denoiser
 from ebm_lightning.evaluation import PredictionError
 from ebm_lightning.objectives import ImagePrediction
 from ebm_lightning.samplers import Descent
-from ebm_lightning.utils.plots import curves, picture
+from ebm_lightning.utils.plots import plot_curves, plot_samples
 
 
 def _noised() -> Noised:
@@ -21,7 +21,9 @@ def _noised() -> Noised:
 def test_noised_images_are_measured_at_every_level() -> None:
     """A step halves what is there: PSNR and MSE in closed form, under the names of the levels, a curve for each."""
     data = _noised()
-    found = PredictionError(steps=[0, 2], number=150).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
+    found = PredictionError(steps=[0, 2], num_examples=150).measure(
+        EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data
+    )
     lines = {}
     for level in data.levels:
         batch = {name: value[:150] for name, value in data.at(level).tensors("test").items()}
@@ -36,7 +38,7 @@ def test_noised_images_are_measured_at_every_level() -> None:
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
     assert sum(" after " in name for name in found.measurements) == 8
-    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "PSNR, dB").tobytes()
+    assert found.pictures["steps"].tobytes() == plot_curves(lines, "steps", "PSNR, dB").tobytes()
 
 
 def test_examples_are_drawn_noised_thought_about_and_clean() -> None:
@@ -46,7 +48,7 @@ def test_examples_are_drawn_noised_thought_about_and_clean() -> None:
     for level in data.levels:
         batch = {name: value[:8] for name, value in data.at(level).tensors("test").items()}
         x, target = batch["x"], batch["target"]
-        expected = picture(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
+        expected = plot_samples(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
         assert found.pictures[f"examples-{level.replace(' ', '-')}"].tobytes() == expected.tobytes()
 
 

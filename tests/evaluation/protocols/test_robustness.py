@@ -12,7 +12,7 @@ from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import L2, Ball, Linf, Robustness
+from ebm_lightning.evaluation import L2, Linf, Robustness, ThreatModel
 from ebm_lightning.objectives import ContrastiveDivergence
 
 WIDE = (-100.0, 100.0)
@@ -39,7 +39,7 @@ def _margins(model: LinearClassifier, x: Tensor, y: Tensor) -> Tensor:
 def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(ball, dual: int, restarts: int) -> None:
     model, x, y = _problem(200)
     radii = [0.5, 0.05, 0.2]
-    protocol = Robustness([ball(radii, certain=50.0)], steps=20, restarts=restarts)
+    protocol = Robustness([ball(radii, chance_radius=50.0)], steps=20, restarts=restarts)
     found = protocol.measure(_module(model), Examples(x, y, 2, WIDE)).measurements
     margins, slope = _margins(model, x, y), (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     for radius in radii:
@@ -54,7 +54,7 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
 
 
 @pytest.mark.parametrize(("ball", "dual"), [(Linf([0.3]), 1), (L2([0.3]), 2)])
-def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: Ball, dual: int) -> None:
+def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: ThreatModel, dual: int) -> None:
     """Which is log(1 + exp(-(margin - radius |w|_dual))) for two classes."""
     model, x, y = _problem(50)
     worst, wrong = Robustness([ball], steps=20, restarts=2).attack(_module(model), {"x": x, "y": y}, ball, 0.3, WIDE)
@@ -109,7 +109,7 @@ def test_random_restarts_find_what_a_walk_from_the_image_does_not() -> None:
 
 
 @pytest.mark.parametrize(("ball", "power"), [(Linf([1.0]), None), (L2([1.0]), 3)])
-def test_random_starts_are_uniform_in_the_ball(ball: Ball, power: int | None) -> None:
+def test_random_starts_are_uniform_in_the_ball(ball: ThreatModel, power: int | None) -> None:
     z = ball.random(torch.zeros(4000, 3), 2.0)
     draws = (z.flatten() + 2) / 4 if power is None else (z.norm(dim=1) / 2) ** power
     assert stats.kstest(draws.numpy(), "uniform").pvalue > FALSE_ALARM
@@ -127,7 +127,9 @@ def test_the_images_are_a_random_subset() -> None:
     model, x, y = _problem(100)
     y = model.logits(x).argmax(1)
     y[:50] = 1 - y[:50]
-    found = Robustness([Linf([0.1])], steps=1, restarts=1, number=60).measure(_module(model), Examples(x, y, 2, WIDE))
+    found = Robustness([Linf([0.1])], steps=1, restarts=1, num_examples=60).measure(
+        _module(model), Examples(x, y, 2, WIDE)
+    )
     clean = found.measurements["accuracy, percent"].value
     law = stats.hypergeom(100, 50, 60)
     assert law.ppf(FALSE_ALARM) <= round(0.6 * clean) <= law.isf(FALSE_ALARM)
@@ -153,23 +155,26 @@ class Blind(StepIncrease):
 X, Y = torch.randn(8, 4), torch.arange(8) % 2
 
 
-def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
-    return Robustness([Linf([0.1], certain)], steps=1).measure(_module(model), data)
+def _attack(model: nn.Module, data: Examples, chance_radius: float | None = 9.0):
+    return Robustness([Linf([0.1], chance_radius)], steps=1).measure(_module(model), data)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Robustness([]), "expected one or more balls"),
+        (lambda: Robustness([]), "expected one or more threat models"),
         (lambda: Robustness([L2([1.0]), L2([2.0])]), "each of another norm"),
         (lambda: Robustness([L2([1.0])], steps=0), "expected steps >= 1"),
         (lambda: Linf([]), "expected at least one radius"),
         (lambda: L2([0.1, 0.0]), "all > 0"),
-        (lambda: L2([0.1], certain=-1.0), "all > 0"),
+        (lambda: L2([0.1], chance_radius=-1.0), "all > 0"),
         (lambda: _attack(Blind(), Examples(X)), "needs labels 'y', but Examples has only"),
         (lambda: _attack(Blind(), Examples(X, Y, 2)), "Blind does not depend on x differentiably"),
-        (lambda: _attack(StepIncrease(), Examples(X, Y, 2), None), "Examples has no bounds .* give Linf its `certain`"),
-        (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "tells 2 classes apart, expected labels 0..1"),
+        (
+            lambda: _attack(StepIncrease(), Examples(X, Y, 2), None),
+            "Examples has no bounds .* give Linf its `chance_radius`",
+        ),
+        (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "the model has 2 classes, expected labels 0..1"),
         (lambda: _attack(DeepEnergy(MLP(4, [2])), Examples(X, Y, 2)), "DeepEnergy has no conditional for 'y'"),
     ],
 )

@@ -33,7 +33,7 @@ from ebm_lightning.evaluation import (
     SampleSource,
     TrainedClassifier,
 )
-from ebm_lightning.evaluation.components.feature_extractors import Reader, levels
+from ebm_lightning.evaluation.components.feature_extractors import ExtractFeatures, levels
 from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.reproduction.reproduce import built_on
@@ -49,7 +49,7 @@ class Coordinates(FeatureExtractor):
     distance = "distance"
     score = "score"
 
-    def load(self, module: EBM, data: DataModule) -> Reader:
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
         return lambda x: (x.flatten(1).double(), x.flatten(1).double())
 
 
@@ -114,7 +114,7 @@ class Sorted(SampleSource):
     x: Tensor
 
     @property
-    def number(self) -> int:
+    def num_samples(self) -> int:
         return len(self.x)
 
     def draw(self, module: EBM, data: DataModule) -> State:
@@ -190,7 +190,7 @@ def test_an_ensemble_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_pat
     for step in (50, 40, 20):
         of_this = drawn["y"][drawn["x"][:, 0].round() == step]
         assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
-    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
+    with pytest.raises(ValueError, match=r"has 4 that are valid: take fewer, or train with `checkpoint\.keep: 5`"):
         FromCheckpoints(5, 25, 1).draw(module, data)
 
 
@@ -230,7 +230,7 @@ class Still(Sampler):
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What is given to the picture."""
     seen: list[tuple] = []
-    monkeypatch.setattr(plots, "picture", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(plots, "plot_samples", lambda *arguments: seen.append(arguments))
     return seen
 
 
@@ -305,10 +305,10 @@ def test_a_missing_package_or_file_of_weights_is_refused_in_words(fidelity, tmp_
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
         judge.load(module, GREY)
     file.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="does not hold the weights of InceptionV3"):
+    with pytest.raises(ValueError, match="does not contain the weights of InceptionV3"):
         judge.load(module, GREY)
     torch.save({"kind": "others"}, file)
-    with pytest.raises(ValueError, match=r"as torch-fidelity has them \(size mismatch\)"):
+    with pytest.raises(ValueError, match=r"of torch-fidelity \(size mismatch\)"):
         judge.load(module, GREY)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ValueError, match=r"torch-fidelity, which is not installed .*pip install 'ebm_lightning\[inc"):
@@ -329,7 +329,7 @@ def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> Non
         "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 3},
         "data": part("Digits", batch_size=16, valid=0),
         "checkpoint": {"every_n_steps": 1, "keep": 2},
-        "samples": {"every_n_steps": 0, "number": 4, "steps": 1},
+        "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
     }
     model = part("EBM", model=part("JEM", net=net, classes=10), objective=part("Classification"))
     judge = part("TrainedClassifier", run="judge")
@@ -341,7 +341,7 @@ def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> Non
         sampler=sampler,
         chains=part("SampleBuffer", size=40),
     )
-    sources = [part("FromBuffer", number=20), part("FromCheckpoints", last=2, number=297, steps=2)]
+    sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, num_samples=297, steps=2)]
     protocols = [part("Generation", source=source, features=judge, splits=2) for source in sources]
     runs = {"judge": {**common, "model": model}, "judged": {**common, "model": judged, "evaluation": protocols}}
     places = {}
@@ -357,10 +357,11 @@ def test_a_run_is_judged_by_the_classifier_beside_it(ebm, tmp_path: Path) -> Non
     status, said = ebm("test", places["judged"])
     assert status == 0, said
     assert (
-        "Generation(source=FromBuffer(number=20), features=TrainedClassifier(run='judge', block='y'), splits=2" in said
+        "Generation(source=FromBuffer(num_samples=20), features=TrainedClassifier(run='judge', block='y'), splits=2"
+        in said
     )
     found = json.loads((places["judged"] / "evaluation" / "Generation.json").read_text())
-    assert found["settings"]["source"] == "FromCheckpoints(last=2, number=297, steps=2)"
+    assert found["settings"]["source"] == "FromCheckpoints(last=2, num_samples=297, steps=2)"
     names = [f"{name} of judge" for name in ("Frechet distance in logits", "classifier score")]
     assert set(found["measurements"]) == {*names, *[f"{name}, held-out images" for name in names]}
     assert (places["judged"] / "evaluation" / "Generation-samples.png").exists()
@@ -381,7 +382,7 @@ def test_a_classifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "judge"
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
-    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples lie within"):
+    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples are within"):
         TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GREY)
 
 
@@ -399,9 +400,9 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
             ),
             "are not finite",
         ),
-        (lambda: FreshChains(0, 1), "expected number >= 1"),
-        (lambda: FromBuffer(0), "expected number >= 1"),
-        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),
+        (lambda: FreshChains(0, 1), "expected num_samples >= 1"),
+        (lambda: FromBuffer(0), "expected num_samples >= 1"),
+        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= num_samples"),
         (
             lambda: Inception("w").load(_module(Gaussian([0.0], [1.0])), UNBOUNDED),
             r"is of shape \(1, 2, 2\) within None",
