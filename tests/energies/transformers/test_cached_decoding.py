@@ -60,7 +60,7 @@ def test_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
 
 @every_condition
 def test_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
-    """Reading one token at a time, several at once, or a landscape only at the end makes no difference."""
+    """Decoder one token at a time, several at once, or a landscape only at the end makes no difference."""
     model, x = _model(condition), torch.randint(0, 5, (7,))
     y = torch.randn(2, 5, dtype=F64)
     states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]

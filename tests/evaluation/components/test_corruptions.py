@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from support.oracles import FALSE_ALARM, assert_counts
 
-from ebm_lightning.evaluation import AddedNoise, BottomHalf, RandomPixels, SaltAndPepper
+from ebm_lightning.evaluation import AdditiveGaussianNoise, BottomHalf, RandomPixels, SaltAndPepper
 
 
 def test_masks_hide_what_they_say() -> None:
@@ -27,7 +27,7 @@ def test_salt_and_pepper_replace_their_shares_of_the_pixels_by_two_values() -> N
 
 
 def test_added_noise_has_its_standard_deviation() -> None:
-    made = AddedNoise(0.3)(torch.full((50, 1, 20, 20), 0.9), (0.0, 1.0))
+    made = AdditiveGaussianNoise(0.3)(torch.full((50, 1, 20, 20), 0.9), (0.0, 1.0))
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.9, 0.3).cdf).pvalue > FALSE_ALARM
 
 
@@ -36,7 +36,7 @@ def test_added_noise_has_its_standard_deviation() -> None:
     [
         (lambda: RandomPixels(1.0), "a probability between 0 and 1"),
         (lambda: SaltAndPepper(0.6), r"a share in \(0, 1/2\]"),
-        (lambda: AddedNoise(0.0), "expected std > 0"),
+        (lambda: AdditiveGaussianNoise(0.0), "expected std > 0"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

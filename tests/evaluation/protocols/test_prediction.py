@@ -35,7 +35,9 @@ def _noised() -> DenoisingPairs:
 def test_noised_images_are_measured_at_every_level() -> None:
     """A step halves what is there: PSNR and MSE in closed form, under the names of the levels, a curve for each."""
     data = _noised()
-    found = PredictionError(steps=[0, 2], number=150).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
+    found = PredictionError(steps=[0, 2], num_examples=150).measure(
+        EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data
+    )
     lines = {}
     for level in data.levels:
         batch = {name: value[:150] for name, value in data.at(level).tensors("test").items()}
@@ -128,7 +130,7 @@ def test_predictions_start_where_chains_are_born() -> None:
 
 def test_the_perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
-    result = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
+    result = Perplexity(num_examples=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
     assert set(result.measurements) == {"perplexity"}
     expected = F.cross_entropy(logits.flatten(0, 1), target.flatten()).exp()
@@ -169,7 +171,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
         Perplexity(steps=[])
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
-        PredictionError(number=0)
+        PredictionError(num_examples=0)
     images = Pairs(torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2))
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     with pytest.raises(ValueError, match="has no bounds"):
