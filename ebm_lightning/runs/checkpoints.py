@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: atomic files, one side file per rank, loaded without running code."""
+"""Checkpoints: written atomically, with one side file per rank, and loaded without executing code."""
 
 import os
 import pickle
@@ -24,23 +24,23 @@ def side_file(path: str | Path, rank: int, world_size: int) -> Path:
 
 
 def side_files(path: str | Path) -> list[Path]:
-    """The side files of a checkpoint, one of each rank in order; none where one is missing."""
-    found = sorted(side_folder(path).glob("*-of-*.pt"))
-    whole = [side_file(path, rank, len(found)) for rank in range(len(found))]
-    return found if found == whole else []
+    """The side files of a checkpoint, one of each rank in order; empty if one is missing."""
+    present = sorted(side_folder(path).glob("*-of-*.pt"))
+    expected = [side_file(path, rank, len(present)) for rank in range(len(present))]
+    return present if present == expected else []
 
 
 def remove_stale(path: str | Path, world_size: int) -> None:
-    """Removes side files that a killed run of another number of ranks left where this checkpoint goes."""
+    """Remove side files of this checkpoint from a killed run with another number of ranks."""
     for file in side_folder(path).glob("*.pt"):
         if not file.stem.endswith(f"-of-{world_size:05d}"):
             file.unlink()
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Writes beside the target, flushes to the disk and renames: a reader sees the old file or the whole new one.
+    """Write to a temporary file, flush it to the disk and rename it: a reader gets the old or the complete new file.
 
-    Raises OSError in one sentence where the disk is full; the half-written file is removed.
+    Raises OSError, with an explanatory message, if the disk is full; the partial file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -53,15 +53,15 @@ def save_atomically(content: Any, path: Path) -> None:
     except (OSError, RuntimeError) as fault:
         partial.unlink(missing_ok=True)
         raise OSError(
-            f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are whole: "
-            "make room and run the same command again"
+            f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are complete: "
+            "free disk space and run the same command again"
         ) from fault
 
 
 def load(path: str | Path, map_location: Any = None) -> dict[str, Any]:
-    """Reads a checkpoint of this library: tensors and plain values only (``weights_only=True``).
+    """Load a checkpoint of this library: tensors and plain values only (``weights_only=True``).
 
-    Raises ValueError where the file is absent, damaged, or not a checkpoint.
+    Raises ValueError if the file is missing, damaged, or not a checkpoint.
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no checkpoint {path}: expected a file that a run of this library wrote")
@@ -77,7 +77,7 @@ def load(path: str | Path, map_location: Any = None) -> dict[str, Any]:
 
 
 def check_weights(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming what differs, where a state dict belongs to another module."""
+    """Raise ValueError, naming the differences, if a state dict belongs to another module."""
     own = module.state_dict()
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [f"{name} is not in this model" for name in state if name not in own]
@@ -100,13 +100,13 @@ def step_of(path: Path) -> int:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every byte of a checkpoint and of the side files of all its ranks can be read back."""
+    """Whether a checkpoint and the side files of all its ranks are complete and their checksums correct."""
     sides = side_files(path)
     return bool(sides) and all(map(_readable, (path, *sides)))
 
 
 def whole(paths: Iterable[Path]) -> Iterator[Path]:
-    """The checkpoints that are whole, newest first, of some by step; a damaged one is named in a warning."""
+    """The valid ones of checkpoints in order of step, newest first; a warning names each damaged one."""
     for path in reversed(list(paths)):
         if is_whole(path):
             yield path
@@ -115,13 +115,13 @@ def whole(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def remove(path: str | Path) -> None:
-    """Removes a checkpoint together with its side files."""
+    """Remove a checkpoint together with its side files."""
     Path(path).unlink(missing_ok=True)
     shutil.rmtree(side_folder(path), ignore_errors=True)
 
 
 def set_aside(path: Path) -> None:
-    """Moves a checkpoint and its side files to ``abandoned/`` beside it, where no run looks for one."""
+    """Move a checkpoint and its side files to ``abandoned/`` beside it, which no run reads."""
     place = path.parent / "abandoned" / path.name
     remove(place)
     place.parent.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def set_aside(path: Path) -> None:
 
 
 class RankCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint I/O with whole-or-absent files and side files per rank."""
+    """Lightning's checkpoint I/O with atomic files and one side file per rank."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         save_atomically(checkpoint, Path(path))
@@ -155,6 +155,6 @@ def _readable(file: Path) -> bool:
 
 
 def _reason(fault: BaseException) -> str:
-    """The first sentence of an error, or its kind where it says nothing."""
+    """The first line of an error, or its type if it has no message."""
     text = str(fault).strip().split("\n")[0].rstrip(".")
     return text[:160] or type(fault).__name__

@@ -1,4 +1,4 @@
-"""Lightning's Trainer with the settings that energy-based models need, and checkpoints of every rank's state."""
+"""The Trainer: Lightning's, with settings for energy-based models and checkpoints of every rank's state."""
 
 import functools
 import os
@@ -28,27 +28,27 @@ from ebm_lightning.utils.random import isolated
 
 DEFAULTS: dict[str, Any] = {
     "inference_mode": False,  # sampling needs gradients in validation and test too
-    "use_distributed_sampler": False,  # the DataModules deal the batches to the ranks themselves
+    "use_distributed_sampler": False,  # the DataModules distribute the batches to the ranks themselves
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,  # runs are counted in steps: validation every val_check_interval steps
     "val_check_interval": 1000,
 }
-"""What differs from Lightning's own defaults."""
+"""The defaults that differ from Lightning's."""
 
 for _share in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
     # typing keeps whichever of Union[int, float] and Union[float, int] it saw first; by the second, 1 is 1.0: all.
     L.Trainer.__init__.__annotations__[_share] = int | float | None
 
 StrategyRegistry.register(
-    "sharded", ShardedStrategy, description="DDP that shares out gradients and the optimizer's memory."
+    "sharded", ShardedStrategy, description="DDP with gradients and optimizer state sharded over the ranks."
 )
 
 
 class Trainer(L.Trainer):
-    """A Trainer whose checkpoints hold every rank's chains and random streams, written whole or not at all.
+    """A Trainer whose checkpoints hold every rank's chains and random streams and are written atomically.
 
-    Takes the arguments of :class:`lightning.pytorch.Trainer`; :data:`DEFAULTS` says which defaults differ. Runs are
-    counted in steps: give ``max_steps``.
+    Takes the arguments of :class:`lightning.pytorch.Trainer`; :data:`DEFAULTS` lists the defaults that differ. The
+    length of a run is given in steps, by ``max_steps``.
     """
 
     @functools.wraps(L.Trainer.__init__)  # type: ignore[misc]
@@ -63,17 +63,17 @@ class Trainer(L.Trainer):
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             alone = os.environ["SLURM_NTASKS"] == "1" and settings.get("devices", 1) != 1
-            # A job of one task starts its other ranks itself; what Lightning would requeue, Preemption does.
+            # A job of one task starts its other ranks itself; Preemption requeues the job, not Lightning.
             made = LightningEnvironment() if alone else SLURMEnvironment(auto_requeue=False)
             settings["plugins"] = [*plugins, made]
         super().__init__(*args, **settings)
         self.strategy.checkpoint_io = checkpoints.RankCheckpointIO()
-        self.callbacks.insert(0, TrainingRandomState())  # type: ignore[attr-defined]  # before any callback that draws
+        self.callbacks.insert(0, TrainingRandomState())  # type: ignore[attr-defined]  # before callbacks that draw
 
     def save_checkpoint(
         self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
     ) -> None:
-        """Writes a checkpoint: first the side file of each rank, then, when all are there, rank 0's main file."""
+        """Write a checkpoint: first the side file of each rank, then, when all are complete, rank 0's main file."""
         shard = {c.state_key: c.rank_state_dict() for c in self.callbacks if isinstance(c, RankState)}  # type: ignore[attr-defined]
         if self.is_global_zero:
             checkpoints.remove_stale(filepath, self.world_size)

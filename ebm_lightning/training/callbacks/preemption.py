@@ -1,4 +1,4 @@
-"""Ends a run that is asked to make room, at a step that all ranks agree on, so that it can go on from there."""
+"""Preemption: on a signal the run ends with a checkpoint, at the same step on all ranks, and can be continued."""
 
 import os
 import signal
@@ -15,20 +15,20 @@ from ebm_lightning.runs.preemption import MAKE_ROOM
 
 
 class Preemption(L.Callback):
-    """On SIGUSR1 or SIGTERM, to any rank, training ends after its current step, with a checkpoint of that step.
+    """End training after the current step, with a checkpoint, if any rank receives SIGUSR1 or SIGTERM.
 
-    A handler only notes the signal: it may arrive within a sampler's step, where nothing may be saved and no collective
-    operation begun. After each step the ranks agree, on a CPU group of their own, whether one of them was asked; so all
-    end at the same step. Then the file ``.requeue`` in the run folder says that the run is to be started again, which a
-    job's script does; ``ebm fit`` ends with status 75 (EX_TEMPFAIL), and the same command goes on.
+    The handler only records the signal: it may arrive within a sampler's step, in which no state may be saved and no
+    collective operation started. After each step the ranks reduce their signals over a separate CPU group, so that all
+    end at the same step. Then the file ``.requeue`` is written to the run folder, for which a job's script starts the
+    run again; ``ebm fit`` exits with status 75 (EX_TEMPFAIL), and the same command continues the run.
 
-    It must stand before the callback that writes checkpoints. Validation is left out unless it is due at that step.
+    It must precede the callback that writes checkpoints. Validation is skipped unless it is due at that step.
     """
 
     def __init__(self) -> None:
         self.came: str | None = None
-        """The name of the signal for which training ended; None where it did not."""
-        self._noted: int | None = None
+        """The name of the signal for which training ended; None if there was none."""
+        self._received: int | None = None
         self._before: dict[int, Any] = {}
         self._group: distributed.ProcessGroup | None = None
 
@@ -37,7 +37,7 @@ class Preemption(L.Callback):
             self._install()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._install()  # Lightning has put its own in the place of SIGTERM's meanwhile
+        self._install()  # Lightning has replaced the handler of SIGTERM since setup
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
         if trainer.is_global_zero:
@@ -46,9 +46,9 @@ class Preemption(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        noted = self._agreed()
-        if noted and trainer.global_step < trainer.max_steps:
-            self.came = signal.Signals(noted).name
+        received = self._reduced_signal()
+        if received and trainer.global_step < trainer.max_steps:
+            self.came = signal.Signals(received).name
             trainer.should_stop = True
             every = trainer.val_check_batch
             if every is None or trainer.global_step % every:
@@ -67,19 +67,19 @@ class Preemption(L.Callback):
         self._before = {}
 
     def _install(self) -> None:
-        self._pid = os.getpid()  # a process that was forked from this one must not note a signal of its own
+        self._pid = os.getpid()  # a forked process must not record its own signals
         for number in MAKE_ROOM:
-            before = signal.signal(number, self._note)
+            before = signal.signal(number, self._on_signal)
             self._before.setdefault(number, before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._pid:
-            self._noted = number
+            self._received = number
 
-    def _agreed(self) -> int:
-        """The signal that some rank was sent, the same on all ranks; 0 where none was."""
+    def _reduced_signal(self) -> int:
+        """The signal that any rank received, the same on all ranks; 0 if there was none."""
         if self._group is None:
-            return self._noted or 0
-        noted = torch.tensor(self._noted or 0)
-        distributed.all_reduce(noted, distributed.ReduceOp.MAX, group=self._group)
-        return int(noted)
+            return self._received or 0
+        received = torch.tensor(self._received or 0)
+        distributed.all_reduce(received, distributed.ReduceOp.MAX, group=self._group)
+        return int(received)
