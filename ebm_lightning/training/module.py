@@ -38,7 +38,7 @@ from ebm_lightning.utils.cuda_graphs import Graphed
 from ebm_lightning.utils.distributed import whole
 
 METADATA = ("descent.step", "data.index")
-"""The metadata that a model may read and a batch may hold."""
+"""The metadata that may be in a batch and be variables of a model."""
 
 
 class EBM(L.LightningModule):

@@ -278,7 +278,7 @@ class TestClassGaussians:
         (lambda: JEM(ConvNet(), 10).conditional("y", {"x": torch.zeros(2, 1, 28, 28)}), r"got \(2, 1\): give"),
         (lambda: _jem().check({**_state(), "y": torch.full((6,), 3)}), "whole numbers 0..2 .* from 3 to 3"),
         (lambda: _jem().check({**_state(), "y": torch.zeros(6)}), "got torch.float32"),
-        (lambda: JointJEM(_jem()).check({**_state(), "y": torch.full((6,), -2)}), "or -1 where .* from -2 to -2"),
+        (lambda: JointJEM(_jem()).check({**_state(), "y": torch.full((6,), -2)}), "or -1 if .* from -2 to -2"),
         (lambda: JointJEM(_jem()).check({**_state(), "y": torch.zeros(6, 3).long()}), "not one-hot vectors"),
         (lambda: _jem().conditional("x", _state()), "JEM has no conditional for 'x'"),
         (lambda: JointJEM(_jem()).conditional("x", _state()), "JointJEM has no conditional for 'x'"),
