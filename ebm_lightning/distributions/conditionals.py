@@ -1,4 +1,4 @@
-"""The distributions that Gibbs sampling, chain starts and noise-contrastive estimation draw from."""
+"""Conditionals of blocks of independent units: Bernoulli, spin, Gaussian, categorical."""
 
 import math
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class CategoricalConditional(Conditional):
 
 
 def per_example(beta: float | Tensor, like: Tensor) -> float | Tensor:
-    """A number, or one for each example (B,), in a shape that multiplies ``like`` (B, ...)."""
+    """``beta``, a number or one for each example (B,), in a shape that broadcasts to ``like`` (B, ...)."""
     if isinstance(beta, Tensor) and beta.ndim == 1:
         return beta.view(-1, *[1] * (like.ndim - 1))
     return beta

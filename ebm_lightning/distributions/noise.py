@@ -1,4 +1,4 @@
-"""Where chains start, and what noise-contrastive estimation compares with."""
+"""Noise: the initial distributions of chains and the noise of noise-contrastive estimation."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from ebm_lightning.core import Noise, State
 
 @dataclass(frozen=True)
 class DataInit(Noise):
-    """No noise: a chain is born where the positive phase is, as fantasy particles of deep machines are.
+    """No noise: a chain is initialized to the positive phase, as the persistent chains of deep Boltzmann machines.
 
     It has no density.
     """
@@ -21,12 +21,12 @@ class DataInit(Noise):
         return like.detach().clone()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        raise ValueError("DataInit has no density: compare with a noise that has one, such as GaussianNoise")
+        raise ValueError("DataInit has no density: use a noise that has one, such as GaussianNoise")
 
 
 @dataclass(frozen=True)
 class UniformNoise(Noise):
-    """Uniform on [low, high) in every coordinate."""
+    """Uniform noise on [low, high) in every coordinate. Raises ValueError if ``low`` >= ``high``."""
 
     low: float = 0.0
     high: float = 1.0
@@ -47,7 +47,7 @@ class UniformNoise(Noise):
 
 @dataclass(frozen=True)
 class GaussianNoise(Noise):
-    """N(mean, std^2) in every coordinate."""
+    """Gaussian noise N(mean, std^2) in every coordinate. Raises ValueError if ``std`` <= 0."""
 
     mean: float = 0.0
     std: float = 1.0
@@ -66,7 +66,7 @@ class GaussianNoise(Noise):
 
 @dataclass(frozen=True)
 class BernoulliNoise(Noise):
-    """Independent binary units, each on with ``probability``."""
+    """Independent binary units, each 1 with ``probability`` in (0, 1). Raises ValueError if it lies outside."""
 
     probability: float = 0.5
 
@@ -85,21 +85,21 @@ class BernoulliNoise(Noise):
 class InformativeInit(Noise, nn.Module):
     """Informative initialization: one Gaussian for each class, N(mean_y, covariance_y + jitter I), fitted to the data.
 
-    A chain is born in the class of its label y; where that is not known (y missing or -1), in a class drawn by its
-    share of the labeled data, so that all chains together are born from the mixture. The density is the mixture's.
-    Fitted once before training, by maximum likelihood, to the labeled training examples as evaluation sees them, and
-    kept in the checkpoint: classes x (numbers of one example)^2 numbers, 25 MB for MNIST, 380 MB for CIFAR-10.
-    Yang & Ji (2021), JEM++.
+    A chain is initialized from the Gaussian of its label y. If that is not known (y missing or -1), the class is drawn
+    from the frequencies of the labeled data, so that the chains are draws from the mixture. The density is that of the
+    mixture. It is fitted once before training, by maximum likelihood, to the labeled training examples without
+    augmentation, and part of the checkpoint: classes x (size of one example)^2 numbers, 25 MB for MNIST, 380 MB for
+    CIFAR-10. Yang & Ji (2021), JEM++.
 
     Args:
         shape: the shape of one example.
         classes: the number of labels, at least 1.
-        jitter: the variance added to every number, > 0, in units of the data squared.
+        jitter: the variance added to every coordinate, > 0, in units of the data squared.
         block: the variable that is fitted.
 
     Raises:
-        ValueError: where ``classes`` < 1 or ``jitter`` <= 0; in fitting, where a class has no labeled example; at a
-            draw, where nothing was fitted.
+        ValueError: if ``classes`` < 1 or ``jitter`` <= 0; in fitting, if a class has no labeled example; at a
+            draw, if it was not fitted.
     """
 
     mean: Tensor
@@ -144,15 +144,15 @@ class InformativeInit(Noise, nn.Module):
             self.factor[label].copy_(torch.linalg.cholesky(covariance))
 
     def initial(self, state: State, name: str) -> Tensor:
-        """In the class of the label y, where it is known."""
+        """Draws from the Gaussians of the labels y, or of drawn labels if y is not known."""
         like = state[name]
         if "y" not in state:
             return self.sample(like)
         y = self._labels(state)
-        return self._draw(like, torch.where(y < 0, self._drawn_labels(like), y))
+        return self._draw(like, torch.where(y < 0, self._sample_labels(like), y))
 
     def sample(self, like: Tensor) -> Tensor:
-        return self._draw(like, self._drawn_labels(like))
+        return self._draw(like, self._sample_labels(like))
 
     def log_prob(self, x: Tensor) -> Tensor:
         self._check_fitted()
@@ -163,16 +163,16 @@ class InformativeInit(Noise, nn.Module):
         return (log_class + self.share.log()[:, None]).logsumexp(0).to(x.dtype)
 
     def _labels(self, state: State) -> Tensor:
-        """y of every example. Raises ValueError where the data have none, or one that is no label."""
+        """y of every example. Raises ValueError if the data have no labels, or labels that are out of range."""
         if "y" not in state or not bool((state["y"] < self.classes).all()):
-            found = f"labels up to {int(state['y'].max())}" if "y" in state else f"only {sorted(state)}"
+            got = f"labels up to {int(state['y'].max())}" if "y" in state else f"only {sorted(state)}"
             raise ValueError(
                 f"InformativeInit(classes={self.classes}) needs labels 'y' below {self.classes}, but the data have "
-                f"{found}: train on labeled data, with as many classes as they have"
+                f"{got}: train on labeled data, with as many classes as they have"
             )
         return state["y"]
 
-    def _drawn_labels(self, like: Tensor) -> Tensor:
+    def _sample_labels(self, like: Tensor) -> Tensor:
         self._check_fitted()
         return torch.multinomial(self.share, len(like), replacement=True).to(like.device)
 

@@ -150,7 +150,7 @@ class PerClass(EnergyModel):
             self.of_class(label).check(part)
 
     def initialize(self, batches: Iterable[State]) -> None:
-        """Initialize each model from the training data of its class, which are held in memory meanwhile.
+        """Initialize each model from the training data of its class, which are held in memory until then.
 
         Raises ValueError if a class has no training data.
         """

@@ -149,7 +149,7 @@ class HelmholtzMachine(EnergyModel):
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def check(self, state: State) -> None:
-        """Raise ValueError if a visible group is missing or its values are not of its kind."""
+        """Raise ValueError if a visible group is missing or its values are not in its domain."""
         for name in self.groups:
             self.units(name).check(select_variable(self, state, name))
 

@@ -70,8 +70,8 @@ class JointJEM(EnergyModel):
 
     For an example of unknown label, y = -1, the label is summed out: its energy is E(x) = -logsumexp_y f(x)[y], that of
     :class:`JEM`. So a batch may be partly labeled, ``positive_phase`` sets the label of unlabeled data to -1, and
-    ``Marginal`` of a contrast is the term of p(x) beside those of p(x, y) and p(y | x). SampleBuffer(keep=("y",)) keeps
-    the labels with their chains.
+    ``Marginal`` of a contrast is the term of p(x) besides those of p(x, y) and p(y | x). SampleBuffer(keep=("y",))
+    keeps the labels with their chains.
 
     Args:
         jem: the classifier; its weights are shared.

@@ -1,4 +1,4 @@
-"""Models of finished runs, for models that build on them."""
+"""The models of finished runs, for models that depend on them."""
 
 from jsonargparse import ArgumentParser
 
@@ -9,16 +9,16 @@ from ebm_lightning.runs.folder import RunFolder
 
 
 def load_model(run: str) -> EnergyModel:
-    """The model of a run as its newest whole checkpoint has it.
+    """Load the model of a run from its newest valid checkpoint.
 
-    In YAML it is ``class_path: ebm_lightning.load_model`` where a model is expected. A name without a
-    slash, such as ``layer1``, is the run of ``layer1.yaml`` beside the one that is configured, with the same seed.
+    In YAML, ``class_path: ebm_lightning.load_model`` takes the place of a model. A name without a slash, such as
+    ``layer1``, is the run of ``layer1.yaml`` in the folder of the configuration, with the same seed.
 
     Args:
-        run: its folder.
+        run: the run folder.
 
     Raises:
-        ValueError: where the folder holds no run, the run has no checkpoint yet, or its model cannot be made.
+        ValueError: if the folder holds no run, the run has no checkpoint yet, or its model cannot be made.
     """
     folder = RunFolder(run)
     config = folder.config()

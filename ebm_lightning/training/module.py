@@ -1,4 +1,4 @@
-"""EBM: the one LightningModule. It wires the positive phase, the negative phase and their comparison."""
+"""EBM: the LightningModule, which connects the positive phase, the negative phase and their contrast."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -38,35 +38,35 @@ from ebm_lightning.utils.cuda_graphs import Graphed
 from ebm_lightning.utils.distributed import full_tensor
 
 METADATA = ("descent.step", "data.index")
-"""The metadata that a model may read and a batch may hold."""
+"""The metadata that may be in a batch and be variables of a model."""
 
 
 class EBM(L.LightningModule):
-    """Trains an energy model by contrasting data with samples from the model.
+    """A module that trains an energy model by contrasting data with samples from the model.
 
     One training step: ``pos = model.positive_phase(batch)``; ``neg = sample_negatives(pos)``;
-    ``objective(model, pos, neg)["loss"]`` is descended. It knows no method by name.
+    ``objective(model, pos, neg)["loss"]`` is minimized.
 
     Args:
         model: the energy.
         objective: the contrast of the two phases.
         sampler: the Markov kernel of the negative phase; None if the objective needs no samples.
-        steps: transitions of the sampler in one negative phase, at least 1; a schedule of the training step makes them
-            grow, as in CD-k with a growing k.
-        backprop: how many of the last transitions stay in the autograd graph: 0 for SGLD, 1 for improved CD, ``steps``
-            for an energy-based transformer.
-        chains: where the negative phase starts; None starts at the data (CD).
-        optimizer: makes the optimizer from the parameters; None is Adam with torch's defaults. Weight decay, if it
-            has any, leaves out parameters of one dimension: biases and gains.
+        steps: transitions of the sampler in one negative phase, at least 1; a schedule makes the number depend
+            on the training step, as in CD-k with a growing k.
+        backprop: the number of last transitions that stay in the autograd graph: 0 for SGLD, 1 for improved CD,
+            ``steps`` for an energy-based transformer.
+        chains: the chains of the negative phase; None starts at the data (CD).
+        optimizer: makes the optimizer from the parameters; None is Adam with torch's defaults. Its weight decay
+            excludes parameters of one dimension: biases and gains.
         scheduler: makes the learning-rate scheduler from the optimizer; it is stepped once per training step.
-        sampler_param_group: learning rate of a sampler's own parameters; None is that of the model's.
+        sampler_param_group: learning rate of the sampler's parameters; None is that of the model.
         eval_sampling: whether the model is in eval mode during the negative phase (no dropout, no moving statistics).
         acceleration: what makes a step faster; None is ``Acceleration()``.
 
     Raises:
         ValueError: if ``steps`` < 1, ``backprop`` lies outside 0..steps, a variable has a name that is no identifier,
-            the sampler's bounds differ from the data's, a run on a CPU without a C++ compiler is to be compiled, or
-            ``cuda_graphs`` are asked of an adaptive sampler or of transitions that are differentiated.
+            the sampler's bounds differ from the data's, a run on a CPU is to be compiled without a C++ compiler, or
+            ``cuda_graphs`` is set for an adaptive sampler or for transitions that are differentiated.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class EBM(L.LightningModule):
             check_names(model, model.variables, METADATA)
         self.model, self.objective, self.sampler = model, objective, sampler
         if self.acceleration.channels_last:
-            # Of tensors with four dimensions alone; torch's types know no call without a dtype.
+            # Only tensors with four dimensions change; torch's types declare no call without a dtype.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.backprop, self.chains = steps, backprop, chains or DataChains()
         self.optimizer, self.scheduler, self.eval_sampling = optimizer, scheduler, eval_sampling
@@ -104,10 +104,10 @@ class EBM(L.LightningModule):
         self.compile_phase(self.acceleration.compile is True)
         self._continued = False
         if isinstance(self.chains.init, nn.Module):
-            self.initial_distribution = self.chains.init  # what was fitted to the data is part of the checkpoint
+            self.initial_distribution = self.chains.init  # a fitted distribution is part of the checkpoint
 
     def setup(self, stage: str) -> None:
-        """Refuse a sampler that clamps to another interval than the data lies in, and what cannot be compiled here."""
+        """Raise ValueError if the bounds of sampler and data differ, or compilation is not possible on this machine."""
         if self.acceleration.compile is True and stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
             fused_ops.require_compiler()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -119,12 +119,12 @@ class EBM(L.LightningModule):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse, with an explanatory message, the weights of another model."""
+        """Raise ValueError, with an explanatory message, if the weights are those of another model."""
         checkpoints.check_weights(self, checkpoint["state_dict"])
         self._continued = True
 
     def on_fit_start(self) -> None:
-        """Prepare a model that no checkpoint has filled."""
+        """Prepare the model, unless a checkpoint was loaded."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not self._continued and isinstance(data, DataModule):
             self.prepare(data)
@@ -138,11 +138,11 @@ class EBM(L.LightningModule):
                 self.chains.init.fit(data.eval_loader("train", device=self.device))
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """What outlives a step brings the callback that manages it, so that PCD cannot silently turn into CD."""
-        found: list[L.Callback] = [BufferCallback(self.chains)] if self.chains.stateful else []
+        """The callbacks that save the state of chains and sampler: without them a continued PCD would become CD."""
+        callbacks: list[L.Callback] = [BufferCallback(self.chains)] if self.chains.stateful else []
         if self.sampler is not None and self.sampler.stateful and not isinstance(self.sampler, nn.Module):
-            found.append(SamplerState(self.sampler))  # a module's parameters and buffers are in the checkpoint
-        return found + ([AutoCompile()] if self.acceleration.compile == "auto" else [])
+            callbacks.append(SamplerState(self.sampler))  # a module's parameters and buffers are in the checkpoint
+        return callbacks + ([AutoCompile()] if self.acceleration.compile == "auto" else [])
 
     def compile_phase(self, compile: bool) -> None:
         """Set whether transitions of the negative phase are compiled in training from now on."""
@@ -150,11 +150,11 @@ class EBM(L.LightningModule):
         if self.acceleration.cuda_graphs:
             self._transitions = Graphed(self._transitions)
         if compile:
-            for part in self.model.modules():
-                _ = part.variables if isinstance(part, EnergyModel) else ()  # no compiler enters a cached property
+            for part in self.model.modules():  # the compiler cannot trace a cached property: compute it before
+                _ = part.variables if isinstance(part, EnergyModel) else ()
 
     def training_step(self, batch: State, batch_idx: int) -> Terms:
-        """Positive phase, negative phase, contrast; Lightning descends ``["loss"]``."""
+        """Positive phase, negative phase and objective; Lightning minimizes ``["loss"]``."""
         pos = self.model.positive_phase(batch)
         if batch_idx == 0:
             check_names(self.model, batch, METADATA)
@@ -175,19 +175,19 @@ class EBM(L.LightningModule):
         return neg
 
     def fresh_negatives(self, pos: State, backprop: int = 0) -> State | None:
-        """A negative phase of newly initialized chains, or None: as in training, but no persistent chain is moved."""
+        """A negative phase of newly initialized chains, or None: as in training, without moving persistent chains."""
         if self.sampler is None:
             return None
         chains = DataChains() if self.chains.init is None else NoiseChains(self.chains.init)
         return self.run_negative_chains(self._start(chains, pos), self._steps_now, backprop)[0]
 
     def _start(self, chains: Chains, pos: State) -> State:
-        """Where chains start for a positive phase, with the variables that the sampler adds."""
+        """The initial state of chains for a positive phase, with the sampler's auxiliary variables."""
         assert self.sampler is not None
         return chains.start(self.sampler.augment_state(pos), self.sampler.free)
 
     def gradient(self, batch: State) -> list[Tensor | None]:
-        """The gradient of the training loss in every parameter that has one, from newly initialized chains."""
+        """The gradient of the training loss in each trainable parameter, from newly initialized chains."""
         with torch.enable_grad():
             pos = self.model.positive_phase(batch)
             terms = self.objective(self.model, pos, self.fresh_negatives(pos, self.backprop))
@@ -195,7 +195,7 @@ class EBM(L.LightningModule):
             return list(torch.autograd.grad(terms["loss"], parameters, allow_unused=True))
 
     def wait(self) -> None:
-        """Wait until the device has finished, so that it can be timed."""
+        """Wait until the device has finished, for timing."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -203,18 +203,23 @@ class EBM(L.LightningModule):
         """``steps`` transitions of the sampler from ``start``, in eval mode if ``eval_sampling``."""
         assert self.sampler is not None
         transitions = self._transitions if self.training else run_chain_cached
+        # Eval mode makes the chains a sampler of one fixed energy: dropout would change it from step to step, and batch
+        # norm would couple the chains of a batch and mix their statistics into the running ones.
         with evaluating(self.model) if self.eval_sampling else nullcontext():
-            # What is compiled or recorded is so in one form, whether the step is logged or not.
+            # Compiled or recorded transitions have one form, with info, whether or not the step is logged.
             with_info = self._is_logged or transitions is not run_chain_cached
             return transitions(self.sampler, self.model, start, steps, backprop, with_info=with_info)
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
+        """Log the energies of a validation batch, and the terms of an objective that predicts or needs no samples."""
         self._evaluate("valid", batch, batch_idx)
 
     def test_step(self, batch: State, batch_idx: int) -> None:
+        """Log the same terms of a test batch."""
         self._evaluate("test", batch, batch_idx)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update an adaptive sampler, and log the norm of the gradient."""
         if isinstance(self.sampler, AdaptiveSampler):
             self.sampler.update(self.model)
         if self._logs_now:
@@ -222,7 +227,7 @@ class EBM(L.LightningModule):
             self.log("train/grad_norm", full_tensor(torch.nn.utils.get_total_norm(gradients)))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""
+        """A new optimizer: biases have no weight decay, the sampler's parameters have their own learning rate."""
         optimizer = (self.optimizer or torch.optim.Adam)(self.parameters())
         if isinstance(self.sampler, nn.Module):
             add_sampler_param_group(optimizer, self.sampler, self.sampler_param_group)
@@ -230,13 +235,14 @@ class EBM(L.LightningModule):
         return optimizer
 
     def configure_optimizers(self) -> Any:
+        """The optimizer and, if any, the learning-rate scheduler, for Lightning."""
         optimizer = self.make_optimizer()
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
     def _evaluate(self, stage: str, batch: State, batch_idx: int) -> None:
-        """Energies of held-out data; for an objective that predicts or needs no samples, its terms as well."""
+        """Log energies of held-out data and, for an objective that predicts or needs no samples, its terms."""
         pos = self.model.positive_phase(batch)
         if batch_idx == 0:
             self.model.check(pos)
@@ -248,12 +254,12 @@ class EBM(L.LightningModule):
 
     @property
     def _steps_now(self) -> int:
-        """Transitions of a negative phase at this training step."""
+        """The number of transitions of the negative phase at this training step."""
         return self.steps if isinstance(self.steps, int) else round(self.steps(self.global_step))
 
     @property
     def _logs_now(self) -> bool:
-        """Whether this step is logged: a log call costs more than a small model's whole step."""
+        """Whether this step is logged: a log call takes longer than a training step of a small model."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     @property
@@ -269,6 +275,6 @@ class EBM(L.LightningModule):
 def run_chain_cached(
     sampler: Sampler, model: EnergyModel, state: State, steps: int, backprop: int = 0, with_info: bool = True
 ) -> tuple[State, Info]:
-    """:func:`run_chain`. Parametrized weights (spectral norm) are computed once if they are constant meanwhile."""
+    """:func:`run_chain`. Parametrized weights (spectral norm) are computed once if they are constant."""
     with nullcontext() if backprop or model.training else parametrize.cached():
         return run_chain(sampler, model, state, steps, backprop, with_info=with_info)

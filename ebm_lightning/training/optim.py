@@ -1,4 +1,4 @@
-"""Optimizers that recipes of energy-based models name."""
+"""Optimizers and parameter groups of energy-based models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ class SigmaClippedAdam(torch.optim.Adam):
     """Adam (Kingma & Ba 2015) that first clips every element of the gradient by its own history (Du & Mordatch 2019).
 
     In step t: g_t <- clip(g_t, -c_t, c_t) with c_t = sigmas sqrt(v_{t-1} / (1 - beta2^t)) + slack, then Adam's step
-    with the clipped g_t, so that both moments see clipped gradients. v_{t-1} is the second moment before this step and
-    v_0 = 0, so that the first step clips at ``slack``; the correction already counts this step, as in the authors'
-    code, which makes c_t tighter than the usual estimate during the first few steps. The parameters' ``.grad`` hold
-    the clipped gradient afterwards. The state is that of Adam. The authors' code adds eps to sqrt(v), this one to
-    sqrt(v / (1 - beta2^t)): the same where gradients are far above eps.
+    with the clipped g_t, so that both moments are of clipped gradients. v_{t-1} is the second moment before this step
+    and v_0 = 0, so that the first step clips at ``slack``; the bias correction includes this step, as in the authors'
+    code, which makes c_t smaller than the usual estimate during the first few steps. Afterwards ``.grad`` of the
+    parameters is the clipped gradient. The state is that of Adam. The authors' code adds eps to sqrt(v), this one to
+    sqrt(v / (1 - beta2^t)): the same for gradients much larger than eps.
 
-    Raises ValueError where sigmas is negative or slack not positive, and for Adam's own arguments as Adam does.
+    Raises ValueError if sigmas is negative, slack is not positive, or an argument of Adam is out of range.
 
     Args:
-        params: The parameters, or parameter groups, which may set sigmas and slack of their own.
-        lr: The learning rate.
-        betas: The decay of the first and of the second moment, per step; the paper has no momentum.
-        eps: What keeps the division by the second moment's root finite, in units of the gradient.
-        sigmas: How many root mean squares of its past an element may reach.
-        slack: What an element may reach beyond that, in units of the gradient; positive.
+        params: the parameters, or parameter groups, which may set their own sigmas and slack.
+        lr: the learning rate.
+        betas: the decay of the first and of the second moment, per step; the paper has no momentum.
+        eps: the term added to the root of the second moment, in units of the gradient.
+        sigmas: the clipping threshold in units of the root mean square of past gradients, >= 0.
+        slack: the constant added to the threshold, in units of the gradient, > 0.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class SigmaClippedAdam(torch.optim.Adam):
         if sigmas < 0 or slack <= 0:
             raise ValueError(
                 f"SigmaClippedAdam(sigmas={sigmas}, slack={slack}): expected sigmas >= 0 and slack > 0; the first "
-                "step clips at slack, so that without any nothing would ever be learned"
+                "step clips at slack, so that with slack 0 nothing is learned"
             )
         super().__init__(params, lr=lr, betas=betas, eps=eps)
         self.defaults.update(sigmas=sigmas, slack=slack)
@@ -57,7 +57,7 @@ class SigmaClippedAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; the gradients are clipped after ``closure``, if any, has computed them. Returns its loss."""
+        """Take one step; gradients are clipped after ``closure``, if any, has computed them. Return its loss."""
         if closure is None:
             self._clip()
             super().step()
@@ -88,12 +88,12 @@ class SigmaClippedAdam(torch.optim.Adam):
 
 @dataclass(frozen=True)
 class SamplerParamGroup:
-    """How the optimizer treats the parameters of a sampler, such as a learned step size.
+    """The learning rate of the parameters of a sampler, such as a learned step size.
 
     Args:
-        lr_multiplier: of the optimizer's learning rate, > 0.
-        min_lr_ratio: the share of that rate below which :class:`~ebm_lightning.training.schedules.ScheduledLR` does not
-            take it, in [0, 1]; a warm-up begins at 0 all the same. Other schedulers do not know it.
+        lr_multiplier: factor of the optimizer's learning rate, > 0.
+        min_lr_ratio: lower bound of the factor of :class:`~ebm_lightning.training.schedules.ScheduledLR`, in [0, 1],
+            which does not apply to a warm-up. Other schedulers ignore it.
 
     Raises:
         ValueError: if a number is out of range.

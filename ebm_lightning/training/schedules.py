@@ -1,4 +1,4 @@
-"""Numbers that change over a run, counted in training steps, and the scheduler that lets an optimizer follow them."""
+"""Schedules: numbers as functions of the training step, and the scheduler that applies them to an optimizer."""
 
 import math
 from dataclasses import dataclass
@@ -56,14 +56,14 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class StepIncrease(Schedule):
-    """``first`` for ``every`` training steps, then 1 more for as many, and so on up to ``last``.
+    """min(first + step // every, last): ``first``, and 1 more after each ``every`` training steps.
 
     CD-k with a growing k: Salakhutdinov & Murray (2008) go from 1 to 25.
 
     Args:
         first: the number at the start.
         last: the largest number.
-        every: training steps on each stair, at least 1.
+        every: training steps between increases, at least 1.
     """
 
     first: int
@@ -83,14 +83,14 @@ class StepIncrease(Schedule):
 
 @dataclass(frozen=True)
 class RandomSteps(Schedule):
-    """A whole number, each of ``low`` to ``high`` equally likely, drawn afresh for every training step by hashing.
+    """A uniformly random integer from ``low`` to ``high`` for each training step, by hashing.
 
-    It depends on the training step and the seed alone, so that all ranks and a continued run draw the same.
+    It depends on the training step and the seed only, so that all ranks and a continued run have the same numbers.
 
     Args:
-        low: the smallest number.
+        low: the smallest number, at least 1.
         high: the largest number.
-        seed: of the hash.
+        seed: seed of the hash.
     """
 
     low: int
@@ -125,10 +125,10 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class Milestones(Schedule):
-    """``factor`` to the power of the milestones reached: 1, then ``factor``, then its square.
+    """``factor`` to the power of the number of milestones reached: 1, then ``factor``, then its square.
 
     Args:
-        at: the training steps from which one more factor counts.
+        at: the milestones, training steps.
         factor: the number.
     """
 
@@ -141,10 +141,10 @@ class Milestones(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """A schedule that begins at 0 and reaches its own numbers linearly: inner(step) min(step / steps, 1).
+    """A schedule with a linear warm-up from 0: inner(step) min(step / steps, 1).
 
     Args:
-        steps: training steps until it is reached, at least 1.
+        steps: training steps of the warm-up, at least 1.
         inner: the schedule; None is 1 throughout.
     """
 
@@ -174,20 +174,20 @@ class Inverse(Schedule):
 
 
 class ScheduledLR(LRScheduler):
-    """Lets an optimizer follow schedules: the learning rate times ``factor``, and the momentum itself.
+    """A scheduler that multiplies the learning rate by ``factor`` and sets the momentum.
 
     Momentum is outside the learning rate, as in torch's SGD: buf = momentum buf + gradient, p -= lr buf.
 
-    A parameter group may have a ``min_lr_ratio`` r, of 0 to 1, which is part of the optimizer's checkpoint: its factor
-    is max(factor, r). A warm-up is not lifted, but what it warms up is: min(step / steps, 1) max(inner(step), r).
+    A parameter group may have a ``min_lr_ratio`` r in [0, 1], which is part of the optimizer's checkpoint: its factor
+    is max(factor, r), and for a warm-up min(step / steps, 1) max(inner(step), r).
 
     Args:
-        optimizer: torch's, with a momentum where ``momentum`` is given.
-        factor: of the learning rate that the optimizer was made with; None leaves it.
-        momentum: the momentum; None leaves it.
+        optimizer: the optimizer, with a momentum if ``momentum`` is given.
+        factor: factor of the optimizer's initial learning rate; None is 1.
+        momentum: the momentum; None does not change it.
 
     Raises:
-        ValueError: where the optimizer has no momentum to follow a schedule.
+        ValueError: if ``momentum`` is given and the optimizer has none.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ScheduledLR(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:
-        """The learning rate of each group; the momentum is set on the way."""
+        """The learning rate of each group; as a side effect the momentum is set."""
         step, groups = max(self.last_epoch, 0), self.optimizer.param_groups
         for group in groups:
             if self.momentum is not None:
@@ -210,14 +210,14 @@ class ScheduledLR(LRScheduler):
         return [rate * factor for rate, factor in zip(self.base_lrs, factors, strict=True)]
 
     def state_dict(self) -> dict[str, int]:
-        """The position alone: the schedules are the configuration's."""
+        """The position only; the schedules are part of the configuration."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
 
-def _at_least(floor: float, factor: Schedule | None, step: int) -> float:
-    """A schedule's number, or the floor where that is more; a warm-up begins at 0 all the same."""
+def _at_least(lowest: float, factor: Schedule | None, step: int) -> float:
+    """max(factor(step), lowest); a warm-up multiplies the result for its inner schedule."""
     if factor is None:
         return 1.0
     if isinstance(factor, WarmUp):
-        return WarmUp(factor.steps)(step) * _at_least(floor, factor.inner, step)
-    return max(factor(step), floor)
+        return WarmUp(factor.steps)(step) * _at_least(lowest, factor.inner, step)
+    return max(factor(step), lowest)

@@ -1,4 +1,4 @@
-"""Ranks that share out the optimizer's memory and the gradient, for models whose training state fills a GPU."""
+"""Sharding of gradients and optimizer state over ranks, for models whose training state fills a GPU."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ from ebm_lightning.utils.distributed import full_tensor, mean_over_ranks
 
 
 class ShardedStrategy(DDPStrategy):
-    """DDP in which a rank keeps its part alone of the gradient and of the optimizer's memory: ``strategy: sharded``.
+    """DDP with gradients and optimizer state sharded over the ranks: ``strategy: sharded``.
 
-    torch's ``fully_shard`` (FSDP2) takes a whole training step for one forward pass, since energies are differentiated
-    within it and again in its backward pass. So weights are whole on every rank, and a gradient until it is summed.
-    Of P parameters with Adam in float32, a rank of N holds 8 P + 16 P / N bytes where one of DDP holds 20 P. Parameters
-    without dimensions, such as a learned step size, stay whole. Checkpoints are those of `ddp`: either continues them.
+    A whole training step is one forward pass of torch's ``fully_shard`` (FSDP2), since energies are differentiated
+    within it and again in its backward pass. So each rank holds all weights, and a full gradient until its reduction.
+    For P parameters with Adam in float32, each of N ranks holds 8 P + 16 P / N bytes, compared to 20 P for DDP. Scalar
+    parameters, such as a learned step size, are not sharded. Checkpoints are those of `ddp`: either continues them.
 
     Raises:
-        ValueError: when training begins, where the model is initialized by its data, the sampler follows the weights,
-            or these are averaged or have their channels last in memory.
+        ValueError: at the start of training, if the model is initialized from its data, the sampler is adaptive, or the
+            weights are averaged or have their channels last in memory.
     """
 
     def setup(self, trainer: Any) -> None:
@@ -36,7 +36,7 @@ class ShardedStrategy(DDPStrategy):
         self._unshard()
 
     def configure_ddp(self) -> None:
-        """Shares the parameters out, in place of DDP's wrapper."""
+        """Shard the parameters, instead of wrapping the module in DDP."""
         module = self.lightning_module
         assert isinstance(module, EBM)
         model, sampler, callbacks = module.model, module.sampler, module.trainer.callbacks  # type: ignore[attr-defined]
@@ -48,8 +48,8 @@ class ShardedStrategy(DDPStrategy):
             "weights that have their channels last (Acceleration(channels_last=False) leaves them)": not in_order,
             "the callback that averages weights": any(isinstance(one, WeightAveraging) for one in callbacks),
         }
-        if found := [what for what, is_there in refused.items() if is_there]:
-            raise ValueError(f"the strategy sharded cannot train with {found[0]}: use ddp, or do without")
+        if reasons := [reason for reason, applies in refused.items() if applies]:
+            raise ValueError(f"the strategy sharded cannot train with {reasons[0]}: use ddp, or do without")
         scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         self.model = _Step(module)
@@ -64,7 +64,7 @@ class ShardedStrategy(DDPStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Around a batch after which the optimizer does not step: its gradient is added to the part all the same."""
+        """Accumulate the sharded gradient of a batch after which the optimizer does not step."""
         yield
         self._unshard()
 
@@ -89,7 +89,7 @@ class ShardedStrategy(DDPStrategy):
 
 
 class _Step(nn.Module):
-    """A module's step as a forward pass, which is what Lightning makes of the wrapper of a module."""
+    """A module's step as a forward pass, which Lightning calls on the wrapper of a module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -105,6 +105,6 @@ def _average(parameter: Tensor) -> None:
 
 
 def _part(value: Any, like: DTensor) -> Any:
-    """This rank's part of a tensor that is shared out as a parameter is; anything else as it is."""
+    """This rank's shard of a tensor in the shape of a parameter; other values unchanged."""
     is_shared = isinstance(value, Tensor) and value.shape == like.shape
     return distribute_tensor(value, like.device_mesh, like.placements) if is_shared else value

@@ -148,6 +148,8 @@ def _softplus_difference(x: Tensor, factors: Tensor, begin: Tensor, end: Tensor)
 
 
 def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
+    # A logarithm costs as much as many products, so it is taken of a product of ``slices`` factors. Each factor may be
+    # large, and float64 overflows near exp(709): the caller's bound on ``slices`` keeps the product below.
     product = None
     for x, y in zip(a.chunk(slices, 1), b.chunk(slices, 1), strict=True):
         factor = x[:, None] * y[None] + 1

@@ -88,7 +88,7 @@ def test_a_run_outlives_the_process_of_weights_and_biases(tmp_path: Path) -> Non
 
     logger = RunWandbLogger(save_dir=tmp_path, offline=True)
     logger._experiment = gone = Gone()
-    with pytest.warns(UserWarning, match=r"can no longer be told anything \(Connection lost\): metrics.csv has all"):
+    with pytest.warns(UserWarning, match=r"is no longer available \(Connection lost\): metrics.csv has all"):
         logger.log_metrics({"loss": 1.0}, step=3)
     logger.log_metrics({"loss": 1.0}, step=4)
     logger.log_preemption()

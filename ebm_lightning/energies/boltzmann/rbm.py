@@ -108,7 +108,7 @@ class RBM(EnergyModel):
         return torch.split(self.energy(joined), [len(state[self.variables[0]]) for state in states])
 
     def joint(self, state: State) -> Tensor:
-        """E(v, h), shape (B,), for a state that holds h (B, hidden) beside the visible groups."""
+        """E(v, h), shape (B,), for a state that holds h (B, hidden) besides the visible groups."""
         return self.visible_energy(state) - (state["h"] * self.hidden_logits(state)).sum(1)
 
     def encode(self, state: State) -> Tensor:

@@ -86,7 +86,7 @@ class IGEBMNet(nn.Module):
         channels: the channels of an image.
         width: the output channels of the first convolution.
         stages: the width and the number of blocks of each stage.
-        classes: the number of classes y that condition the energy; None for an energy of x alone.
+        classes: the number of classes y that condition the energy; None for an energy of x only.
         dropout: the share of features dropped after a block's first convolution, in train mode only.
         activation: the activation of the stem and of the blocks; None means LeakyReLU(0.2).
         head_activation: the activation before the sum over pixels; None means ReLU.
@@ -155,7 +155,7 @@ class IGEBMMnistNet(nn.Module):
 
     Args:
         width: the output channels of the first two convolutions.
-        classes: the number of classes y that condition the energy; None for an energy of x alone.
+        classes: the number of classes y that condition the energy; None for an energy of x only.
         channels: the channels of an image.
         size: the side of the image in pixels.
 

@@ -120,7 +120,7 @@ class Trunk(nn.Module):
     def __init__(self, layers: int, heads: int, dim: int, conditioned: bool = False) -> None:
         super().__init__()
         blocks = nn.ModuleList(_Block(heads, dim, conditioned) for _ in range(layers))
-        self.blocks = cast("list[_Block]", blocks)  # what a ModuleList holds is not in its type
+        self.blocks = cast("list[_Block]", blocks)  # the type of a ModuleList does not include that of its items
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self.head_dim = dim // heads
 

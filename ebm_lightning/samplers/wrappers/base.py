@@ -30,5 +30,5 @@ def check_not_adaptive(outer: Sampler, inner: Sampler) -> None:
     if isinstance(inner, AdaptiveSampler):
         raise ValueError(
             f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, since "
-            f"only that is updated with the model: put {type(outer).__name__} inside of it, or choose one of the two"
+            f"only that is updated with the model: put {type(outer).__name__} inside of it, or choose between the two"
         )

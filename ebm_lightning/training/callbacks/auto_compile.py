@@ -1,4 +1,4 @@
-"""Compiling the negative phase where that pays: measured once, when a run begins, and remembered with it."""
+"""Automatic choice whether to compile the negative phase, by a measurement at the start of a run."""
 
 import time
 from typing import Any, Protocol, cast
@@ -14,14 +14,14 @@ from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.random import isolated
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 3
-"""Training steps that are taken first, which compiles them, and those of which the fastest counts."""
+"""The number of warm-up steps, which include the compilation, and of timed steps, of which the fastest counts."""
 
 MIN_SPEEDUP = 1.05
-"""How many times as fast a compiled step must be to be kept."""
+"""The smallest speedup for which the compiled step is used."""
 
 
 class Compilable(Protocol):
-    """What is compiled or not: an :class:`~ebm_lightning.EBM`."""
+    """A module with a negative phase that can be compiled: an :class:`~ebm_lightning.EBM`."""
 
     device: torch.device
 
@@ -33,11 +33,11 @@ class Compilable(Protocol):
 
 
 class AutoCompile(L.Callback):
-    """Compiles the negative phase if a training step, without its optimizer, is then :data:`MIN_SPEEDUP` times as fast.
+    """Compile the negative phase if a training step, without its optimizer, is then :data:`MIN_SPEEDUP` times as fast.
 
-    It is measured before the first step on one batch, with random numbers of its own, from chains that are born for it;
-    all ranks do what the first one has found. The choice is in the checkpoint, so that a run that continues computes
-    what it has computed. Where nothing can compile, nothing is.
+    The measurement is before the first step, on one batch, with separate random numbers and newly initialized chains;
+    all ranks use the choice of the first. The choice is part of the checkpoint, so that a continued run has the same
+    numbers. Without a compiler nothing is compiled.
     """
 
     def __init__(self) -> None:
@@ -52,20 +52,21 @@ class AutoCompile(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module, data = cast(Compilable, pl_module), trainer.datamodule  # type: ignore[attr-defined]
         if self.compiled is None:
-            able = module.device.type != "cpu" or fused_ops.has_compiler()
-            chosen = able and isinstance(data, DataModule) and _pays(trainer, module, data)
+            can_compile = module.device.type != "cpu" or fused_ops.has_compiler()
+            chosen = can_compile and isinstance(data, DataModule) and _is_faster(trainer, module, data)
             self.compiled = bool(trainer.strategy.broadcast(chosen))
         module.compile_phase(self.compiled)
 
 
-def _pays(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
+def _is_faster(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
+    """Whether the compiled step is at least :data:`GAIN` times as fast, reported on rank 0."""
     seconds = {}
     with isolated(0), buffers_kept(cast(nn.Module, module)):
         batch = next(iter(data.train_stream(1, device=module.device)))
         for compiled in (False, True):
             module.compile_phase(compiled)
-            taken = [_timed(trainer, module, batch) for _ in range(WARM_UP_STEPS + TIMED_STEPS)]
-            seconds[compiled] = min(taken[WARM_UP_STEPS:])
+            times = [_timed(trainer, module, batch) for _ in range(WARM_UP_STEPS + TIMED_STEPS)]
+            seconds[compiled] = min(times[WARM_UP_STEPS:])
     gain = seconds[False] / seconds[True]
     rank_zero_info(
         f"compiled: auto. A step takes {1e3 * seconds[False]:.3g} ms as it is and {1e3 * seconds[True]:.3g} ms "
@@ -75,9 +76,10 @@ def _pays(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
 
 
 def _timed(trainer: L.Trainer, module: Compilable, batch: State) -> float:
+    """The seconds of one forward and backward pass."""
     module.wait()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with trainer.precision_plugin.train_step_context():
         module.gradient(batch)
     module.wait()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The lifetime of persistent chains: their device, their checkpoint and their diagnostics."""
+"""Persistent chains in a run: their device, their checkpoint and their diagnostics."""
 
 from typing import Any
 
@@ -9,10 +9,9 @@ from ebm_lightning.training.callbacks.rank_state import RankState
 
 
 class BufferCallback(RankState):
-    """Manages chains that persist, such as a sample buffer: one shard per rank, saved with each checkpoint.
+    """Manage persistent chains, such as a sample buffer: one shard per rank, saved with each checkpoint.
 
-    Logs what the chains report as their ``info`` under ``chains/``; of a sample buffer ``chains/age`` and
-    ``chains/fill``.
+    It logs the ``info`` of the chains under ``chains/``; for a sample buffer ``chains/age`` and ``chains/fill``.
 
     Args:
         chains: the chains, of any class that defines ``state_dict``.

@@ -11,12 +11,15 @@ from ebm_lightning.runs.loggers import log_checkpoint
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes ``checkpoints/step=<step>.ckpt`` every so many steps and at the last step, and keeps the newest few.
+    """Write ``checkpoints/step=<step>.ckpt`` every n steps and at the last step, and keep the newest ones.
 
     Args:
         every_n_steps: training steps between checkpoints.
-        keep: how many are kept, at least 1; a rollback goes back to one of them.
+        keep: the number of checkpoints kept, at least 1; a rollback returns to one of them.
         upload: whether the last checkpoint becomes an artifact of the W&B run.
+
+    Raises:
+        ValueError: if a number is below 1.
     """
 
     def __init__(self, every_n_steps: int = 1000, keep: int = 3, upload: bool = False) -> None:
@@ -28,7 +31,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_at = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sets aside the checkpoints of a future that is not to come: of before a rollback, or damaged ones."""
+        """Set aside checkpoints beyond the current step: those from before a rollback, or damaged ones."""
         self._saved_at = trainer.global_step
         for path in RunFolder(trainer.default_root_dir).checkpoints() if trainer.is_global_zero else ():
             if checkpoints.step_of(path) > trainer.global_step:

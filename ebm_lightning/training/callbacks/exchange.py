@@ -1,4 +1,4 @@
-"""Persistent chains that change ranks, so that what one rank's chains have found reaches the others."""
+"""Exchange of persistent chains between ranks."""
 
 import lightning.pytorch as L
 import torch
@@ -11,17 +11,18 @@ from ebm_lightning.utils.random import mix
 class ChainExchange(L.Callback):
     """Distribute the chains of a SampleBuffer among the ranks anew every n steps.
 
-    Of each rank as many chains stay as go to each of the others, which are drawn anew each time, by the number of the
-    step: an exchange draws nothing from the stream of training, and a run that continues makes the same ones. Where
-    chains of a rank keep to the modes that this rank found first, which the mean gradient hides, the others are
-    visited so. With one rank nothing happens. The buffer's size need not be a multiple of the number of ranks: what
-    is left over stays.
+    Each rank keeps as many of its chains as it sends to each other rank. The choice is random, with the step as the
+    seed: an exchange draws no number from the random stream of training, and a continued run makes the same choices.
+    Without exchanges the chains of a rank may stay in the modes that they reached first, which the gradient, a mean
+    over ranks, does not reveal. With one rank nothing happens. If the size of the buffer is not a multiple of the
+    number of ranks, the remaining chains stay.
 
     Args:
         every_n_steps: training steps between exchanges, at least 1.
 
     Raises:
-        ValueError: where ``every_n_steps`` < 1; at the start of training where chains are not kept in a SampleBuffer.
+        ValueError: if ``every_n_steps`` < 1; at the start of training, if the chains are not
+            :class:`~ebm_lightning.core.ExchangeableChains`.
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
@@ -33,7 +34,7 @@ class ChainExchange(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         buffer = _buffer(pl_module)
         if trainer.world_size > 1 and buffer.device is not None and buffer.device.type == "cpu":
-            self._group = distributed.new_group(backend="gloo")  # the ranks' own may know the memory of GPUs alone
+            self._group = distributed.new_group(backend="gloo")  # the default group may support GPU tensors only
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -45,14 +46,14 @@ class ChainExchange(L.Callback):
 def exchange(buffer: ExchangeableChains, salt: int, group: distributed.ProcessGroup | None = None) -> None:
     """Distribute the chains of all ranks of a group anew; all of them must call it with the same ``salt``."""
     ranks = distributed.get_world_size(group)
-    drawn = torch.randperm(buffer.size, generator=torch.Generator().manual_seed(mix(salt)))
+    slots = torch.randperm(buffer.size, generator=torch.Generator().manual_seed(mix(salt)))
 
-    def swap(kept: Tensor) -> Tensor:
-        received = torch.empty_like(kept)
-        distributed.all_to_all_single(received, kept.contiguous(), group=group)
+    def swap(sent: Tensor) -> Tensor:
+        received = torch.empty_like(sent)
+        distributed.all_to_all_single(received, sent.contiguous(), group=group)
         return received
 
-    buffer.exchange(drawn[: buffer.size // ranks * ranks], swap)
+    buffer.exchange(slots[: buffer.size // ranks * ranks], swap)
 
 
 def _buffer(module: L.LightningModule) -> ExchangeableChains:

@@ -1,4 +1,4 @@
-"""A progress bar that is redrawn a few times a second, however short the steps are."""
+"""A progress bar with a bounded rate of redraws."""
 
 import time
 
@@ -6,10 +6,10 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class TimedProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn at most every ``seconds``: a redraw costs as much as a Boltzmann machine's whole step.
+    """Lightning's bar, redrawn at most every ``seconds``: a redraw takes as long as a step of a Boltzmann machine.
 
     Args:
-        seconds: between two redraws, >= 0.
+        seconds: the least time between two redraws, >= 0.
     """
 
     def __init__(self, seconds: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""The random stream of training: its own on every rank, untouched by whatever else draws, and saved."""
+"""The random stream of training: separate on every rank and from other draws, and part of the checkpoint."""
 
 import os
 from typing import Any
@@ -11,11 +11,11 @@ from ebm_lightning.utils.random import capture, mix, restore, seed_all
 
 
 class TrainingRandomState(RankState):
-    """Keeps the random stream of the training steps apart from every other draw.
+    """Separate the random stream of the training steps from all other draws.
 
-    The stream is set aside at the end of each training step and taken up at the start of the next, so that
-    validation, pictures and callbacks may draw between steps without moving a chain; a callback that draws within a
-    step must do so inside :func:`ebm_lightning.utils.random.isolated`. It starts from (seed, rank): after
+    The stream is captured at the end of each training step and restored at the start of the next, so that validation,
+    pictures and callbacks may draw between steps without an effect on training; a callback that draws within a step
+    must do so inside :func:`ebm_lightning.utils.random.isolated`. It is seeded by (seed, rank): after
     ``seed_everything`` alone all ranks would draw the same noise.
     """
 
@@ -24,7 +24,7 @@ class TrainingRandomState(RankState):
         self._salt = 0
 
     def reseed(self, salt: int) -> None:
-        """Starts a new stream, as after a rollback; ``salt`` tells it from the streams before."""
+        """Start a new stream, as after a rollback; ``salt`` distinguishes it from earlier streams."""
         self._salt = salt
         self._stream = None
 

@@ -1,4 +1,4 @@
-"""Callbacks whose state differs from rank to rank: it travels in side files beside each checkpoint."""
+"""Callbacks with a separate state on every rank, saved in side files of each checkpoint."""
 
 import abc
 from typing import Any
@@ -10,10 +10,10 @@ from ebm_lightning.runs.checkpoints import RankCheckpointIO
 
 
 class RankState(L.Callback):
-    """A callback with a state of its own on every rank.
+    """A callback with a separate state on every rank.
 
-    Lightning writes rank 0's state alone. :class:`ebm_lightning.Trainer` writes that of every rank to
-    ``<checkpoint>.ranks/`` and hands all of them back when a run continues.
+    Lightning saves the state of rank 0 only. :class:`ebm_lightning.Trainer` saves that of every rank to
+    ``<checkpoint>.ranks/`` and passes all of them to the callback when a run continues.
     """
 
     @abc.abstractmethod
@@ -22,10 +22,10 @@ class RankState(L.Callback):
 
     @abc.abstractmethod
     def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
-        """Restores this rank from the states of all ranks of the checkpoint, in order of rank.
+        """Restore this rank from the states of all ranks of the checkpoint, in order of rank.
 
-        There are more or fewer shards than ranks where the world size has changed; exact continuation is promised
-        for an equal world size alone.
+        The number of shards differs from that of ranks if the world size has changed; continuation is exact only for
+        an equal world size.
         """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

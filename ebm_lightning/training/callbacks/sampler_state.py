@@ -1,4 +1,4 @@
-"""The state of a sampler, such as one that follows the model: saved and restored with each checkpoint."""
+"""The state of a sampler, such as an adaptive one: saved and restored with each checkpoint."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ebm_lightning.training.callbacks.rank_state import RankState
 
 
 class SamplerState(RankState):
-    """Keeps the state of a sampler: one per rank, restored when the run continues.
+    """Save and restore the state of a sampler, one per rank.
 
     Args:
         sampler: the sampler, of any class that defines ``state_dict``.
@@ -23,7 +23,7 @@ class SamplerState(RankState):
         return self.sampler.state_dict()
 
     def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
-        """Ranks that are new take the first rank's state: all follow the same gradients."""
+        """Restore this rank's state; new ranks get rank 0's, since the gradients of all ranks are the same."""
         self._loaded = shards[rank] if rank < len(shards) else shards[0]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

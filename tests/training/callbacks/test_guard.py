@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
     sentence = _assert_one_sentence(said)
     assert "could not write the checkpoint" in sentence
     assert "step=00000008" in sentence
-    assert "make room and run the same command again" in sentence
+    assert "free disk space and run the same command again" in sentence
     assert RunFolder(run).checkpoints() == [whole]
     assert checkpoints.is_valid(whole)
     assert not list(run.rglob("*.partial"))
