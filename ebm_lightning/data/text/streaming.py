@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ebm_lightning.data.base import Loading, Subset
-from ebm_lightning.data.streams import Block, Blocks, BlockShuffledBatches, Shard
+from ebm_lightning.data.streams import Batches, Block, Blocks, BlockShuffledBatches, Shard
 from ebm_lightning.data.text.corpora import HubText
 from ebm_lightning.data.text.tokenizers import Tokenizer
 from ebm_lightning.data.text.windows import TextModule, Windows, compact, window_starts
@@ -32,7 +32,8 @@ class TextStream(TextModule):
         block: Documents that are shuffled together.
         val_size: Documents to hold out for validation.
         test_size: Documents for test.
-        loading: Seed and device cache; ``split_seed`` has no effect, and ``max_train`` must be None.
+        loading: Seed, limits and device cache; ``max_train`` keeps the first windows of the first block only,
+            ``split_seed`` has no effect.
 
     Raises:
         ValueError: If a number is out of range; when reading, if the stream cannot be read or held-out documents are
@@ -57,11 +58,6 @@ class TextStream(TextModule):
                 f"TextStream(length={length}, block={block}, test_size={test_size}): expected a context of 1 or more "
                 "tokens, 1 or more documents in a block, and 0 or more for test"
             )
-        if loading.max_train is not None:
-            raise ValueError(
-                f"TextStream(loading=Loading(max_train={loading.max_train})): a stream has no number of windows to "
-                "limit: leave max_train out, and set trainer.max_steps or block"
-            )
         self.corpus, self._tokenizer, self.length, self.block = corpus, tokenizer, length, block
         self.test_size, self.preprocessing = test_size, str(tokenizer)
 
@@ -80,7 +76,9 @@ class TextStream(TextModule):
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
-    ) -> BlockShuffledBatches:
+    ) -> Batches:
+        if self.loading.max_train is not None:
+            return super().train_stream(length, seed=seed, rank=rank, world_size=world_size, device=device)
         seed = self.loading.run_seed() if seed is None else seed
         shard, prepare = (
             Shard(self.batch_size, rank, world_size, torch.device(device)),
