@@ -1,14 +1,15 @@
-"""Noise fitted to the data against maximum likelihood and the mixture's law."""
+"""Noise against torch's distributions, and fitted to the data against maximum likelihood and the mixture's law."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from support.oracles import assert_means, identical
+from torch import distributions as D
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.core import State
-from ebm_lightning.distributions import InformativeInit
+from ebm_lightning.core import Noise, State
+from ebm_lightning.distributions import BernoulliNoise, GaussianNoise, InformativeInit, UniformNoise
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 
@@ -49,6 +50,26 @@ evaluation:
 """An overlay of the tiny configuration: all three terms, chains with clamped labels, born from class Gaussians."""
 
 
+@pytest.mark.parametrize(
+    ("noise", "reference"),
+    [
+        (UniformNoise(-1.0, 3.0), D.Uniform(*torch.tensor([-1.0, 3.0], dtype=F64))),
+        (GaussianNoise(1.0, 0.5), D.Normal(*torch.tensor([1.0, 0.5], dtype=F64))),
+        (BernoulliNoise(0.2), D.Bernoulli(torch.tensor(0.2, dtype=F64))),
+    ],
+    ids=["UniformNoise", "GaussianNoise", "BernoulliNoise"],
+)
+def test_UniformNoise_GaussianNoise_and_BernoulliNoise_are_those_of_torch(
+    noise: Noise, reference: D.Distribution
+) -> None:
+    value = reference.sample((5, 2, 3))
+    torch.testing.assert_close(noise.log_prob(value), reference.log_prob(value).flatten(1).sum(1))
+    draws = noise.sample(torch.zeros(20_000, 3, dtype=F64))
+    assert draws.dtype == F64
+    assert_means(draws, reference.mean.expand(3))
+    assert_means((draws - reference.mean).square(), reference.variance.expand(3))
+
+
 def _labeled_points(n: int = 300) -> State:
     """Points of the plane, correlated, in three classes of shares 1/6, 2/6 and 3/6; half of the labels are hidden."""
     y = torch.tensor([0, 1, 1, 2, 2, 2]).repeat(n // 6)
@@ -63,7 +84,7 @@ def _fitted(data: State) -> InformativeInit:
     return noise
 
 
-class TestClassGaussians:
+class TestInformativeInit:
     def test_the_fit_is_maximum_likelihood_of_the_labeled_examples(self) -> None:
         data = _labeled_points()
         noise = _fitted(data)
@@ -139,6 +160,6 @@ class TestClassGaussians:
         (lambda: InformativeInit([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_InformativeInit_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

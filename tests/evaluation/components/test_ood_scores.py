@@ -25,7 +25,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 BOUNDS = (-1.0, 1.0)
 
 
-def test_each_score_orders_images_by_what_it_names() -> None:
+def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_name() -> None:
     model = LinearClassifier(torch.randn(3, 16), torch.randn(3))
     x = BOUNDS[0] + 2 * torch.rand(50, 1, 4, 4)
     outliers: list[Outliers] = [UpsideDown(), PermutedPixels()]
@@ -58,7 +58,7 @@ def test_each_score_orders_images_by_what_it_names() -> None:
         lambda: RBM({"x": Gaussian([1, 8, 8]), "y": Softmax(3)}, 4, weight_std=1.0),
     ],
 )
-def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_image_best(make) -> None:
+def test_MinusEnergy_of_a_model_over_images_and_labels_is_that_of_the_label_that_suits_best(make) -> None:
     model = perturbed(make()).float()
     x = torch.randn(20, 1, 8, 8)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_a_model_over_images_and_labels_is_scored_by_the_label_that_suits_an_ima
     assert torch.allclose(MinusEnergy()(_module(model), x, 3), expected, atol=1e-4)
 
 
-def test_a_model_that_sums_out_a_missing_label_keeps_its_own_energy() -> None:
+def test_MinusEnergy_of_a_model_that_sums_out_a_missing_label_is_its_own() -> None:
     jem = JEM(MLP(4, [6], outputs=3), 3)
     x = torch.randn(20, 1, 2, 2)
     assert torch.allclose(MinusEnergy()(_module(JointJEM(jem)), x, 3), jem(x).detach())
@@ -88,6 +88,6 @@ def _module(model) -> EBM:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_MinusEnergy_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

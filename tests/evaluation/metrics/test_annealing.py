@@ -58,12 +58,12 @@ def test_too_few_temperatures_are_warned_of() -> None:
     assert "log w has a standard deviation" in hasty.warning
 
 
-def test_pieces_are_evenly_spaced_between_their_ends() -> None:
+def test_Pieces_pieces_are_evenly_spaced_between_their_ends() -> None:
     assert Pieces([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
     torch.testing.assert_close(Pieces([1.0], [7])(), Linear(7)())
 
 
-def test_the_schedules_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
+def test_Linear_and_SalakhutdinovMurray_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
     assert Linear(4)().tolist() == [0, 0.25, 0.5, 0.75, 1]
     betas = SalakhutdinovMurray()()
     assert (betas.dtype, len(betas) - 1, float(betas[0]), float(betas[-1])) == (torch.float64, 14_500, 0.0, 1.0)
@@ -109,7 +109,7 @@ def _annealed_law(model: RBM, betas: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("chains", "n"), [(1, 600), (5, 120)])
-def test_raise_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
+def test_raise_log_prob_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
     """Even with 3 temperatures, where that law differs from the model's; its logarithm does not lie above."""
     model, v = wavy_rbm({"x": Bernoulli([3])}, 2, size=1.5), bits(3)
     betas = Linear(3)()
@@ -122,7 +122,7 @@ def test_raise_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
     assert float(excess.mean()) < Z * float(excess.std()) / math.sqrt(n)
 
 
-def test_raise_with_many_temperatures_is_the_models_log_probability() -> None:
+def test_raise_log_prob_with_many_temperatures_is_the_models_log_probability() -> None:
     """From below, and within a hundredth of a nat on average."""
     model, states, _ = labeled_case()
     exact = probabilities(model, states).log()

@@ -23,7 +23,7 @@ def _ar1(rho: float, steps: int, chains: int) -> Tensor:
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.9])
-def test_ess_of_autoregressive_chains(rho: float) -> None:
+def test_chain_ess_of_autoregressive_chains(rho: float) -> None:
     """N / T with T = (1 + rho) / (1 - rho).
 
     Of a sum over M lags the relative variance of T is 2 (2 M + 1) / N (Madras & Sokal 1988). Pairs are summed until
@@ -37,7 +37,7 @@ def test_ess_of_autoregressive_chains(rho: float) -> None:
     assert abs(found - time) < stats.norm.isf(FALSE_ALARM / 2) * error
 
 
-def test_of_a_single_short_chain_the_sums_are_those_of_a_double_loop() -> None:
+def test_chain_ess_of_a_single_short_chain_has_the_sums_of_a_double_loop() -> None:
     draws = _ar1(0.8, 60, 1)
     halves = [draws[:30, 0].tolist(), draws[30:, 0].tolist()]
     means = [statistics.mean(half) for half in halves]
@@ -69,12 +69,12 @@ def _r_hat_by_hand(draws: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("steps", "chains"), [(20, 3), (21, 1), (4, 2)])
-def test_r_hat_is_its_formula_written_out(steps: int, chains: int) -> None:
+def test_split_r_hat_is_its_formula_written_out(steps: int, chains: int) -> None:
     draws = torch.randn(steps, chains, dtype=torch.float64) + torch.arange(chains)
     assert split_r_hat(draws) == pytest.approx(_r_hat_by_hand(draws), rel=1e-12)
 
 
-def test_r_hat_sees_chains_apart_and_chains_that_move_and_is_one_where_neither_is() -> None:
+def test_split_r_hat_sees_chains_apart_and_chains_that_move_and_is_one_where_neither_is() -> None:
     """With means a standard deviation s apart it tends to sqrt(1 + s^2)."""
     x = _ar1(0.5, 2000, 200)
     assert split_r_hat(x) < 1.01
@@ -91,6 +91,6 @@ def test_r_hat_sees_chains_apart_and_chains_that_move_and_is_one_where_neither_i
         (lambda: chain_ess(torch.zeros(8)), r"expected draws \(steps, chains\)"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_chain_ess_and_split_r_hat_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -34,7 +34,7 @@ from ebm_lightning.utils.random import isolated, mix
         (lambda path: LikelihoodMonitor(Exact(), every_n_steps=0), "every_n_steps=0"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_LikelihoodMonitor_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)
@@ -60,7 +60,7 @@ def _trained(run: Path, step: int) -> tuple[RBM, dict[str, Any]]:
     return model, content
 
 
-def test_a_monitored_run_its_continuation_and_its_test(ebm, tmp_path: Path) -> None:
+def test_LikelihoodMonitor_run_its_continuation_and_its_test(ebm, tmp_path: Path) -> None:
     """Rows at doubling steps and the last one; seconds that go on; the same weights without it; then `ebm test`."""
     config, run, bare = likelihood_config(tmp_path), tmp_path / "x" / "run", tmp_path / "x" / "bare"
     assert ebm("fit", "-c", config, "--run", run)[0] == 0
@@ -143,7 +143,7 @@ def _check_test(run: Path, said: str, data: Digits) -> None:
     assert "warning" not in said
 
 
-def test_the_seconds_are_those_of_the_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_LikelihoodMonitor_seconds_are_those_of_the_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on which a batch takes 2 and an estimate 100."""
     clock = [0.0]
     monkeypatch.setattr(monitor_module.time, "perf_counter", lambda: clock[0])

@@ -14,7 +14,7 @@ from ebm_lightning.evaluation import ExactDivergence
 from ebm_lightning.evaluation.protocols.exact_divergence import exact_log_prob
 
 
-def test_exact_log_probabilities_equal_the_enumeration() -> None:
+def test_exact_log_prob_equals_the_enumeration() -> None:
     model = machine()
     ours = exact_log_prob(model, {"x": bits(3)})
     torch.testing.assert_close(ours, log_marginal(model, bits(3), {"h1": 3, "h2": 2}).detach())
@@ -22,7 +22,7 @@ def test_exact_log_probabilities_equal_the_enumeration() -> None:
     assert float(exact_log_prob(rbm, {"x": bits(3)}).exp().sum()) == pytest.approx(1)
 
 
-def test_the_divergence_from_bars_is_that_of_a_model_written_out() -> None:
+def test_ExactDivergence_from_bars_is_that_of_a_model_written_out() -> None:
     """A machine without weights is independent pixels: the divergence is a sum over the patterns."""
     data = Bars(batch_size=100, samples=20_000)
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [3, 1], weight_std=0.0)

@@ -19,7 +19,7 @@ from ebm_lightning.evaluation.protocols.importance_sampling import chosen
 SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
 
 
-def test_the_likelihood_protocol_measures_what_enumeration_says() -> None:
+def test_ImportanceLikelihood_measures_what_enumeration_says() -> None:
     """The weights are small, so that the bias of 1000 draws is below 1e-3 nats."""
     data, model = Bars(2, samples=100), HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [3, 2], weight_std=0.5)
     found = ImportanceLikelihood(samples=1000).measure(on_cpu(model), data).measurements
@@ -34,7 +34,7 @@ def test_the_likelihood_protocol_measures_what_enumeration_says() -> None:
     assert nats == -found["variational bound, log-probability test"].value
 
 
-def test_a_subset_for_evaluation_is_drawn_at_random() -> None:
+def test_ImportanceLikelihood_draws_a_subset_at_random() -> None:
     state = {"x": torch.arange(1000.0)}
     few = chosen("", state, 100)["x"]
     assert len(few.unique()) == 100
@@ -42,7 +42,7 @@ def test_a_subset_for_evaluation_is_drawn_at_random() -> None:
     assert chosen("", state, None) is state
 
 
-def test_the_shortest_description_names_the_class_whose_machine_made_the_data() -> None:
+def test_ShortestDescription_names_the_class_whose_machine_made_the_data() -> None:
     """Ten machines without causes of any weight, that is ten products of independent pixels fitted to their digits."""
     data = Digits(100, valid=0, pixels=Threshold())
     model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
@@ -69,6 +69,6 @@ def test_the_shortest_description_names_the_class_whose_machine_made_the_data() 
         (lambda: ShortestDescription().measure(on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ImportanceLikelihood_and_ShortestDescription_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

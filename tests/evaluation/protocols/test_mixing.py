@@ -102,7 +102,7 @@ def _modes(sampler: Sampler, x: Tensor, number: int):
     return protocol.measure(module, Examples(x)).measurements
 
 
-def test_the_classes_at_the_ends_are_counted_and_those_that_changed() -> None:
+def test_Mixing_by_OwnClassifier_counts_the_classes_at_the_ends_and_those_that_changed() -> None:
     """Of 10, 20, 30 and 40 examples in the four quadrants, 30 change sides; noise in [0, 1) is all in the last."""
     corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     x = corners.repeat_interleave(torch.tensor([10, 20, 30, 40]), 0) * (0.5 + torch.rand(100, 1))

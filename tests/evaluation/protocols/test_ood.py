@@ -70,7 +70,7 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_OutOfDistribution_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -137,7 +137,7 @@ class Brightness(EnergyModel):
         return -x[:, 0, 0, 0]
 
 
-def test_out_of_distribution_scores_each_set_by_minus_the_energy() -> None:
+def test_OutOfDistribution_scores_each_set_by_minus_the_energy() -> None:
     """E is minus one pixel, brighter in the data than where their turn has it."""
     x = torch.rand(60, 1, 4, 4)
     x[:, 0, 0, 0] = 0.6 + 0.4 * torch.rand(60)

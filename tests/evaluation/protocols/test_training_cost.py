@@ -13,7 +13,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
 
 
-def test_operations_are_those_of_the_matrix_products() -> None:
+def test_TrainingCost_operations_are_those_of_the_matrix_products() -> None:
     """A product costs 2 B dim outputs. A step of SGLD takes two, W x and the gradient in x. In the comparison each
     phase takes W x and the gradient in W: 4, and none in x, which no step stands behind."""
     data = Examples(torch.rand(8, 6))
@@ -28,7 +28,7 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
 
 
-def test_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
+def test_TrainingCost_the_gradient_is_that_of_training_and_moves_no_chain() -> None:
     module = EBM(Linear(6, 5), ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, chains=SampleBuffer(16))
     batch = {"x": torch.rand(8, 6)}
     state = torch.get_rng_state()

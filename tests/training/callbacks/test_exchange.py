@@ -37,7 +37,7 @@ def _rank(rank: int, place: Path) -> None:
         )
 
 
-def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Path) -> None:
+def test_ChainExchange_loses_no_chain_and_each_rank_has_a_third_of_every_other(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(_rank, (tmp_path,), RANKS, start_method="fork")
     before = torch.cat([_filled(rank).store["x"] for rank in range(RANKS)]).flatten()
     for salt in (5, 6):
@@ -57,7 +57,7 @@ def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Pat
     assert (again > 0).any(), "the second exchange took back the first"
 
 
-def test_what_cannot_be_exchanged_is_named() -> None:
+def test_ChainExchange_names_what_cannot_be_exchanged() -> None:
     with pytest.raises(ValueError, match=r"ChainExchange\(every_n_steps=0\)"):
         ChainExchange(0)
     module = EBM(DeepEnergy(MLP(2, [4])), ContrastiveDivergence(), Langevin(0.01))
