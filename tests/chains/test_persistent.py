@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from scipy import stats
+from support.oracles import FALSE_ALARM, Z
 
 from ebm_lightning.chains import FIFO, Reservoir, SampleBuffer, Uint8Storage, WriteBack
 from ebm_lightning.distributions import DataInit, GaussianNoise, UniformNoise
@@ -48,7 +50,7 @@ def test_SampleBuffer_reinitializes_the_share_of_its_probability(reinit_prob: fl
         reborn += int((start["x"][:, 0] < 0).sum())
         buffer.finish({**start, "x": torch.ones(N, 2)})
     spread = (reinit_prob * (1 - reinit_prob) / (rounds * N)) ** 0.5
-    assert abs(reborn / (rounds * N) - reinit_prob) <= 5 * spread  # false alarm below 1e-6
+    assert abs(reborn / (rounds * N) - reinit_prob) <= Z * spread
 
 
 def test_WriteBack_and_FIFO_choose_these_slots() -> None:
@@ -69,7 +71,8 @@ def test_Reservoir_holds_every_finished_chain_with_equal_probability() -> None:
         counts[kept] += 1
     share = size / finished
     spread = (share * (1 - share) / trials) ** 0.5
-    assert (counts / trials - share).abs().max() < 5.5 * spread  # 20 shares; false alarm below 1e-6
+    z = stats.norm.isf(FALSE_ALARM / (2 * finished))
+    assert (counts / trials - share).abs().max() < z * spread
 
 
 def test_Reservoir_never_writes_one_slot_twice_at_once() -> None:

@@ -66,18 +66,18 @@ def test_RandomSteps_are_uniform_and_the_same_for_everyone() -> None:
 
 def test_ScheduledLR_keeps_momentum_outside_the_learning_rate() -> None:
     """Under a constant gradient g the step tends to lr g / (1 - momentum)."""
-    weight = nn.Parameter(torch.zeros(()))
+    weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scheduler = ScheduledLR(optimizer, factor=Linear(1.0, 1.0, 1), momentum=Piecewise(0.5, 0.9, 50))
     steps = []
     for _ in range(300):
         before = weight.item()
-        weight.grad = torch.ones(())
+        weight.grad = torch.ones_like(weight)
         optimizer.step()
         scheduler.step()
         steps.append(before - weight.item())
-    assert steps[45] == pytest.approx(0.1 / (1 - 0.5), rel=1e-4)
-    assert steps[-1] == pytest.approx(0.1 / (1 - 0.9), rel=1e-4)
+    assert steps[45] == pytest.approx(0.1 / (1 - 0.5) * (1 - 0.5**46), rel=1e-12)
+    assert steps[-1] == pytest.approx(0.1 / (1 - 0.9), rel=0.9**240)
 
 
 def test_ScheduledLR_follows_and_a_continued_schedule_goes_on() -> None:

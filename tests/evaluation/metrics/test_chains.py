@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 from scipy import stats
-from support.oracles import FALSE_ALARM
+from support.oracles import FALSE_ALARM, Z
 from torch import Tensor
 
 from ebm_lightning.evaluation.metrics import chain_ess, split_r_hat
@@ -75,12 +75,22 @@ def test_split_r_hat_is_its_formula_written_out(steps: int, chains: int) -> None
 
 
 def test_split_r_hat_sees_chains_apart_and_chains_that_move_and_is_one_where_neither_is() -> None:
-    """With means a standard deviation s apart it tends to sqrt(1 + s^2)."""
-    x = _ar1(0.5, 2000, 200)
-    assert split_r_hat(x) < 1.01
-    apart = torch.cat([x - 1, x + 1], 1)
-    assert split_r_hat(apart) == pytest.approx(math.sqrt(2), abs=0.02)
-    assert split_r_hat(x + torch.linspace(-3, 3, 2000)[:, None]) > 1.1
+    """R^2 = (n - 1) / n + b / w with b the variance of the means of k halves, w that within a half of n steps.
+
+    A half's mean has the variance T / n with T = 3; where they differ by nothing else, b n / (w T) has the law F. With
+    true means a and -a, b gains a^2 k / (k - 1); a slope of 3 over a half gives means 1.5 and -1.5, and 3^2 / 12 to w.
+    The error of b is then 2 a sqrt(T / (n k)), that of w its variance of squares, (1 + rho^2) / (1 - rho^2) = 5 / 3.
+    """
+    x, n, time = _ar1(0.5, 2000, 200), 1000, 3
+    assert split_r_hat(x) < math.sqrt(1 + (time * stats.f.isf(FALSE_ALARM, 399, 400 * (n - 1) / time) - 1) / n)
+    apart, slope = torch.cat([x - 1, x + 1], 1), torch.linspace(-3, 3, 2000, dtype=torch.float64)[:, None]
+    for draws, a, w in ((apart, 1.0, 1.0), (x + slope, 1.5, 1.75)):
+        k = 2 * draws.shape[1]
+        b = a**2 * k / (k - 1) + time / n
+        error = math.hypot(
+            2 * a * math.sqrt(time / (n * k)) / w, b / w**2 * math.sqrt((2 * 5 / 3 + 4 * time * (w - 1)) / (n * k))
+        )
+        assert abs(split_r_hat(draws) ** 2 - (n - 1) / n - b / w) < Z * error + (time / n) ** 2 + time / n * (w - 1)
     assert chain_ess(apart) < chain_ess(x) / 10
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.oracles import Examples, identical
+from support.oracles import Examples, Z, identical
 from support.predictions import Pairs, TowardsHalf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,13 +138,13 @@ def test_Perplexity_of_one_pass() -> None:
 
 
 def test_Perplexity_has_the_standard_error_of_repetitions() -> None:
-    """Sequences of different length and error: the spread over 4000 repetitions, within five standard errors of it."""
+    """Sequences of different length and error: the spread over 4000 repetitions, within Z standard errors of it."""
     tokens = torch.randint(3, 20, (4000, 200), dtype=torch.float64)
     error = tokens * (1 + 0.5 * torch.rand_like(tokens))
     found = [perplexity(e, t) for e, t in zip(error, tokens, strict=True)]
     values = torch.tensor([one.value for one in found])
     errors = torch.tensor([one.standard_error for one in found])
-    assert float(errors.square().mean().sqrt() / values.std()) == pytest.approx(1, abs=5 / math.sqrt(2 * 4000))
+    assert float(errors.square().mean().sqrt() / values.std()) == pytest.approx(1, abs=Z / math.sqrt(2 * 4000))
 
 
 def test_PredictionError_after_each_number_of_steps_is_the_closed_form() -> None:

@@ -157,7 +157,7 @@ def test_the_score_is_one_without_classes_and_their_number_where_each_is_certain
     assert score(torch.zeros(60, 5, dtype=torch.float64), 3).value == pytest.approx(1, abs=1e-12)
     certain = 50 * torch.eye(2, dtype=torch.float64).repeat(2000, 1)
     # a part of 2000 has the entropy log 2 - (share - 1/2)^2 2, whose expectation is 2 / (4 n) below log 2
-    assert score(certain, 2).value == pytest.approx(2, abs=2 * 25 * 2 / (4 * 2000))
+    assert score(certain, 2).value == pytest.approx(2, abs=2 * stats.chi2.isf(FALSE_ALARM, 1) * 2 / (4 * 2000))
 
 
 @pytest.fixture
