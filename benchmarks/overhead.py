@@ -76,7 +76,7 @@ class Grays(ImageModule):
     """
 
     def __init__(self, number: int, batch_size: int = BATCH) -> None:
-        super().__init__(batch_size, valid=0)
+        super().__init__(batch_size, val_size=0)
         self.number = number
 
     @property

@@ -38,8 +38,9 @@ NEVER = {
 }
 
 TORCH_FREE = (
-    *("cli/main.py", "cli/cluster.py", "cli/reproduce.py", "cluster", "reproduction", "runs/dependencies.py"),
-    *("runs/files.py", "runs/folder.py", "runs/identity.py", "runs/preemption.py", "runs/provenance.py"),
+    *("cli/main.py", "cli/parser.py", "cli/configured.py", "cli/cluster.py", "cli/reproduce.py", "cli/report.py"),
+    *("cluster", "reproduction", "runs/dependencies.py", "runs/errors.py", "runs/files.py", "runs/folder.py"),
+    *("runs/identity.py", "runs/preemption.py", "runs/provenance.py", "runs/records.py"),
 )
 """What the command line needs before a command needs torch."""
 

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, energy_grad, evaluating, run
+from ebm_lightning.core import (
+    EnergyModel,
+    GibbsSampleable,
+    Info,
+    Sampler,
+    State,
+    energy_grad,
+    evaluating,
+    require,
+    run_chain,
+)
 
 
 class Quartic(EnergyModel):
@@ -21,7 +31,7 @@ class Quartic(EnergyModel):
 class Descend(Sampler):
     free = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         grad, energy = energy_grad(model, state, "x")
         return {**state, "x": state["x"] - 0.1 * grad}, {"energy": energy.mean()}
 
@@ -54,7 +64,7 @@ def test_the_gradient_in_x_is_the_closed_form_in_every_grad_mode(context) -> Non
 
 def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object() -> None:
     model, state = Quartic(), _state()
-    end, info = run(Descend(), model, state, steps=4)
+    end, info = run_chain(Descend(), model, state, steps=4)
     assert end["y"] is state["y"]
     assert not end["x"].requires_grad
     assert model.scale.grad is None
@@ -65,7 +75,7 @@ def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object() -> None:
 def test_backprop_differentiates_the_last_steps_alone(backprop: int) -> None:
     """The gradient in the parameter equals that of a loop written out, detached before the last steps."""
     model, state = Quartic(), _state()
-    end, _ = run(Descend(), model, state, steps=4, backprop=backprop)
+    end, _ = run_chain(Descend(), model, state, steps=4, backprop=backprop)
     (ours,) = torch.autograd.grad(end["x"].sum(), model.scale)
     x = state["x"]
     for k in range(4):
@@ -78,12 +88,12 @@ def test_backprop_differentiates_the_last_steps_alone(backprop: int) -> None:
 @pytest.mark.parametrize(("steps", "backprop"), [(0, 0), (2, 3), (2, -1)])
 def test_run_refuses_impossible_numbers_of_steps(steps: int, backprop: int) -> None:
     with pytest.raises(ValueError, match="expected steps >= 1 and 0 <= backprop <= steps"):
-        run(Descend(), Quartic(), _state(), steps, backprop)
+        run_chain(Descend(), Quartic(), _state(), steps, backprop)
 
 
 def test_a_model_without_conditionals_says_so() -> None:
-    with pytest.raises(ValueError, match="Quartic has no conditional for 'x'"):
-        Quartic().conditional("x", _state())
+    with pytest.raises(ValueError, match="Quartic is not GibbsSampleable, it has no conditional"):
+        require(Quartic(), GibbsSampleable)
 
 
 def test_evaluating_puts_every_part_back_into_its_own_mode() -> None:

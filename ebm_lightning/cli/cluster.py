@@ -1,37 +1,31 @@
-"""The command lines of `ebm submit` and of what looks after submitted jobs."""
+"""`ebm submit`, and the commands for submitted jobs."""
 
 import argparse
 import dataclasses
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from ebm_lightning.cli.parser import Command, respell
 from ebm_lightning.cluster import jobs, profile, slurm, snapshot, wandb_sync
 from ebm_lightning.cluster.script import Task
 from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.sweep import points, root
 
 POLL_SECONDS = 2.0
-"""How often `ebm logs -f` looks."""
+"""How often `ebm logs -f` reads the logs."""
 
 
-def main(arguments: list[str]) -> None:
-    """Runs one of the commands."""
-    COMMANDS[arguments[0]](arguments[1:])
+def submit(options: argparse.Namespace) -> None:
+    """Hand the training of a configuration to SLURM: a job for each seed and each point of a sweep.
 
-
-def submit(arguments: list[str]) -> None:
-    """Hands the training of a configuration to SLURM: a job for each seed and each point of a sweep.
-
-    A run's folder is known before: runs/<experiment>/<name>-seed<k>, with a hash of the overrides where there are any.
+    A run's folder is known before: runs/<experiment>/<name>-seed<k>, with a hash of the overrides if there are any.
     The same command continues it.
     """
-    own, overrides = _split(arguments)
-    options = _submit_parser().parse_args(own)
-    made = _submission(options, overrides, ["ebm", "submit", *arguments])
+    made = _submission(options)
     if options.dry_run or options.test:
         _show(made, options)
         if options.test:
@@ -44,17 +38,13 @@ def submit(arguments: list[str]) -> None:
         print("\n".join(f"run     {task.folder}" for task in made.tasks))
 
 
-def list_jobs(arguments: list[str]) -> None:
-    """Prints the newest job of each run that was submitted: state, restarts, last step and loss, run folder."""
-    argparse.ArgumentParser(prog="ebm jobs", description=list_jobs.__doc__).parse_args(arguments)
+def list_jobs(options: argparse.Namespace) -> None:
+    """Print the newest job of each submitted run: state, restarts, last step and loss, run folder."""
     print("\n".join(jobs.table(root())))
 
 
-def logs(arguments: list[str]) -> None:
-    """Prints the logs of a run's jobs, oldest first."""
-    parser = _run_parser("logs", logs)
-    parser.add_argument("-f", "--follow", action="store_true", help="and what is added, as long as the job is alive")
-    options = parser.parse_args(arguments)
+def logs(options: argparse.Namespace) -> None:
+    """Print the logs of a run's jobs, oldest first."""
     if options.follow:
         id = jobs.of_run(options.run).id
         for text in jobs.follow(options.run, lambda: id in slurm.queue(), POLL_SECONDS):
@@ -64,62 +54,82 @@ def logs(arguments: list[str]) -> None:
             print(log.read_text(errors="replace"), end="")
 
 
-def cancel(arguments: list[str]) -> None:
-    """Ends the job of a run; it is not requeued."""
-    print(f"job {jobs.cancel(_run_parser('cancel', cancel).parse_args(arguments).run)} is canceled")
+def cancel(options: argparse.Namespace) -> None:
+    """End the job of a run; it is not requeued."""
+    print(f"job {jobs.cancel(options.run)} is canceled")
 
 
-def resume(arguments: list[str]) -> None:
-    """Submits the job of a run that did not finish again, from the source that it had."""
-    print(f"job     {jobs.resume(_run_parser('resume', resume).parse_args(arguments).run)}")
+def resume(options: argparse.Namespace) -> None:
+    """Submit the job of an unfinished run again, from the source that it had."""
+    print(f"job     {jobs.resume(options.run)}")
 
 
-def preempt(arguments: list[str]) -> None:
-    """Warns the job of a run as if its time were up, to try out that it saves, is requeued and goes on."""
-    print(f"job {jobs.preempt(_run_parser('preempt', preempt).parse_args(arguments).run)} was sent USR1")
+def preempt(options: argparse.Namespace) -> None:
+    """Send the job of a run the signal of a preemption, to test that it saves, is requeued and continues."""
+    print(f"job {jobs.preempt(options.run)} was sent USR1")
 
 
-def sync(arguments: list[str]) -> None:
-    """Sends what runs logged offline to Weights & Biases, all starts of a run in order."""
-    parser = argparse.ArgumentParser(
-        prog="ebm sync", description=sync.__doc__, epilog="What follows -- is given to `wandb sync`, as --dry-run is."
-    )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
-    own, given = _split(arguments)
-    wandb_sync.sync(parser.parse_args(own).runs, given)
+def sync(options: argparse.Namespace) -> None:
+    """Send what runs logged offline to Weights & Biases, all starts of a run in order."""
+    wandb_sync.sync(options.runs, options.rest)
 
 
-def _run_parser(name: str, command: Callable[[list[str]], None]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"ebm {name}", description=command.__doc__)
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the run folder that a command is about."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, as `ebm submit` printed it")
-    return parser
 
 
-def _submission(options: argparse.Namespace, overrides: Sequence[str], command: Sequence[str]) -> Submission:
-    """What the options ask for; warns of whatever the snapshot lacks or has beyond its commit."""
+def add_logs_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ebm logs`."""
+    add_run(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="and what is added, as long as the job is alive")
+
+
+def add_sync_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ebm sync`."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+
+
+def add_submit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ebm submit`."""
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="the configuration to train")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
+    parser.add_argument("--seeds", metavar="0-4", help="one run for each; without, the configuration's own seed")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML: dotted keys with lists, or a list of points")
+    parser.add_argument("--after", metavar="JOB", help="wait until this job has succeeded")
+    parser.add_argument("--max-parallel", type=int, metavar="N", help="run at most N jobs of an array at a time")
+    parser.add_argument("--dry-run", action="store_true", help="print the script and the paths of the runs")
+    parser.add_argument("--test", action="store_true", help="a dry run that also calls sbatch --test-only")
+    parser.add_argument("--local", type=int, metavar="N", help="run the same script here, without SLURM, on N ranks")
+
+
+def _submission(options: argparse.Namespace) -> Submission:
+    """The submission of these options; warns of whatever the snapshot lacks or has beyond its commit."""
     if options.after and not re.fullmatch(r"\d+(_\d+)?", options.after):
         raise ValueError(f"--after takes the number of a job, such as 17 or 17_3, not {options.after!r}")
     if any(number is not None and number < 1 for number in (options.max_parallel, options.local)):
         raise ValueError("--max-parallel and --local take a number of at least 1")
-    wanted = points(options.experiment, options.seeds, options.sweep, overrides)
-    asked = profile.read(options.profile)
+    chosen = points(options.experiment, options.seeds, options.sweep, respell(options.rest, "_"))
+    resources = profile.read(options.profile)
     if options.local:
-        asked = dataclasses.replace(asked, nodes=1, devices=options.local, gpus_per_node=None)
+        resources = dataclasses.replace(resources, nodes=1, devices=options.local, gpus_per_node=None)
     source = snapshot.source(Path.cwd())
     snapshot.warn_of_changes(source)
     code = root().absolute() / ".code" / source.key
     words = _from_snapshot(["-c", str(options.experiment)], source, code)
     tasks = []
-    for point in wanted:
+    for point in chosen:
         folder = point.folder(options.experiment, root())
-        chosen = ["--seed_everything", str(point.seed), "--run", str(folder), *asked.trainer()]
-        tasks.append(Task(folder, ("fit", *words, *_from_snapshot(point.overrides, source, code), *chosen)))
+        own = ["--seed_everything", str(point.seed), "--run", str(folder), *resources.trainer()]
+        tasks.append(Task(folder, ("fit", *words, *_from_snapshot(point.overrides, source, code), *own)))
     stem = options.experiment.stem if len(tasks) > 1 else tasks[0].folder.name
-    return Submission(root(), f"{tasks[0].folder.parent.name}-{stem}", tuple(tasks), asked, source, tuple(command))
+    return Submission(
+        root(), f"{tasks[0].folder.parent.name}-{stem}", tuple(tasks), resources, source, tuple(options.command)
+    )
 
 
 def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) -> list[str]:
-    """The options of `ebm fit` with the snapshot's copy of each configuration file; warns where it has none."""
+    """The options of `ebm fit` with the snapshot's copy of each configuration file; warns if it has none."""
     found = []
     for before, word in pairwise(["", *words]):
         if before in ("-c", "--config"):
@@ -140,7 +150,7 @@ def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) ->
 
 
 def _show(made: Submission, options: argparse.Namespace) -> None:
-    """What would be done."""
+    """Print what would be submitted."""
     arguments = made.arguments(options.after, options.max_parallel)
     print(made.script)
     print(
@@ -150,34 +160,12 @@ def _show(made: Submission, options: argparse.Namespace) -> None:
     print("\n".join(f"run     {task.folder}" for task in made.tasks))
 
 
-def _submit_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ebm submit", description=submit.__doc__, epilog="What follows -- is given to `ebm fit` as it stands."
-    )
-    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="the configuration to train")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
-    parser.add_argument("--seeds", metavar="0-4", help="one run for each; without, the configuration's own seed")
-    parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML: dotted keys with lists, or a list of points")
-    parser.add_argument("--after", metavar="JOB", help="wait until this job has succeeded")
-    parser.add_argument("--max-parallel", type=int, metavar="N", help="run at most N jobs of an array at a time")
-    parser.add_argument("--dry-run", action="store_true", help="print the script and where everything would be")
-    parser.add_argument("--test", action="store_true", help="a dry run that also asks SLURM: sbatch --test-only")
-    parser.add_argument("--local", type=int, metavar="N", help="run the same script here, without SLURM, on N ranks")
-    return parser
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The options of a command, and what follows the --."""
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:place], arguments[place + 1 :]
-
-
 COMMANDS = {
-    "submit": submit,
-    "jobs": list_jobs,
-    "logs": logs,
-    "cancel": cancel,
-    "resume": resume,
-    "preempt": preempt,
-    "sync": sync,
+    "submit": Command(submit, add_submit_options, rest="What follows -- is given to `ebm fit` as it stands."),
+    "jobs": Command(list_jobs, lambda parser: None),
+    "logs": Command(logs, add_logs_options),
+    "cancel": Command(cancel, add_run),
+    "resume": Command(resume, add_run),
+    "preempt": Command(preempt, add_run),
+    "sync": Command(sync, add_sync_options, rest="What follows -- is given to `wandb sync`, as --dry-run is."),
 }

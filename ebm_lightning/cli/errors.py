@@ -1,96 +1,107 @@
-"""Mistakes in a configuration, said in one sentence: where, what was expected, what was given."""
+"""Mistakes in a configuration as one sentence: where, what was expected, what was given."""
 
-import importlib
 import inspect
 import re
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from lightning.pytorch.cli import LightningArgumentParser
+from yaml import MarkedYAMLError
 
 KEY = re.compile(r'Parser key "([^"]+)":\s*')
 UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|^Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
 )
-NOISE = re.compile(
-    r"^(Does not validate against any of|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>"
-    r"|Expected a path but)"
-)
+ABSENT = re.compile(r"Expected a dot import path string: (?P<name>.*)|Problem with given class_path '(?P<path>[^']*)'")
+WRONG = re.compile(r"Expected an? <class '([\w.]+)'>(?:\. Got value: (.*))?")
+# The facts that jsonargparse has only in its messages; the others are in the types and causes of its exceptions.
+
+
+class ConfigurationError(ValueError):
+    """A mistake in a configuration, as one sentence."""
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are ValueErrors of one sentence, and which takes no abbreviated option."""
+    """A parser whose errors are ConfigurationErrors, and which takes no abbreviated option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(explain(message, self._options())) from ex
+        key = KEY.match(message)
+        classes = self._classes(key[1]) if key else []
+        raise ConfigurationError(format_parser_error(message, self._options(), ex, classes)) from ex
 
     def _options(self) -> list[str]:
-        """Every option of the command in hand, dotted, in the order of its help."""
-        known = [action.dest for action in self._actions]
-        for action in self._actions:
-            for parser in (getattr(action, "_name_parser_map", None) or {}).values():
-                known += [inner.dest for inner in parser._actions]
-        own = {"help", "print_config", "print_shtab", "config", "subcommand"}
-        return [name for name in dict.fromkeys(known) if name not in own and not name.endswith(".help")]
+        """Every option of the command or class, dotted, in the order of its help."""
+        others = {"help", "print_config", "print_shtab", "config"}
+        known = dict.fromkeys(action.dest for action in self._actions)
+        return [name for name in known if name not in others and not name.endswith(".help")]
+
+    def _classes(self, key: str) -> list[str]:
+        """The names of this library's classes that an option accepts."""
+        types = [getattr(action, "_typehint", None) for action in self._actions if action.dest == key]
+        return sorted(cls.__name__ for hint in types for base in _bases(hint) for cls in _subclasses(base))
 
 
-def explain(message: str, options: list[str]) -> str:
-    """The innermost reason of a parser's message, as one sentence that says what is accepted.
+def format_parser_error(
+    message: str, options: Sequence[str], cause: BaseException | None = None, classes: Sequence[str] = ()
+) -> str:
+    """The innermost reason of a parser's error, as one sentence with what is accepted.
 
     Args:
-        message: what jsonargparse says: a tree of alternatives, most of them beside the point; its leaves may have
-            been explained before, by the parser of a nested class.
-        options: the dotted options of the command or class in hand.
+        message: of jsonargparse.
+        options: the dotted options of the command or class.
+        cause: the exception behind the message. Of several alternatives, each of which fails, jsonargparse names the
+            first as the cause; the cause of a mistake in a nested class is the ConfigurationError of its parser.
+        classes: the names that are accepted if the option takes a class.
     """
     if unknown := UNKNOWN.search(message):
         return _unknown_option(next(filter(None, unknown.groups())), options)
-    if "Problems parsing config" in message:
-        where = re.search(r"line \d+, column \d+", message)
-        return f"the configuration is no valid YAML{f' ({where[0]})' if where else ''}: mend it there"
-    path: list[str] = []
-    for line in message.splitlines():
-        reason = line.strip().removeprefix("- ")
-        while key := KEY.match(reason):
-            path.append(key[1])
-            reason = reason[key.end() :]
-        if reason and not NOISE.match(reason):
-            return _placed(path, _reason(reason, message))
-    return " ".join(message.split())
+    causes = list(_causes(cause))
+    for one in causes:
+        if isinstance(one, MarkedYAMLError):
+            mark = one.context_mark or one.problem_mark
+            place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            return f"the configuration is no valid YAML{place}: fix it there"
+    key = KEY.match(message)
+    absent = next(filter(None, (ABSENT.match(str(one)) for one in causes)), None)
+    if absent:
+        name = absent["name"] or absent["path"]
+        return _placed(key, f"there is no class {name!r}{_instead(name, classes)}")
+    return _placed(key, _reason(str(causes[-1]) if causes else message))
 
 
-def _placed(path: list[str], reason: str) -> str:
-    """A reason with the key it belongs to; where it names an inner key already, the two are joined."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes, up to one that is a sentence already."""
+    while error is not None:
+        yield error
+        error = None if isinstance(error, ConfigurationError) else error.__cause__
+
+
+def _placed(key: re.Match[str] | None, reason: str) -> str:
+    """A reason with the key it belongs to; if it begins with an inner key, the two are joined."""
     joint = "." if re.match(r"[a-z_]\w*(\.\w+)*: ", reason) else ": "
-    return f"{'.'.join(path)}{joint}{reason}" if path else reason
+    return f"{key[1]}{joint}{reason}" if key else reason
 
 
-def _reason(reason: str, message: str) -> str:
-    absent = re.search(
-        r"(?:import path string: |Problem with given class_path |there is no class )'?([^':]+)'?", reason
-    )
-    if absent and "expected one of" not in reason:
-        bases = re.findall(r"<class '([\w.]+)'>", message[: message.index(absent[0])])
-        bases = [base for base in bases if base != "NoneType"]
-        names = sorted(cls.__name__ for cls in _subclasses(_imported(bases[-1]))) if bases else []
-        inner = reason[: absent.start()] if ": there is no class" in reason else ""
-        return f"{inner}there is no class {absent[1]!r}{_instead(absent[1], names)}"
-    if wrong := re.match(r"Expected an? <class '([\w.]+)'>(?:\. Got value: (.*))?", reason):
-        given = wrong[2] or (value[1] if (value := re.search(r"^\s*Given value: (.*)", message, re.MULTILINE)) else "")
-        return f"expected {wrong[1]}{f', got {given}' if given else ''}"
-    return reason
+def _reason(text: str) -> str:
+    """The first line of a message, without the key; what was expected and given if it is a value of another type."""
+    first = KEY.sub("", text, count=1).strip().splitlines()[0]
+    if wrong := WRONG.match(first):
+        return f"expected {wrong[1]}{f', got {wrong[2]}' if wrong[2] else ''}"
+    return first
 
 
-def _unknown_option(option: str, options: list[str]) -> str:
+def _unknown_option(option: str, options: Sequence[str]) -> str:
     head, _, rest = option.partition(".")
     inside = [name.removeprefix(f"{head}.") for name in options if name.startswith(f"{head}.")]
     tops = list(dict.fromkeys(name.partition(".")[0] for name in options))
     return f"there is no option {option!r}{_instead(rest, inside) if inside else _instead(head, tops)}"
 
 
-def _instead(given: str, accepted: list[str]) -> str:
+def _instead(given: str, accepted: Sequence[str]) -> str:
     if not accepted:
         return ""
     near = get_close_matches(given, accepted, n=1)
@@ -98,16 +109,16 @@ def _instead(given: str, accepted: list[str]) -> str:
     return f": expected one of {', '.join(accepted)}{meant}"
 
 
-def _imported(name: str) -> type | None:
-    module, _, last = name.rpartition(".")
-    found = getattr(importlib.import_module(module), last, None) if module else None
-    return found if inspect.isclass(found) else None
+def _bases(hint: Any) -> Iterator[type]:
+    """The classes in the type of an option."""
+    if inner := get_args(hint):
+        for one in inner:
+            yield from _bases(one)
+    elif inspect.isclass(hint):
+        yield hint
 
 
-def _subclasses(cls: type | None) -> set[type]:
+def _subclasses(cls: type) -> set[type]:
     """Every class of this library below ``cls`` that can be made."""
-    if cls is None:
-        return set()
-    direct: list[type] = cls.__subclasses__()
-    below = set(direct).union(*map(_subclasses, direct))
+    below: set[type] = set(type.__subclasses__(cls)).union(*map(_subclasses, type.__subclasses__(cls)))
     return {sub for sub in below if sub.__module__.startswith("ebm_lightning.") and not inspect.isabstract(sub)}

@@ -1,18 +1,18 @@
-"""What the commands of `ebm` do: configuration by LightningCLI, one folder per run, continuation without a flag."""
+"""What the commands of `ebm` share: configuration by LightningCLI, one folder for each run, continuation by default."""
 
-import logging
+import inspect
 import os
-import sys
-from contextlib import nullcontext
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import docstring_parser
 import lightning.pytorch as L
 import torch
 import yaml
+from jsonargparse import SUPPRESS
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,69 +28,62 @@ import ebm_lightning.runs.load_model
 import ebm_lightning.samplers
 import ebm_lightning.training.callbacks.exchange
 import ebm_lightning.training.schedules  # noqa: F401
-from ebm_lightning.cli.errors import Parser, explain
-from ebm_lightning.data import DataModule, TextModule
+from ebm_lightning.cli.errors import Parser
+from ebm_lightning.cli.trainer import CLITrainer
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.monitors.samples import SamplePictures
-from ebm_lightning.evaluation.protocol import named
-from ebm_lightning.planning import comparison, measure
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.dependencies import check_data_below, name_runs_below, runs_below
 from ebm_lightning.runs.folder import RunFolder
-from ebm_lightning.runs.identity import default_folder
+from ebm_lightning.runs.identity import Config, default_folder
 from ebm_lightning.runs.loggers import RunLogger, RunWandbLogger
-from ebm_lightning.runs.provenance import command_line
-from ebm_lightning.training import trainer
 from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
-from ebm_lightning.training.callbacks.guard import Diverged, DivergenceGuard
+from ebm_lightning.training.callbacks.guard import DivergenceGuard
 from ebm_lightning.training.callbacks.preemption import Preemption
-from ebm_lightning.training.callbacks.random_state import TrainingRandomState
 from ebm_lightning.training.module import EBM
+from ebm_lightning.training.trainer import DEFAULTS
 from ebm_lightning.utils.fused_ops import matmul_error
-from ebm_lightning.utils.malloc import keep_freed_memory
 
 Kind = TypeVar("Kind", bound=L.Callback)
 
 
-def main(arguments: list[str]) -> None:
-    """Parses the arguments of one command and runs it."""
-    keep_freed_memory()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    os.environ.setdefault("WANDB_SILENT", "true")
-    sys.argv[1:] = arguments  # where Lightning looks for them, and what it starts further processes with
-    try:
-        ExperimentCLI(
+class ExperimentCLI(LightningCLI):
+    """LightningCLI for one command, in which a run is a folder.
+
+    Args:
+        command: a function of this object and of the options that only this command has; signature and docstring
+            define them.
+        words: of the command line, after the command's name.
+    """
+
+    SOURCE = "RUN"
+    """What the usage of the command begins with."""
+
+    def __init__(self, command: Callable[..., None], words: list[str]) -> None:
+        self.command, self.words = command, words
+        super().__init__(
             EBM,
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            trainer_class=trainer.Trainer,
-            trainer_defaults=trainer.DEFAULTS,
+            trainer_class=CLITrainer,
+            trainer_defaults=DEFAULTS,
             parser_class=Parser,
+            parser_kwargs={
+                "usage": f"ebm {command.__name__} {self.SOURCE} [--key value ...]",
+                "description": _documented(command).short_description,
+            },
             seed_everything_default=0,
             save_config_callback=None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            run=False,
+            args=words,
         )
-    except MisconfigurationException as fault:
-        raise ValueError(f"the trainer cannot be made as configured: {fault}") from fault
-    except ValueError as fault:
-        if "Does not validate against" not in str(fault):
-            raise
-        raise ValueError(explain(str(fault), [])) from fault
 
-
-class ExperimentCLI(LightningCLI):
-    """LightningCLI in which a run is a folder and `fit` continues whatever that folder holds."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        loaders = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
-        skipped = loaders | {"ckpt_path", "weights_only", "verbose"}
-        told = {"tokenizer", "length", "energies"}  # by the data of the run, and by a flag of its own
-        every = {"fit": skipped, "validate": skipped, "test": skipped, "sample": loaders, "generate": loaders | told}
-        every["plan"] = loaders
-        return {sys.argv[1]: every[sys.argv[1]]}  # a parser takes a second to build: only the one that is needed
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse the words of the command, without Lightning's warning that ``sys.argv`` holds words too."""
+        self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument(
@@ -111,219 +104,101 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument(
             "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
         )
-        if sys.argv[1] == "test":
-            parser.add_argument(
-                "--protocols",
-                type=str | None,
-                default=None,
-                help="Only these protocols of the run, by class or file and separated by commas: ood,calibration.",
-            )
-        if sys.argv[1] == "generate":
-            parser.add_argument(
-                "--energies", action="store_true", help="Print, for each token, its energies by step and the gap."
-            )
-        if sys.argv[1] == "plan":
-            parser.add_argument(
-                "--measure",
-                type=Literal[1, 2] | None,
-                default=None,
-                help="Train for some seconds with one process, and with two, and compare with what was predicted.",
-            )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(DivergenceGuard, "guard")
         parser.add_lightning_class_args(SamplePictures, "samples")
+        self._add_own_options(parser)
+
+    def _add_own_options(self, parser: Any) -> None:
+        """Add the command's own options; one that is true or false is a flag."""
+        own = list(inspect.signature(self.command).parameters.values())[1:]
+        flags = [one.name for one in own if one.annotation is bool]
+        parser.add_function_arguments(self.command, as_group=False, skip={"cli", *flags})
+        texts = {one.arg_name: one.description for one in _documented(self.command).params}
+        for name in flags:
+            parser.add_argument(f"--{name}", action="store_true", help=texts[name])
+        self._own = [one.name for one in own]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The command's own options, by name."""
+        return {name: self.config_init[name] for name in self._own if name in self.config_init}
+
+    def get(self, key: str) -> Any:
+        """A value of the configuration, as an instance if it is a class."""
+        return self.config_init[key]
 
     def before_instantiate_classes(self) -> None:
-        """Finds the folder of this run; `fit` claims it for its configuration."""
+        """Resolve the configuration, and find the folder of this run."""
         # Lightning's own dump would check once more what was parsed a moment ago: a fifth of a command's start.
-        whole = {"skip_unset": False, "skip_link_targets": False}
-        resolved = self.parser.dump(self.config, format="yaml", skip_validation=True, **whole)
-        config = self.config_dump = yaml.safe_load(resolved)[self.subcommand]
+        complete = {"skip_unset": False, "skip_link_targets": False}
+        resolved = yaml.safe_load(self.parser.dump(self.config, format="yaml", skip_validation=True, **complete))
+        config: Config = {key: value for key, value in resolved.items() if key not in self._own}
+        self.config_dump = config
         if config["threads"] is not None:
             torch.set_num_threads(config["threads"])
         if config["matmul_precision"] is not None:
             torch.set_float32_matmul_precision(config["matmul_precision"])
-        files = [str(path) for path in self._get(self.config, "config") or []]
+        files = [str(path) for path in self.config.get("config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
-        inner = self._get(self.config, "model")
+        inner = self.config["model"]
         name_runs_below(inner, self.folder, config["seed_everything"])
         check_data_below(config, [RunFolder(arguments["run"]) for arguments in runs_below(inner)])
-        if self.subcommand == "fit" and _is_first_rank():
-            self.folder.claim({key: value for key, value in config.items() if key != "run"}, command_line())
-            if config["matmul_precision"] is not None:
-                self.folder.event("matmul", precision=config["matmul_precision"], relative_error=matmul_error())
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        logger = self._loggers() if self.subcommand == "fit" else False
-        if self.subcommand == "plan":  # a rank of the run, on whatever this machine has
-            asked = self._get(self.config_init, "trainer")["accelerator"]
-            kwargs |= {"accelerator": "cpu" if asked == "cpu" else "auto", "devices": 1, "num_nodes": 1}
-            kwargs |= {"strategy": "auto"}
-        made = super().instantiate_trainer(logger=logger, default_root_dir=str(self.folder.path), **kwargs)
-        if self.subcommand == "fit":
-            made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
-        if self.subcommand == "test":
-            every = self._get(self.config_init, "evaluation")
-            made.callbacks.extend(named(every, self._get(self.config_init, "protocols")))  # type: ignore[attr-defined]
-        return made
+        return super().instantiate_trainer(**{"logger": False, "default_root_dir": str(self.folder.path), **kwargs})
 
-    def fit(self, model: EBM, datamodule: L.LightningDataModule) -> None:
-        """Trains to ``max_steps`` from the newest whole checkpoint, going back where the guard asks for it."""
-        with self.folder.lock() if _is_first_rank() else nullcontext():
-            while True:
-                start = self._checkpoint(self._rolled_back)
-                if start is not None and self._is_complete(start):
-                    break
-                try:
-                    self.trainer.fit(self.model, self.datamodule, ckpt_path=start)
-                    break
-                except Diverged as fault:
-                    self._go_back(fault)
-            signal = self._callback(Preemption).came
-            if _is_first_rank() and signal is None:
-                self._conclude()
-        if signal is not None:
-            print(f"stopped by {signal} at step {self.trainer.global_step}: the same command goes on", file=sys.stderr)
-            raise SystemExit(os.EX_TEMPFAIL)
-
-    def validate(self, model: EBM, datamodule: L.LightningDataModule) -> None:
-        """Energies of the validation data."""
-        self.trainer.validate(model, datamodule, ckpt_path=self._trained())
-
-    def test(self, model: EBM, datamodule: L.LightningDataModule) -> None:
-        """The evaluation protocols of the run on the test data."""
-        self.trainer.test(model, datamodule, ckpt_path=self._trained(), verbose=False)
-
-    def sample(self, model: EBM, datamodule: L.LightningDataModule, number: int, steps: int, seed: int) -> None:
-        """Fresh samples of the trained run."""
-        self._load_weights(self._trained())
-        print("\n".join(str(file) for file in self._draw(number, steps, seed)))
-
-    def generate(
-        self,
-        model: EBM,
-        datamodule: L.LightningDataModule,
-        prompt: str,
-        tokens: int,
-        think: int | None,
-        candidates: int,
-        temperature: float,
-        seed: int,
-    ) -> None:
-        """Text of the trained run; of its data only the tokenizer is needed, whose vocabulary is in the checkpoint."""
-        if not isinstance(datamodule, TextModule):
-            raise ValueError(
-                f"`ebm generate` writes text, but the data of this run are {type(datamodule).__name__}: give a run "
-                "that was trained on Text or TextStream"
-            )
-        known = self._load_weights(self._trained()).get(type(datamodule).__qualname__)
-        if known is None:
-            raise ValueError(f"the checkpoint of {self.folder.path} remembers no vocabulary: train the run on text")
-        assert isinstance(self.trainer, trainer.Trainer)
-        files = self.trainer.generate(
-            model,
-            datamodule.recalled(known),
-            datamodule.length,
-            prompt,
-            tokens,
-            think,
-            candidates,
-            temperature,
-            seed,
-            self._get(self.config_init, "energies"),
-        )
-        print("\n".join(str(file) for file in files), file=sys.stderr)
-
-    def plan(
-        self,
-        model: EBM,
-        datamodule: L.LightningDataModule,
-        gpus: int,
-        gpu: str,
-        gpus_per_node: int,
-        network: str,
-        share: float,
-    ) -> None:
-        """What the run would take, and with ``--measure`` what it takes here."""
-        assert isinstance(self.trainer, trainer.Trainer)
-        assert isinstance(datamodule, DataModule)
-        processes = self._get(self.config_init, "measure")
-        if processes and gpu != "this":
-            raise ValueError(f"--measure compares with this machine, not with {gpu}: leave out --gpu")
-        plan = self.trainer.plan(model, datamodule, gpus, gpu, gpus_per_node, network, share)
-        print("\n".join(plan.lines()))
-        if processes:
-            own = {"gpus", "gpu", "gpus_per_node", "network", "share", "measure"}
-            config = {key: value for key, value in self.config_dump.items() if key not in own}
-            name_runs_below(config["model"], self.folder, config["seed_everything"])
-            rows = [row for row in plan.rows if row.ranks <= processes]
-            found = {row.ranks: measure(config, row.ranks, row.slowest) for row in rows}
-            print("\n" + "\n".join(comparison(plan, found)))
-
-    def _draw(self, number: int, steps: int, seed: int) -> list[Path]:
-        assert isinstance(self.trainer, trainer.Trainer)
-        return self.trainer.sample(self.model, self.datamodule, number, steps, seed)
-
-    def _callback(self, kind: type[Kind]) -> Kind:
+    def callback(self, kind: type[Kind]) -> Kind:
         """The callback of a kind that every run has."""
         return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
-    _rolled_back = 0
-
-    def _go_back(self, fault: Diverged) -> None:
-        """Everything anew, to start from an earlier checkpoint with another random stream; or the fault itself."""
-        guard = self._callback(DivergenceGuard)
-        if guard.rolled_back >= guard.rollbacks:
-            raise fault
-        self._rolled_back = guard.rolled_back + 1
-        if _is_first_rank():
-            self.folder.event("rollback", number=self._rolled_back, reason=str(fault))
-            print(f"rollback {self._rolled_back} of {guard.rollbacks}: {fault}", file=sys.stderr)
-        self._set_seed()
-        self.instantiate_classes()
-        self._callback(DivergenceGuard).rolled_back = self._rolled_back
-        self._callback(TrainingRandomState).reseed(self._rolled_back)
-
-    def _checkpoint(self, back: int = 0) -> Path | None:
-        """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None where there is none."""
+    def checkpoint(self, back: int = 0) -> Path | None:
+        """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None if there is none."""
         found = list(islice(checkpoints.whole(self.folder.checkpoints()), max(back, 1)))
         return found[-1] if found else None
 
-    def _is_complete(self, start: Path) -> bool:
-        """Whether the run has taken all its steps; its weights are loaded then."""
-        step = checkpoints.step_of(start)
-        if step < self.trainer.max_steps:
-            return False
-        print(f"this run is complete: {step} of {self.trainer.max_steps} steps are done")
-        self._load_weights(start)
-        return True
+    def trained(self) -> Path:
+        """The newest whole checkpoint. Raises ValueError if there is none."""
+        path = self.checkpoint()
+        if path is None:
+            raise ValueError(f"the run {self.folder.path} has no whole checkpoint: train it first with `ebm fit`")
+        return path
 
-    def _load_weights(self, path: Path) -> dict[str, Any]:
-        """Fills the model from a checkpoint, and gives back what else is in it."""
+    def load_weights(self, path: Path) -> dict[str, Any]:
+        """Fill the model from a checkpoint, and return what else is in it."""
         checkpoint = checkpoints.load(path, "cpu")
         checkpoints.check_weights(self.model, checkpoint["state_dict"])
         self.model.load_state_dict(checkpoint["state_dict"])
         return checkpoint
 
-    def _trained(self) -> Path:
-        path = self._checkpoint()
-        if path is None:
-            raise ValueError(f"the run {self.folder.path} has no whole checkpoint: train it first with `ebm fit`")
-        return path
 
-    def _conclude(self) -> None:
-        """Draws the final samples and says where everything is."""
-        self.folder.event("end", step=self.trainer.global_step)
-        rows = {"run": self.folder.path, "metrics": self.folder.path / "metrics.csv"}
-        if self.model.sampler is not None:
-            pictures = self._callback(SamplePictures)
-            rows["samples"] = self._draw(pictures.number, pictures.steps, seed=0)[0]
-        print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))
+class TrainingCLI(ExperimentCLI):
+    """The command line of `ebm fit`: it acquires the run folder, logs, and ends a run that is preempted."""
+
+    SOURCE = "-c CONFIG.yaml"
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"result": SUPPRESS})  # a file of this process: --print_config leaves it out
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        if is_first_rank():
+            config = self.config_dump
+            command = ["ebm", self.command.__name__, *self.words]
+            self.folder.acquire({key: value for key, value in config.items() if key != "run"}, command)
+            if config["matmul_precision"] is not None:
+                self.folder.event("matmul", precision=config["matmul_precision"], relative_error=matmul_error())
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        made = super().instantiate_trainer(logger=self._loggers(), **kwargs)
+        made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
+        return made
 
     def _loggers(self) -> list[Logger]:
         mode = os.environ.get("WANDB_MODE", "offline")
         loggers: list[Logger] = [RunLogger(str(self.folder.path))]
-        if mode != "disabled" and _is_first_rank():
+        if mode != "disabled" and is_first_rank():
             wandb_logger = RunWandbLogger(
                 project="ebm_lightning",
                 name=self.folder.path.name,
@@ -339,5 +214,21 @@ class ExperimentCLI(LightningCLI):
         return loggers
 
 
-def _is_first_rank() -> bool:
+class PlanningCLI(ExperimentCLI):
+    """The command line of `ebm plan`: its trainer is that of one rank of the run, on whatever this machine has."""
+
+    SOURCE = "CONFIG.yaml"
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        chosen = self.config_init["trainer"]["accelerator"]
+        here = {"accelerator": "cpu" if chosen == "cpu" else "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        return super().instantiate_trainer(**here, **kwargs)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def _documented(command: Callable[..., None]) -> docstring_parser.Docstring:
+    return docstring_parser.parse(command.__doc__ or "")

@@ -1,147 +1,93 @@
 """The command `ebm`. This file imports no torch, so that help and mistakes in the command answer at once."""
 
-import gc
+import argparse
 import os
 import sys
-from contextlib import nullcontext
-from itertools import pairwise
-from pathlib import Path
+from functools import partial
+from importlib import import_module
 
-USAGE = """\
-usage: ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]
+from ebm_lightning.cli.parser import Command, CommandParser, Parser
+from ebm_lightning.runs.errors import UserError
 
-  ebm fit -c CONFIG.yaml            train; the same command continues a run that was interrupted
-  ebm validate RUN                  energies of the validation data under a trained run
-  ebm test RUN [--protocols ood,calibration]
-                                    the run's evaluation protocols on the test data, or some of them
-  ebm sample RUN --number 64 --steps 500
-                                    draw fresh samples: a PNG grid and an .npz
-  ebm generate RUN --prompt TEXT --tokens 200 --think 8 --candidates 4
-                                    write text, thinking as long and choosing as often as asked
-  ebm reproduce EXPERIMENT          run an experiment's claims and write its results and table
-  ebm reproduce --all --check       compare what all experiments promise with their results
-  ebm plan CONFIG.yaml --gpus 64 --gpu h100 [--gpus-per-node 8] [--network infiniband-400] [-- --key value ...]
-                                    time, memory and scaling of a training run; without --gpu of this machine
+COMMANDS = {
+    # name: the module of ebm_lightning.cli that defines the command, and one line of help
+    "fit": ("configured", "train; the same command continues a run that was interrupted"),
+    "validate": ("configured", "energies of the validation data under a trained run"),
+    "test": ("configured", "the run's evaluation protocols on the test data, or some of them: --protocols ood,mixing"),
+    "sample": ("configured", "draw fresh samples of a run, as a picture and an .npz: --number 64 --steps 500"),
+    "generate": ("configured", "write text: --prompt TEXT --tokens 200 --think 8 --candidates 4"),
+    "plan": ("configured", "time, memory and scaling of a training run: --gpus 64 --gpu h100, or of this machine"),
+    "reproduce": ("reproduce", "run an experiment's claims and write its results; --all --check compares all of them"),
+    "report": ("report", "means and deviations of an experiment's runs over seeds, and a picture"),
+    "submit": ("cluster", "train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM"),
+    "jobs": ("cluster", "the state of the submitted runs"),
+    "logs": ("cluster", "print the logs of a run's jobs; -f follows them"),
+    "cancel": ("cluster", "end the job of a run"),
+    "resume": ("cluster", "submit the job of an unfinished run again"),
+    "preempt": ("cluster", "send the job of a run the signal of a preemption, as a test"),
+    "sync": ("cluster", "send what runs logged offline to Weights & Biases"),
+}
 
-  ebm submit CONFIG.yaml [--profile cluster/gpu.yaml] [--seeds 0-4] [--sweep FILE] [-- --key value ...]
-                                    train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM
-  ebm jobs                          what became of them
-  ebm logs RUN [-f]                 what one of them says
-  ebm cancel|resume|preempt RUN     end its job; submit it again; warn it as if its time were up
-  ebm sync RUN ...                  send what they logged offline to Weights & Biases
-  ebm report runs/EXPERIMENT        means and deviations over seeds, and a picture
-
+EPILOG = """\
 RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
-Any value of the configuration can be given after -c, as in --model.sampler.init_args.step_size 0.1;
---print_config prints the whole configuration, COMMAND --help every option.
+Every value of the configuration is an option too, as in --model.sampler.init_args.step_size 0.1. Names of options take
+dashes and underscores alike. --print_config prints the whole configuration, `ebm COMMAND --help` every option.
 EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_MODE=online sends to W&B,
 EBM_DEBUG=1 shows the traceback of an error.
 """
 
-JOBS = ("submit", "jobs", "logs", "cancel", "resume", "preempt", "sync")
-COMMANDS = ("fit", "validate", "test", "sample", "generate", "plan", "reproduce", "report", *JOBS)
-
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; a mistake ends it with one sentence on standard error and a non-zero exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-    elif arguments[0] == "--version":
-        from ebm_lightning import __version__
-
-        print(f"ebm_lightning {__version__}")
-    elif arguments[0] not in COMMANDS:
-        _fail(f"there is no command {arguments[0]!r}: expected one of {', '.join(COMMANDS)}")
-    else:
-        _run(arguments)
-
-
-def _run(arguments: list[str]) -> None:
+    """Run one command; a mistake ends it with one sentence on standard error and a non-zero exit status."""
     try:
-        if arguments[0] == "reproduce":
-            from ebm_lightning.cli import reproduce
-            from ebm_lightning.runs.preemption import makes_room
-
-            with makes_room(arguments):
-                reproduce.main(arguments[1:])
-        elif arguments[0] == "report":
-            from ebm_lightning.reproduction import report
-
-            report.main(arguments[1:])
-        elif arguments[0] in JOBS:
-            from ebm_lightning.cli import cluster
-
-            cluster.main(arguments)
-        else:
-            arguments = _name_the_file(arguments) if arguments[0] == "plan" else _name_the_run(arguments)
-            from ebm_lightning.runs.preemption import makes_room
-
-            with makes_room(arguments) if arguments[0] == "fit" else nullcontext():
-                _import_commands()
-                from ebm_lightning.cli import lightning
-
-                lightning.main(arguments)
-    except (ValueError, OSError, RuntimeError) as fault:
-        if os.environ.get("EBM_DEBUG") or not _is_for_users(fault):
+        run(sys.argv[1:] if arguments is None else arguments)
+    except (ValueError, OSError, UserError) as fault:
+        if os.environ.get("EBM_DEBUG"):
             raise
         _fail(str(fault))
 
 
-def _import_commands() -> None:
-    """Imports torch and all that needs it. It stays, so not to look for garbage in it saves a quarter of the time."""
-    if "ebm_lightning.cli.lightning" not in sys.modules:
-        gc.disable()
-        import ebm_lightning.cli.lightning  # noqa: F401
+def run(words: list[str]) -> None:
+    """Run the command that the words of a command line name; without any, print the help.
 
-        gc.enable()
-        gc.freeze()
-
-
-def _name_the_run(arguments: list[str]) -> list[str]:
-    """`ebm test RUN ...` is `ebm test -c RUN/config.yaml --run RUN ...`."""
-    from ebm_lightning.runs.folder import RunFolder
-
-    command, *rest = arguments
-    if rest and not rest[0].startswith("-"):
-        folder = RunFolder(rest[0])
-        folder.config()
-        return [command, "-c", str(folder.config_file), "--run", str(folder.path), *rest[1:]]
-    _check_files(rest)
-    if command != "fit" and not {"--run", "-h", "--help"} & set(rest):  # --run: a rank that Lightning starts
-        raise ValueError(f"`ebm {command}` needs a run folder: give the one that `ebm fit` printed")
-    return arguments
+    Raises ValueError if they name none.
+    """
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise ValueError(f"there is no command {words[0]!r}: expected one of {', '.join(COMMANDS)}")
+    options = program_parser().parse_args(words or ["--help"])
+    options.function(options)
 
 
-def _name_the_file(arguments: list[str]) -> list[str]:
-    """`ebm plan FILE --gpus-per-node 8 -- ...` is `ebm plan -c FILE --gpus_per_node 8 ...`."""
-    command, *rest = arguments
-    place = rest.index("--") if "--" in rest else len(rest)
-    options = [_underscored(word) for word in rest[:place]]
-    named = ["-c"] if options and not options[0].startswith("-") else []
-    arguments = [command, *named, *options, *rest[place + 1 :]]
-    _check_files(arguments)
-    if not {"-c", "--config", "-h", "--help"} & set(arguments):
-        raise ValueError("`ebm plan` needs an experiment: give the path of a YAML file")
-    return arguments
+def program_parser() -> argparse.ArgumentParser:
+    """The parser of the whole program."""
+    parser = Parser(
+        prog="ebm",
+        usage="ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]",
+        description="Energy-based models: training, evaluation, generation and reproduction.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser, prog="ebm")
+    for name, (module, text) in COMMANDS.items():
+        own_help = module != "configured"
+        commands.add_parser(name, help=text.replace("%", "%%"), add_help=own_help, load=partial(_load, module, name))
+    return parser
 
 
-def _underscored(word: str) -> str:
-    """An option of `ebm plan` as the configuration writes it."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+def _load(module: str, name: str) -> Command:
+    commands: dict[str, Command] = import_module(f"ebm_lightning.cli.{module}").COMMANDS
+    return commands[name]
 
 
-def _check_files(arguments: list[str]) -> None:
-    configs = [file for flag, file in pairwise(arguments) if flag in ("-c", "--config")]
-    missing = [file for file in configs if not Path(file).is_file()]
-    if missing:
-        raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
+class _Version(argparse.Action):
+    """Prints the version and exits."""
 
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        from ebm_lightning import __version__
 
-def _is_for_users(fault: Exception) -> bool:
-    """ValueError and OSError speak to users; of the RuntimeErrors only a divergence does."""
-    return isinstance(fault, ValueError | OSError) or type(fault).__name__ == "Diverged"
+        print(f"ebm_lightning {__version__}")
+        parser.exit()
 
 
 def _fail(sentence: str) -> None:

@@ -1,20 +1,22 @@
-"""The command line of `ebm reproduce`."""
+"""`ebm reproduce`."""
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from ebm_lightning.cli.parser import Command
 from ebm_lightning.cluster.sweep import seeds
 from ebm_lightning.reproduction import slurm
 from ebm_lightning.reproduction.claims import SCALES, Claim, Expected, Promise, expected
 from ebm_lightning.reproduction.reproduce import reproduce
 from ebm_lightning.reproduction.results import holds, joint_table, results, table, verdict
+from ebm_lightning.runs.preemption import exit_on_preemption
 
 
-def main(arguments: list[str]) -> None:
-    """Runs the claims of experiments, writes results/ and the READMEs' tables, and fails where a claim is missed."""
-    options = _parser().parse_args(arguments)
+@exit_on_preemption()
+def main(options: argparse.Namespace) -> None:
+    """Run the claims of experiments, write results/ and the READMEs' tables, and fail if a claim is missed."""
     if options.profile and not options.submit:
         raise ValueError("--profile says how jobs are asked for: give --submit too")
     if options.check and options.submit:
@@ -22,8 +24,7 @@ def main(arguments: list[str]) -> None:
     chosen = _chosen(options)
     if options.submit:
         for folder, wanted in chosen.items():
-            command = ["ebm", "reproduce", *arguments]
-            slurm.submit(folder, wanted, options.scale or SCALES[0], options.profile, command)
+            slurm.submit(folder, wanted, options.scale or SCALES[0], options.profile, options.command)
         return
     if not options.check:
         for folder, wanted in chosen.items():
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> None:
     _conclude({folder: wanted.claims for folder, wanted in chosen.items()}, options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ebm reproduce", description=main.__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ebm reproduce`."""
     parser.add_argument("experiments", type=Path, nargs="*", metavar="EXPERIMENT", help="an experiment's folder")
     parser.add_argument("--all", action="store_true", help="every experiment below EXPERIMENT, or below experiments/")
     parser.add_argument("--claim", action="append", metavar="ID", help="only the claim or curve of this id; repeatable")
@@ -42,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--submit", action="store_true", help="hand runs to SLURM, as jobs of an array")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
     parser.add_argument("--check", action="store_true", help="run nothing: compare what results/ holds")
-    return parser
 
 
 def _chosen(options: argparse.Namespace) -> dict[Path, Expected]:
@@ -95,3 +95,6 @@ def _conclude(chosen: dict[Path, tuple[Claim, ...]], options: argparse.Namespace
                 missed.append(f"{name} ({verdict(claim, judged).replace('**', '')})")
     if missed:
         raise ValueError(f"missed: {', '.join(missed)}")
+
+
+COMMANDS = {"reproduce": Command(main, add_options)}

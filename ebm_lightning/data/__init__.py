@@ -1,9 +1,9 @@
 """DataModules: batches in an order and with a randomness that a resumed run repeats."""
 
-from ebm_lightning.data.base import DataModule, Split, Subset
+from ebm_lightning.data.base import DataModule, Loading, Split, Subset
 from ebm_lightning.data.images.augmentations import Augmentation, HorizontalFlip, ReflectPadCrop
-from ebm_lightning.data.images.base import ImageModule, Stream
-from ebm_lightning.data.images.denoising_pairs import Noised
+from ebm_lightning.data.images.base import DataStream, ImageModule
+from ebm_lightning.data.images.denoising_pairs import DenoisingPairs
 from ebm_lightning.data.images.digits import Digits
 from ebm_lightning.data.images.hub import HubImages, HubSplit
 from ebm_lightning.data.images.named import Images, available, load_images
@@ -12,11 +12,11 @@ from ebm_lightning.data.images.preprocessing import (
     DynamicBinarization,
     FixedBinarization,
     Gray,
-    PixelConvention,
+    Preprocessing,
     Threshold,
 )
-from ebm_lightning.data.sources import InMemory, Source, Streaming
-from ebm_lightning.data.streams import Batches, BlockStream, EvalLoader, JointStream, TrainStream
+from ebm_lightning.data.sources import InMemory, LazySource, Source
+from ebm_lightning.data.streams import Batches, BlockShuffledBatches, EvalLoader, JointBatches, Shard, ShuffledBatches
 from ebm_lightning.data.synthetic.bars import Bars, BarsAndStripes
 from ebm_lightning.data.synthetic.squares import Squares
 from ebm_lightning.data.synthetic.toy2d import Toy2D
@@ -30,11 +30,13 @@ __all__ = [
     "Bars",
     "BarsAndStripes",
     "Batches",
-    "BlockStream",
+    "BlockShuffledBatches",
     "Bytes",
     "Characters",
     "Corpus",
     "DataModule",
+    "DataStream",
+    "DenoisingPairs",
     "Dequantized",
     "Digits",
     "DynamicBinarization",
@@ -48,15 +50,16 @@ __all__ = [
     "ImageModule",
     "Images",
     "InMemory",
-    "JointStream",
-    "Noised",
-    "PixelConvention",
+    "JointBatches",
+    "LazySource",
+    "Loading",
+    "Preprocessing",
     "ReflectPadCrop",
+    "Shard",
+    "ShuffledBatches",
     "Source",
     "Split",
     "Squares",
-    "Stream",
-    "Streaming",
     "Subset",
     "Text",
     "TextFile",
@@ -66,7 +69,6 @@ __all__ = [
     "Tokenizer",
     "TokenizerFile",
     "Toy2D",
-    "TrainStream",
     "Windows",
     "available",
     "load_images",

@@ -1,4 +1,4 @@
-"""Where rows come from: a tensor in memory, or a data set too large for it, read by worker processes."""
+"""Sources of rows: a tensor in memory, or a data set too large for the memory, read by worker processes."""
 
 import abc
 import signal
@@ -14,10 +14,10 @@ from ebm_lightning.core import State
 
 
 class Source(abc.ABC):
-    """Rows that can be asked for by number. Every batch carries the rider ``index`` (B,), int64.
+    """Rows with numbers. Every batch also has ``index`` (B,), int64, which identifies its examples.
 
-    ``index`` is the row's number plus the source's ``first_index``: it names an example for good, so that a rule such
-    as FixedBinarization treats it alike whenever it is shown.
+    ``index`` is the row's number plus the source's ``first_index``. It is the same in every pass, so that
+    FixedBinarization gives an image the same values each time.
     """
 
     @abc.abstractmethod
@@ -30,12 +30,12 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def to(self, device: torch.device, limit: int) -> "Source":
-        """This source with its tensors on ``device``, where they take no more than ``limit`` bytes."""
+        """This source with its tensors on ``device``, if they take no more than ``limit`` bytes."""
 
 
 @dataclass(frozen=True)
 class InMemory(Source):
-    """Tensors with a common first axis; batches are gathered where the tensors lie.
+    """Tensors with a common first axis; batches are gathered on the device of the tensors.
 
     Args:
         tensors: Named tensors (N, ...).
@@ -68,12 +68,12 @@ class InMemory(Source):
 
 
 @dataclass(frozen=True)
-class Streaming(Source):
-    """A map-style data set, such as one of Hugging Face ``datasets``, read and decoded while the model trains.
+class LazySource(Source):
+    """A map-style data set, such as one of Hugging Face ``datasets``, read and decoded during training.
 
     Args:
-        dataset: Has ``len`` and gives row i as ``dataset[i]``.
-        decode: Turns such a row into named tensors without a batch axis.
+        dataset: A data set with ``len``, whose row i is ``dataset[i]``.
+        decode: Makes named tensors without a batch axis of such a row.
         workers: Number of worker processes; 0 reads in the training process.
         first_index: The ``index`` of row 0.
     """
@@ -85,7 +85,7 @@ class Streaming(Source):
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise ValueError(f"Streaming(workers={self.workers}): expected 0 or more worker processes")
+            raise ValueError(f"LazySource(workers={self.workers}): expected 0 or more worker processes")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -107,12 +107,12 @@ class Streaming(Source):
         for batch in loader:
             yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
-    def to(self, device: torch.device, limit: int) -> "Streaming":
+    def to(self, device: torch.device, limit: int) -> "LazySource":
         return self
 
 
 def ignore_signals(worker: int) -> None:
-    """Lets a worker process outlive the signals of a cluster, which tell the training process to save and stop.
+    """Ignore, in a worker process, the signals by which a cluster makes the training process save and stop.
 
     SIGUSR1, SIGTERM and SIGINT reach every process of a job; the training process ends its workers itself.
     """

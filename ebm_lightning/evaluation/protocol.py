@@ -112,8 +112,8 @@ class Protocol(L.Callback, abc.ABC):
         with isolated(trainer.global_rank):
             findings = self.measure(pl_module, data)
         if trainer.is_global_zero:
-            self._keep(findings, data.convention, RunFolder(trainer.default_root_dir))
-            self._print(findings, data.convention)
+            self._keep(findings, data.preprocessing, RunFolder(trainer.default_root_dir))
+            self._print(findings, data.preprocessing)
 
     def _keep(self, findings: Findings, convention: str | None, run: RunFolder) -> None:
         folder = run.path / "evaluation"

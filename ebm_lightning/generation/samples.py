@@ -14,6 +14,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions.noise import DataInit, UniformNoise
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.plots import drawable, picture
+from ebm_lightning.utils.random import isolated
 
 
 def birth_noise(module: EBM) -> Noise:
@@ -100,3 +101,26 @@ def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Pat
     arrays["energy"] = energies(module, state).numpy()
     np.savez_compressed(files[-1], **arrays)  # type: ignore[arg-type]
     return files
+
+
+def draw_samples(
+    module: EBM, data: DataModule, folder: Path, number: int = 64, steps: int = 500, seed: int = 0
+) -> list[Path]:
+    """Draw fresh chains from noise and save them: a picture and an .npz with every variable and the energies.
+
+    Args:
+        module: the trained module.
+        data: gives the shape of a sample and the number of classes, or what is predicted from.
+        folder: for the files.
+        number: how many samples are drawn, at least 1.
+        steps: transitions of each chain, at least 1.
+        seed: of the chains' random numbers.
+
+    Returns:
+        The files written, the picture first.
+    """
+    if number < 1 or steps < 1:
+        raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
+    with isolated(seed):
+        state = fresh_chains(module, asked(module, data, number), steps, progress=True)
+        return save_samples(module, state, folder, f"fresh-{steps}-steps-seed-{seed}")

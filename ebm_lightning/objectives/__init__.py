@@ -8,7 +8,7 @@ from ebm_lightning.objectives.prediction import ImagePrediction, TokenPrediction
 from ebm_lightning.objectives.score_matching import DenoisingScoreMatching, SlicedScoreMatching
 from ebm_lightning.objectives.sharpness_aware import SharpnessAware
 from ebm_lightning.objectives.sparsity import Sparsity
-from ebm_lightning.objectives.streams import OnStream
+from ebm_lightning.objectives.streams import FromStream
 from ebm_lightning.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 from ebm_lightning.objectives.weighted_sum import Sum
 
@@ -16,10 +16,10 @@ __all__ = [
     "Classification",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
+    "FromStream",
     "ImagePrediction",
     "Marginal",
     "NoiseContrastive",
-    "OnStream",
     "ReweightedWakeSleep",
     "SharpnessAware",
     "SlicedScoreMatching",

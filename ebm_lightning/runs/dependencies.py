@@ -32,7 +32,7 @@ def name_runs_below(config: Any, folder: RunFolder, seed: Any) -> None:
 
 
 def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
-    """Raises ValueError where a run that this one builds on saw other data, or the same in another pixel convention.
+    """Raises ValueError where a run that this one builds on saw other data, or the same with other preprocessing.
 
     Gray levels are taken by whatever was trained on their binarization: they are the probabilities of its pixels.
     """
@@ -44,18 +44,18 @@ def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
             key = min(different)
             raise ValueError(
                 f"the run {folder.path}, on which this one builds, was trained on other data ({key}: {below.get(key)}, "
-                f"here {own.get(key)}): pretrain on the same data in the same pixel convention"
+                f"here {own.get(key)}): pretrain on the same data with the same preprocessing"
             )
 
 
 def _data_of(config: Config) -> dict[str, Any]:
-    """What makes data these data: the flattened ``data`` section without sizes of batches, splits and seeds.
+    """What makes data these data: the flattened ``data`` section without sizes of batches and splits, and ``loading``.
 
     Nor does it matter which of them a run is trained on: models of different parts of the same data are composed.
     """
-    free = ("batch_size", "valid", "split_seed", "seed", "memory_gb", "max_train", "only")
+    free = {"batch_size", "val_size", "loading", "only"}
     return {
         key: value
         for key, value in flatten(shorten_class_paths({"data": config.get("data") or {}})).items()
-        if key.removeprefix("data.init_args.") not in free
+        if key.removeprefix("data.init_args.").partition(".")[0] not in free
     }

@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def requeue_file(self) -> Path:
-        """Where a run that was asked to make room says that it is to be started again."""
+        """The file that a preempted run leaves, so that its job is started again."""
         return self.path / ".requeue"
 
     @property
@@ -60,11 +60,10 @@ class RunFolder:
         loaded: Config = yaml.safe_load(self.config_file.read_text())
         return loaded
 
-    def claim(self, config: Config, command: list[str]) -> None:
-        """Makes the folder this configuration's own, or checks that it is; config.yaml is that of the latest start.
+    def acquire(self, config: Config, command: list[str]) -> None:
+        """Make this the folder of a configuration, or check that it is; config.yaml is that of the latest start.
 
-        Raises ValueError, saying what differs, where it belongs to another configuration, and where another process
-        is writing it.
+        Raises ValueError, with what differs, if it belongs to another configuration or if another process writes it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         different = differences(self.config(), config) if self.config_file.exists() else []

@@ -86,7 +86,7 @@ class RunWandbLogger(WandbLogger):
         self._tell(lambda: self.experiment.log_artifact(str(path), name=f"checkpoint-{self.version}", type="model"))
 
     def log_preemption(self) -> None:
-        """Says that the run makes room and will go on."""
+        """Report that the run is preempted and will continue."""
         self._tell(lambda: self.experiment.mark_preempting())
 
     def _tell(self, send: Callable[[], Any]) -> None:
@@ -108,7 +108,7 @@ def log_checkpoint(trainer: L.Trainer, path: Path) -> None:
 
 
 def log_preemption(trainer: L.Trainer) -> None:
-    """Tells W&B, from rank 0, that the run makes room and will go on."""
+    """Report to W&B, from rank 0, that the run is preempted and will continue."""
     for logger in _told(trainer):
         logger.log_preemption()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import common, loops, overhead, sampling
 from benchmarks.__main__ import SECTIONS, main
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.energies import DeepEnergy
 from ebm_lightning.energies.networks import MLP
 
@@ -97,7 +97,7 @@ def test_the_tables_in_the_readme_are_those_of_the_records(place: str) -> None:
 def test_the_loops_of_the_papers_take_our_transitions(loop, sampler, model: DeepEnergy, x: Tensor) -> None:
     before = x.clone()
     torch.manual_seed(1)
-    end, _ = run(sampler, model, {"x": x}, 3)
+    end, _ = run_chain(sampler, model, {"x": x}, 3)
     torch.manual_seed(1)
     torch.testing.assert_close(loop(model, x, 3), end["x"])
     assert torch.equal(x, before)
@@ -113,7 +113,7 @@ def test_the_packages_take_our_transitions(package: str, make, model: DeepEnergy
     pytest.importorskip(package)
     model, x = model.float(), x.float()
     torch.manual_seed(1)
-    end, _ = run(sampling.AS_JEM, model, {"x": x}, 3)
+    end, _ = run_chain(sampling.AS_JEM, model, {"x": x}, 3)
     torch.manual_seed(1)
     walk = make(model, step_size=1.0, noise=0.01, bounds=None)
     torch.testing.assert_close(walk(x, 3), end["x"])

@@ -27,22 +27,22 @@ def _live(buffer: SampleBuffer, rounds: int, free: tuple[str, ...] = ("x",)) -> 
 
 
 def test_SampleBuffer_with_FloatStorage_comes_back_as_it_ended() -> None:
-    buffer = SampleBuffer(N, noise=GaussianNoise(std=0.1))
+    buffer = SampleBuffer(N, init=GaussianNoise(std=0.1))
     first = buffer.start(_pos(), ("x",))
     assert (first["x"].abs() < 1).all()
-    assert (first["age"] == 0).all()
+    assert (first["chain.age"] == 0).all()
     end = torch.randn(N, 2)
     buffer.finish({**first, "x": end})
     again = buffer.start(_pos(), ("x",))
     expected = torch.empty(N, 2)
-    expected[first["chain"]] = end
-    assert torch.equal(again["x"], expected[again["chain"]])
-    assert (again["age"] == 1).all()
+    expected[first["chain.slot"]] = end
+    assert torch.equal(again["x"], expected[again["chain.slot"]])
+    assert (again["chain.age"] == 1).all()
 
 
 @pytest.mark.parametrize("reinit_prob", [0.0, 0.3, 1.0])
 def test_SampleBuffer_reinitializes_the_share_of_its_probability(reinit_prob: float) -> None:
-    buffer = SampleBuffer(N, reinit_prob=reinit_prob, noise=UniformNoise(-2.0, -1.0))
+    buffer = SampleBuffer(N, reinit_prob=reinit_prob, init=UniformNoise(-2.0, -1.0))
     rounds, reborn = 400, 0
     _live(buffer, 1)
     for _ in range(rounds):
@@ -99,7 +99,7 @@ def test_SampleBuffer_keeps_labels_with_their_chains_and_takes_others_from_the_b
     for _ in range(30):
         start = buffer.start(_pos(), ("x",))
         # every chain writes its own label into its position, so that the two can be compared later
-        living = start["age"] > 0
+        living = start["chain.age"] > 0
         assert torch.equal(start["x"][living, 0].long(), start["y"][living])
         assert torch.equal(start["y"][~living], _pos()["y"][~living])
         buffer.finish({**start, "x": start["y"].float()[:, None].expand(N, 2)})
@@ -122,7 +122,7 @@ def test_SampleBuffer_ages_and_chains_survive_a_state_dict() -> None:
     buffer = SampleBuffer(SIZE, replacement=FIFO())
     _live(buffer, 7)
     copy = SampleBuffer(SIZE, replacement=FIFO())
-    copy.load_state_dict([{key: value.clone() for key, value in buffer.state_dict().items()}])
+    copy.load_state_dict({key: value.clone() for key, value in buffer.state_dict().items()})
     assert copy.seen == buffer.seen == 7 * N
     assert torch.equal(copy.store["x"], buffer.store["x"])
     torch.manual_seed(3)
@@ -137,35 +137,37 @@ def test_SampleBuffer_shards_return_to_their_ranks_and_are_dealt_anew_to_another
     for rank in range(2):
         buffer = SampleBuffer(4)
         start = buffer.start({"x": torch.zeros(4, 1)}, ("x",))
-        buffer.finish({**start, "x": (start["chain"] + 10 * rank).float()[:, None]})
+        buffer.finish({**start, "x": (start["chain.slot"] + 10 * rank).float()[:, None]})
         shards.append(buffer.state_dict())
     same = SampleBuffer(4)
-    same.load_state_dict(shards, rank=1, world_size=2)
+    same.load_state_dict(same.merge_state_dicts(shards, rank=1, world_size=2))
     assert same.store["x"].flatten().tolist() == [10, 11, 12, 13]
     dealt = [SampleBuffer(4) for _ in range(4)]
     for rank, buffer in enumerate(dealt):
-        buffer.load_state_dict(shards, rank, world_size=4)
+        buffer.load_state_dict(buffer.merge_state_dicts(shards, rank, world_size=4))
     living = torch.cat([buffer.store["x"][buffer.alive].flatten() for buffer in dealt])
     assert sorted(living.tolist()) == [0, 1, 2, 3, 10, 11, 12, 13]
     assert all(int(buffer.alive.sum()) == 2 for buffer in dealt)
     one = SampleBuffer(6)
-    one.load_state_dict(shards)
+    one.load_state_dict(one.merge_state_dicts(shards, 0, 1))
+    with pytest.raises(ValueError, match=r"SampleBuffer\(size=5\) cannot load 6 chains"):
+        SampleBuffer(5).load_state_dict(one.state_dict())
     assert one.store["x"].flatten().tolist() == [0, 10, 1, 11, 2, 12]
 
 
 def test_SampleBuffer_with_DataInit_begins_at_the_data_and_then_goes_its_own_way() -> None:
-    chains, data = SampleBuffer(4, noise=DataInit()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
+    chains, data = SampleBuffer(4, init=DataInit()), {"x": torch.rand(4, 3), "h": torch.rand(4, 2)}
     start = chains.start(data, ("x", "h"))
     assert torch.equal(start["x"], data["x"])
     assert torch.equal(start["h"], data["h"])
     chains.finish({**start, "x": start["x"] + 1})
     again = chains.start({"x": torch.zeros(4, 3), "h": torch.zeros(4, 2)}, ("x", "h"))
-    assert torch.equal(again["x"][again["chain"].argsort()], (data["x"] + 1)[start["chain"].argsort()])
+    assert torch.equal(again["x"][again["chain.slot"].argsort()], (data["x"] + 1)[start["chain.slot"].argsort()])
 
 
 def test_DataInit_without_data_is_noise() -> None:
     module = EBM(
-        Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, noise=DataInit())
+        Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, init=DataInit())
     )
     assert birth_noise(module) == UniformNoise()
     with pytest.raises(ValueError, match="no density"):
@@ -184,7 +186,7 @@ def test_SampleBuffer_refuses_too_much_memory_before_it_is_taken() -> None:
 
 def test_SampleBuffer_of_another_size_gives_the_contrast_of_the_means_over_examples_and_over_chains() -> None:
     module = EBM(
-        Gaussian([0.0, 0.0], [1.0, 4.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(9, number=9)
+        Gaussian([0.0, 0.0], [1.0, 4.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(9, num_chains=9)
     )
     pos = {"x": torch.randn(4, 2)}
     neg = module.sample_negatives(pos)

@@ -20,13 +20,15 @@ from support import TESTS
 from ebm_lightning import __version__
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.cli.main import main
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.data import Digits
 from ebm_lightning.energies import DeepEnergy
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.runs import checkpoints, folder
+from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
-from ebm_lightning.runs.identity import flatten
+from ebm_lightning.runs.identity import differences, flatten
+from ebm_lightning.runs.provenance import git
+from ebm_lightning.runs.records import FitResult
 from ebm_lightning.samplers import SGLD
 from ebm_lightning.utils.random import isolated
 
@@ -101,7 +103,7 @@ def test_the_same_command_finds_its_run_and_another_value_makes_another(ebm, tin
     short = ("fit", "-c", tiny, "--trainer.max_steps", 1)
     assert ebm(*short)[0] == 0
     (folder,) = (tmp_path / "runs").glob("*/*")
-    assert folder.parent.name == "tests"
+    assert folder.parent.name == tiny.parent.name
     assert re.fullmatch(r"tiny-[0-9a-f]{8}", folder.name)
     assert ebm("fit", "-c", tiny, "--trainer.max_steps", 2)[0] == 0
     assert [event["event"] for event in RunFolder(folder).events()].count("start") == 2
@@ -133,7 +135,7 @@ def test_print_config_shows_the_configuration_that_fit_would_keep(ebm, tiny: Pat
     for key in ("model.sampler.init_args.step_size", STEP_SIZE):
         status, said = ebm("fit", "-c", tiny, f"--{key}", 0.3, "--print_config")
         assert status == 0
-        assert folder.differences(printed, yaml.safe_load(said)) == [f"{STEP_SIZE}: 0.1 -> 0.3"]
+        assert differences(printed, yaml.safe_load(said)) == [f"{STEP_SIZE}: 0.1 -> 0.3"]
 
 
 def test_configuration_files_are_merged_and_the_last_word_counts(ebm, tiny: Path, tmp_path: Path) -> None:
@@ -184,7 +186,9 @@ def test_sample_draws_from_the_averaged_weights_and_writes_tiles_and_energies(eb
     sampler = SGLD(0.1, noise=0.05, bounds=(0.0, 1.0))
     for name, model in models.items():
         with isolated(0), torch.no_grad():
-            ends[name] = run(sampler, model, NoiseChains().start({"x": torch.zeros(5, 1, 8, 8)}, ("x",)), 3)[0]["x"]
+            ends[name] = run_chain(sampler, model, NoiseChains().start({"x": torch.zeros(5, 1, 8, 8)}, ("x",)), 3)[0][
+                "x"
+            ]
     assert torch.allclose(x, ends["state_dict"], atol=1e-6)
     assert (x - ends["current_model_state"]).abs().max() > 1e-4
     with torch.no_grad():
@@ -214,7 +218,7 @@ def test_validate_tells_the_energy_of_the_validation_data(ebm, trained: Path) ->
     assert status == 0
     (told,) = re.findall(r"valid/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
     with torch.no_grad():
-        expected = _model(trained).energy(Digits(batch_size=16).tensors("valid")).mean()
+        expected = _model(trained).energy(Digits(batch_size=16).tensors("val")).mean()
     assert float(told) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -226,7 +230,7 @@ def test_test_writes_what_its_protocols_found_with_where_it_comes_from(ebm, trai
     assert record["settings"] == protocol["init_args"]
     assert (record["settings"]["number"], record["split"], record["seed"]) == (100, "test", 3)
     assert record["protocol"].startswith("TwoSample(number=100, steps=3")
-    assert record["environment"]["commit"] == folder.git("rev-parse", "HEAD")
+    assert record["environment"]["commit"] == git("rev-parse", "HEAD")
     assert record["environment"]["versions"]["torch"] == metadata.version("torch")
     assert record["training_minutes"] == round(RunFolder(trained).minutes(), 1)
     sets = {"trained model", "untrained model", "independent pixels", "training data"}
@@ -323,6 +327,21 @@ def test_a_run_without_a_checkpoint_is_told_so(ebm, trained: Path, tmp_path: Pat
         status, said = ebm(command, tmp_path / "run")
         assert status == 1
         assert "has no whole checkpoint: train it first with `ebm fit`" in said
+
+
+def test_fit_writes_where_its_run_is_and_how_far_it_came(ebm, tiny: Path, tmp_path: Path) -> None:
+    """When it trains, when it continues, and when there is nothing left to do; the option is no part of the run."""
+    folder, file = tmp_path / "x" / "run", tmp_path / "result.json"
+    for given, step in ((5, 5), (12, 12), (12, 12), (7, 12)):
+        file.unlink(missing_ok=True)
+        command = ("fit", "-c", tiny, "--run", folder, "--trainer.max_steps", given, "--result", file)
+        assert ebm(*command)[0] == 0
+        assert FitResult.load(file) == FitResult(folder, step)
+    assert "result" not in RunFolder(folder).config()
+    assert [event["step"] for event in RunFolder(folder).events() if event["event"] == "end"] == [5, 12, 12, 12]
+    status, said = ebm("fit", "-c", tiny, "--result", tmp_path / "absent" / "result.json")
+    assert status == 1
+    assert f"there is no folder {tmp_path / 'absent'}: make it first" in said
 
 
 def test_help_and_version_answer(ebm) -> None:

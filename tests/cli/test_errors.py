@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from ebm_lightning.cli.errors import explain
+from ebm_lightning.cli.errors import format_parser_error
 from ebm_lightning.runs.folder import RunFolder
 
 ARGUMENTS = {
@@ -129,7 +129,7 @@ def test_a_sample_of_none_is_refused(number: int, ebm, tiny: Path, tmp_path: Pat
 
 
 def test_what_is_no_tree_of_reasons_is_said_as_it_is() -> None:
-    assert explain("one plain\nsentence", []) == "one plain"
+    assert format_parser_error("one plain\nsentence", []) == "one plain"
 
 
 def _written(file: Path, content: bytes) -> Path:

@@ -77,7 +77,7 @@ def test_logs_are_merged_and_followed_to_the_end_of_the_job(ebm, root: Path, slu
     os.utime(first, (0, 0))
     assert ebm("logs", root / "paper" / "a") == (0, "one\ntwo\n")
     alive = iter([True, True, False])
-    following = jobs.follow(root / "paper" / "a", lambda: next(alive), poll_seconds=0.01)
+    following = jobs.update(root / "paper" / "a", lambda: next(alive), poll_seconds=0.01)
     assert [next(following), next(following)] == ["one\n", "two\n"]
     with second.open("a") as file:
         file.write("three\n")

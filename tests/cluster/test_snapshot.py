@@ -47,6 +47,6 @@ def test_a_job_of_a_snapshot_knows_its_source(tmp_path: Path, monkeypatch: pytes
     facts = {"commit": "abc", "dirty": True, "diff": "+new = 2", "untracked": []}
     (tmp_path / "snapshot.json").write_text(json.dumps(facts))
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "ebm_lightning" / "runs" / "provenance.py"))
-    RunFolder(tmp_path / "run").claim({"seed_everything": 0}, [])
+    RunFolder(tmp_path / "run").acquire({"seed_everything": 0}, [])
     found = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert (found["commit"], found["dirty"], found["diff"]) == ("abc", True, "+new = 2")

@@ -122,7 +122,7 @@ class TestInformativeInit:
     def test_chains_are_born_in_the_class_of_their_label(self) -> None:
         data = {"x": torch.randn(60, 2, dtype=F64) * 0.1, "y": torch.arange(60) % 3}
         data["x"] += 10 * data["y"][:, None]
-        for chains in (NoiseChains(_fitted(data)), SampleBuffer(60, noise=_fitted(data), keep=("y",))):
+        for chains in (NoiseChains(_fitted(data)), SampleBuffer(60, init=_fitted(data), keep=("y",))):
             begin = chains.start(data, ("x",))
             assert torch.equal((begin["x"][:, 0] / 10).round().long(), begin["y"])
 
@@ -140,7 +140,7 @@ class TestInformativeInit:
             for place in ("cut", "straight")
         )
         assert identical(cut["state_dict"], straight["state_dict"])
-        assert cut["state_dict"]["noise.share"].sum() == pytest.approx(1)
+        assert cut["state_dict"]["initial_distribution.share"].sum() == pytest.approx(1)
         for command in (["sample", tmp_path / "cut", "--number", 3, "--steps", 2], ["test", tmp_path / "cut"]):
             status, said = ebm(*command)
             assert status == 0, said

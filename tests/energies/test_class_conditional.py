@@ -190,7 +190,10 @@ class TestPerClass:
             lambda: PerClass(HelmholtzMachine({"x": Bernoulli([3])}, [2]), 2).positive_phase({"x": bits(3).float()}),
             "PerClass needs the label 'y' of every example",
         ),
-        (lambda: PerClass(StudentTPoE([4], 2), 3).conditional("x", _state()), "StudentTPoE has no conditional for 'x'"),
+        (
+            lambda: PerClass(StudentTPoE([4], 2), 3).conditional("x", _state()),
+            "StudentTPoE is not GibbsSampleable, it has no conditional",
+        ),
     ],
 )
 def test_PerClass_what_cannot_work_is_refused_in_words(make, words: str) -> None:

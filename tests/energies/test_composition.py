@@ -8,7 +8,7 @@ import torch
 from support.oracles import assert_means, bits, log_partition, perturbed, probabilities
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, energy_grad, run
+from ebm_lightning.core import EnergyModel, energy_grad, run_chain
 from ebm_lightning.energies import (
     RBM,
     ConditionalDeepEnergy,
@@ -20,7 +20,8 @@ from ebm_lightning.energies import (
     Product,
 )
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
-from ebm_lightning.samplers import HMC
+from ebm_lightning.evaluation.metrics import Exact
+from ebm_lightning.samplers import HMC, Gibbs
 
 A = ([1.0, -2.0], [[2.0, 0.6], [0.6, 0.5]])
 B = ([-1.0, 0.5], [[1.0, -0.3], [-0.3, 1.5]])
@@ -62,7 +63,7 @@ def test_a_composition_is_sampled_by_the_samplers_there_are(strength: float | No
     other = _gaussian(B) if strength is None else Negation(_gaussian(B), strength)
     mean, covariance = _law((1.0, 1.0 if strength is None else -strength))
     start = {"x": torch.randn(4000, 2, dtype=torch.float64) * 2}
-    x = run(HMC(0.3, leapfrog=3), Product([_gaussian(A), other]), start, steps=150)[0]["x"]
+    x = run_chain(HMC(0.3, leapfrog=3), Product([_gaussian(A), other]), start, steps=150)[0]["x"]
     assert_means(x, mean)
     centered = x - mean
     assert_means(centered[:, :, None] * centered[:, None, :], covariance)
@@ -143,8 +144,8 @@ def test_parts_complete_what_the_batch_leaves_open_and_check_it() -> None:
             lambda: Mixture([_gaussian(A), ConditionalDeepEnergy(torch.nn.Identity())]).log_partition(),
             r"over different variables, got \[\('x',\), \('x', 'y'\)\]",
         ),
-        (lambda: Product([_gaussian(A)]).log_partition(), "has no exact log Z"),
-        (lambda: Product([_gaussian(A), _rbm()]).conditional("x", {"x": bits(2)}), "use a gradient sampler"),
+        (lambda: Exact()(Product([_gaussian(A)]), []), "Product is not ExactlyNormalized, it has no log_partition"),
+        (lambda: Gibbs(("x",)).step(Product([_gaussian(A), _rbm()]), {"x": bits(2)}), "use a gradient sampler"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

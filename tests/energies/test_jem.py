@@ -8,7 +8,7 @@ from support.oracles import perturbed
 from torch import nn
 
 from ebm_lightning.chains import SampleBuffer
-from ebm_lightning.core import State, energy_grad
+from ebm_lightning.core import State, energy_grad, free_energy
 from ebm_lightning.energies import JEM, JointJEM
 from ebm_lightning.energies.networks import MLP, ConvNet
 from ebm_lightning.objectives import ContrastiveDivergence
@@ -58,7 +58,7 @@ class TestJointJEM:
         energy = joint.energy({**state, "y": y})
         torch.testing.assert_close(energy[y < 0], jem.energy(state)[y < 0])
         torch.testing.assert_close(energy[y >= 0], joint.energy({**state, "y": y.clamp(min=0)})[y >= 0])
-        torch.testing.assert_close(joint.free_energy({"x": state["x"]}), jem.energy(state))
+        torch.testing.assert_close(free_energy(joint, {"x": state["x"]}), jem.energy(state))
         assert joint.positive_phase(state) is state
 
     def test_one_set_of_weights(self) -> None:
@@ -74,10 +74,10 @@ def test_class_conditional_chains_keep_their_labels_and_lower_their_energy() -> 
         before = copy.deepcopy(chains)
         neg = module.sample_negatives(_points(32))
         assert neg is not None
-        kept = before.alive[neg["chain"]]
+        kept = before.alive[neg["chain.slot"]]
         if kept.any():
-            assert torch.equal(neg["y"][kept], before.store["y"][neg["chain"]][kept])
-            begin = {name: before.store[name][neg["chain"]][kept] for name in ("x", "y")}
+            assert torch.equal(neg["y"][kept], before.store["y"][neg["chain.slot"]][kept])
+            begin = {name: before.store[name][neg["chain.slot"]][kept] for name in ("x", "y")}
             assert bool((module.model.energy(neg)[kept] <= module.model.energy(begin) + 1e-9).all())
 
 
@@ -92,8 +92,11 @@ def test_class_conditional_chains_keep_their_labels_and_lower_their_energy() -> 
         (lambda: _jem().check({**_points(), "y": torch.zeros(6)}), "got torch.float32"),
         (lambda: JointJEM(_jem()).check({**_points(), "y": torch.full((6,), -2)}), "or -1 where .* from -2 to -2"),
         (lambda: JointJEM(_jem()).check({**_points(), "y": torch.zeros(6, 3).long()}), "not one-hot vectors"),
-        (lambda: _jem().conditional("x", _points()), "JEM has no conditional for 'x'"),
-        (lambda: JointJEM(_jem()).conditional("x", _points()), "JointJEM has no conditional for 'x'"),
+        (lambda: _jem().conditional("x", _points()), "JEM has p\\(y | x\\) alone, no conditional for 'x'"),
+        (
+            lambda: JointJEM(_jem()).conditional("x", _points()),
+            "JointJEM has p\\(y | x\\) alone, no conditional for 'x'",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

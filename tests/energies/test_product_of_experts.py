@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ebm_lightning import EBM, Trainer
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.energies import StudentTPoE
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.samplers import HMC
+from ebm_lightning.samplers import HMC, Gibbs
 
 F64 = torch.float64
 
@@ -131,7 +131,7 @@ def test_StudentTPoE_hmc_draws_from_a_single_expert() -> None:
     """4000 independent chains from the law itself stay in it: Kolmogorov-Smirnov against Student's t."""
     model, law = _poe([[1.0]], [0.5], [3.0]), stats.t(5.0, loc=-0.5, scale=math.sqrt(2 / 5))
     start = {"x": torch.from_numpy(law.rvs((4000, 1), random_state=0))}
-    end, info = run(HMC(0.5, leapfrog=4), model, start, 20)
+    end, info = run_chain(HMC(0.5, leapfrog=4), model, start, 20)
     assert 0.5 < float(info["accept"]) < 1
     assert stats.kstest(end["x"].flatten().numpy(), law.cdf).pvalue > FALSE_ALARM
 
@@ -152,9 +152,9 @@ def test_StudentTPoE_filters_are_the_weights_in_the_shape_of_the_data() -> None:
         (lambda: StudentTPoE([2], 2, 0.1).log_partition(), "containment is 0.1"),
         (lambda: StudentTPoE([2], 2, exponent=0.5).log_partition(), "smallest alpha is 0.5"),
         (lambda: StudentTPoE([2], 3).check({"x": torch.zeros(1, 3)}), r"got \(3,\): give the model the shape"),
-        (lambda: StudentTPoE([1], 3).check({"x": torch.tensor([[math.nan]])}), "mend infinite values or NaN"),
-        (lambda: StudentTPoE([2], 3).filters("y"), "StudentTPoE has no filters on 'y'"),
-        (lambda: StudentTPoE([2], 3).conditional("x", {}), "use a gradient sampler such as Langevin or HMC"),
+        (lambda: StudentTPoE([1], 3).check({"x": torch.tensor([[math.nan]])}), "remove infinite values and NaN"),
+        (lambda: StudentTPoE([2], 3).filters("y"), "StudentTPoE has filters on 'x', got 'y'"),
+        (lambda: Gibbs(("x",)).step(StudentTPoE([2], 3), {}), "use a gradient sampler such as Langevin or HMC"),
     ],
 )
 def test_StudentTPoE_what_cannot_work_is_refused_in_words(make, words: str) -> None:

@@ -16,7 +16,7 @@ from support.likelihood_run import refuse_constant
 from torch import Tensor
 
 from ebm_lightning.core import EnergyModel
-from ebm_lightning.data import BarsAndStripes
+from ebm_lightning.data import BarsAndStripes, Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.evaluation import Findings, Measurement, OutOfDistribution, Protocol, TwoSample, UniformPixels
@@ -31,7 +31,7 @@ class Table(DataModule):
     """Given examples, and nothing held out for validation."""
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(100, val_size=0, loading=Loading(seed=0))
         self.train, self.test = train, test
         self.bounds = (0.0, 1.0)
 

@@ -64,7 +64,10 @@ def test_a_scaling_sweep_is_a_grid_of_runs(kind: str, ebm, tmp_path: Path) -> No
         config = _resolved(ebm, "-c", run, *point.overrides)
         model = config["model"]["init_args"]["model"]["init_args"]
         net = model["net"]["init_args"] if kind else model
-        assert (config["data"]["init_args"]["max_train"], *(net[key] for key in ("layers", "dim", "heads"))) == size
+        assert (
+            config["data"]["init_args"]["loading"]["max_train"],
+            *(net[key] for key in ("layers", "dim", "heads")),
+        ) == size
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +97,8 @@ def _smoked(ebm, run: Path, place: Path) -> Path:
     overlays = [run.parent / "smoke.yaml", *sorted(own, key=lambda file: len(file.stem))[-1:]]  # the most specific one
     chosen = [argument for overlay in overlays for argument in ("-c", overlay)]
     options = ["--trainer.enable_progress_bar", "false"]
-    if yaml.safe_load(run.read_text())["data"]["class_path"] != "Noised":  # whose images hold out themselves
-        options += ["--data.init_args.valid", "0.2"]
+    if yaml.safe_load(run.read_text())["data"]["class_path"] != "DenoisingPairs":  # whose images hold out themselves
+        options += ["--data.init_args.val_size", "0.2"]
     for below in built_on(run.parent, run.name):
         _smoked(ebm, run.parent / below, place)
     status, said = ebm("fit", "-c", run, *chosen, *options)

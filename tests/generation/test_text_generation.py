@@ -36,7 +36,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 def _thinker(noise: bool = True) -> EBM:
     model = perturbed(TextEBT(7, layers=2, heads=2, dim=8, condition=StepToken(2)))
     chains = NoiseChains(GaussianNoise()) if noise else None
-    return EBM(model, TokenPrediction(), Descent(2.0, normalize=True).double(), steps=2, chains=chains).eval()
+    return EBM(model, TokenPrediction(), Descent(2.0, softmax=True).double(), steps=2, chains=chains).eval()
 
 
 def _one_pass() -> EBM:
@@ -81,7 +81,7 @@ def test_a_text_is_what_whole_passes_under_the_same_draws_give(length: int) -> N
             p[:, -1] = y.softmax(-1)
             step = torch.full((3,), k)
             p.requires_grad_()
-            energy = model.local_energies({"x": context, "y": p, "step": step})[:, -1]
+            energy = model.local_energies({"x": context, "y": p, "descent.step": step})[:, -1]
             energies.append(energy.detach())
             y = (p - 2.0 * torch.autograd.grad(energy.sum(), p)[0])[:, -1].detach() if k < 3 else y
         torch.testing.assert_close(one.energies, torch.stack(energies), rtol=0, atol=1e-10)
@@ -192,7 +192,7 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
         (lambda: generate(_one_pass(), Bytes(), 8, Manner("a"), Path()), r"the token 97, but the model knows 0\.\.6"),
         (lambda: generate(_thinker(), Bytes(), 8, Manner("a"), Path()), r"takes tokens 0\.\.6"),
         (lambda: generate(_thinker(False), LETTERS, 8, Manner("a", candidates=2), Path()), "nothing to choose from"),
-        (lambda: _unread(LETTERS).recalled(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
+        (lambda: _unread(LETTERS).tokenizer_from(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_words(make, words: str) -> None:
@@ -210,8 +210,8 @@ def test_the_steps_are_those_asked_for_or_those_of_training() -> None:
 
 
 def test_a_vocabulary_is_recalled_without_a_text() -> None:
-    assert _unread(Characters()).recalled(OTHER) == Characters("xyz")
-    assert _unread(Bytes()).recalled({"size": 256, "vocabulary": "bytes"}) == Bytes()
+    assert _unread(Characters()).tokenizer_from(OTHER) == Characters("xyz")
+    assert _unread(Bytes()).tokenizer_from({"size": 256, "vocabulary": "bytes"}) == Bytes()
 
 
 CONFIG = """
@@ -230,10 +230,10 @@ model:
         dim: 8
         condition: {{class_path: StepToken, init_args: {{landscapes: 2}}}}
     objective: {{class_path: TokenPrediction}}
-    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, normalize: true}}}}
+    sampler: {{class_path: Descent, init_args: {{step_size: 5.0, learned: true, detach: true, softmax: true}}}}
     steps: 2
     backprop: 2
-    chains: {{class_path: NoiseChains, init_args: {{noise: {{class_path: GaussianNoise}}}}}}
+    chains: {{class_path: NoiseChains, init_args: {{init: {{class_path: GaussianNoise}}}}}}
 data:
   class_path: Text
   init_args:
@@ -241,8 +241,8 @@ data:
     tokenizer: {{class_path: Characters}}
     length: 8
     batch_size: 4
-    valid: 0.1
-    test: 0.1
+    val_size: 0.1
+    test_size: 0.1
 checkpoint: {{every_n_steps: 2}}
 samples: {{every_n_steps: 0, number: 1, steps: 1}}
 """

@@ -98,8 +98,14 @@ class TestClassificationObjective:
         (lambda: Classification()(_labeled_rbm(), {"x": bits(4)}, None), "train on labeled data"),
         (lambda: Classification("x")(_rbm(), {"x": bits(4)}, None), r"p\(x \| h\) needs 'h'"),
         (lambda: Classification("h")(_rbm().double(), _state(), None), "is a BernoulliConditional: name the label"),
-        (lambda: Classification()(Gaussian([0.0], [1.0]), _points(), None), "Gaussian has no conditional for 'y'"),
-        (lambda: Classification()(DeepEnergy(MLP(4, [2])), _state(), None), "DeepEnergy has no conditional for 'y'"),
+        (
+            lambda: Classification()(Gaussian([0.0], [1.0]), _points(), None),
+            "Gaussian is not GibbsSampleable, it has no conditional",
+        ),
+        (
+            lambda: Classification()(DeepEnergy(MLP(4, [2])), _state(), None),
+            "DeepEnergy is not GibbsSampleable, it has no conditional",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

@@ -16,6 +16,7 @@ from ebm_lightning.energies import Denoiser, ImageEBT, NextToken, StepToken, Tex
 from ebm_lightning.energies.networks import CausalTransformer, DiTDenoiser
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.samplers import Descent
+from ebm_lightning.training.optim import SamplerParamGroup
 
 F64 = torch.float64
 
@@ -33,7 +34,7 @@ def _batch(n: int = 3, positions: int = 4, vocabulary: int = 5) -> State:
 def test_TokenPrediction_is_the_mean_over_the_steps_kept() -> None:
     path, target = torch.randn(3, 2, 4, 5, dtype=F64), torch.randint(0, 5, (3, 4))
     energies = torch.randn(3, 2, dtype=F64)
-    neg = {"y": path[:, -1], "y_path": path, "y_energies": energies, "target": target}
+    neg = {"y": path[:, -1], "y.trajectory": path, "y.energies": energies, "target": target}
     terms = TokenPrediction()(Flat(), {}, neg)
     log_p = path.log_softmax(-1)
     by_hand = -torch.stack(
@@ -58,7 +59,7 @@ def test_TokenPrediction_without_a_path_counts_the_end_and_no_padding() -> None:
 @pytest.mark.parametrize("beta", [1.0, 0.3, None])
 def test_ImagePrediction_is_the_loss_of_torch(beta: float | None) -> None:
     path, target = 2 * torch.randn(3, 2, 1, 4, 4, dtype=F64), torch.randn(3, 1, 4, 4, dtype=F64)
-    neg = {"y": path[:, -1], "y_path": path, "y_energies": torch.zeros(3, 2), "target": target}
+    neg = {"y": path[:, -1], "y.trajectory": path, "y.energies": torch.zeros(3, 2), "target": target}
     terms = ImagePrediction(beta=beta)(Flat(), {}, neg)
     error = nn.MSELoss() if beta is None else nn.SmoothL1Loss(beta=beta)
     losses = [error(path[:, k], target) for k in range(2)]
@@ -91,7 +92,7 @@ def _assert_same_gradients(module: EBM, batch: State, loss: Tensor, by_hand: Ten
 
 def test_TokenPrediction_of_system_one_is_the_published_loop() -> None:
     """Two steps from noise, a constant at the beginning of each, both judged, the step size learned."""
-    module = _text(Descent(2.0, learned=True, detach=True, normalize=True, return_trajectory=True), steps=2, backprop=2)
+    module = _text(Descent(2.0, learned=True, detach=True, softmax=True, return_trajectory=True), steps=2, backprop=2)
     batch, alpha = _batch(), module.sampler.alpha
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -108,7 +109,7 @@ def test_TokenPrediction_of_system_one_is_the_published_loop() -> None:
 
 def test_TokenPrediction_of_system_two_is_the_published_loop() -> None:
     """Three noisy steps, of which the last alone is differentiated and judged."""
-    module = _text(Descent(2.0, normalize=True, noise=0.5), steps=3, backprop=1)
+    module = _text(Descent(2.0, softmax=True, noise=0.5), steps=3, backprop=1)
     batch = _batch()
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -124,7 +125,7 @@ def test_TokenPrediction_of_system_two_is_the_published_loop() -> None:
 
 
 def test_TokenPrediction_of_steps_through_one_another_is_differentiated_as_autograd_does() -> None:
-    module = _text(Descent(2.0, learned=True, normalize=True), steps=2, backprop=2)
+    module = _text(Descent(2.0, learned=True, softmax=True), steps=2, backprop=2)
     batch = _batch()
     torch.manual_seed(1)
     loss = module.training_step(batch, 0)["loss"]
@@ -152,9 +153,9 @@ def test_ImagePrediction_is_one_step_from_the_noised_image() -> None:
 
 def test_TokenPrediction_compares_chains_that_persist_with_their_own_targets() -> None:
     """A chain drawn from a buffer brings back its context and target, whatever the batch is now."""
-    buffer = SampleBuffer(3, noise=GaussianNoise(), keep=("x", "target"))
+    buffer = SampleBuffer(3, init=GaussianNoise(), keep=("x", "target"))
     model = TextEBT(5, layers=1, heads=1, dim=4)
-    module = EBM(model, TokenPrediction(), Descent(1.0, normalize=True), backprop=1, chains=buffer)
+    module = EBM(model, TokenPrediction(), Descent(1.0, softmax=True), backprop=1, chains=buffer)
     first = _batch()
     module.training_step(first, 0)
     neg = module.sample_negatives(model.positive_phase(_batch()))
@@ -197,15 +198,16 @@ def _cycle() -> State:
 @pytest.mark.parametrize("system", [1, 2])
 def test_TokenPrediction_learns_more_than_how_often_a_token_occurs(system: int) -> None:
     model = TextEBT(4, layers=1, heads=2, dim=32)
-    first = Descent(5.0, learned=True, lr_multiplier=15.0, detach=True, normalize=True, return_trajectory=True)
+    first = Descent(5.0, learned=True, detach=True, softmax=True, return_trajectory=True)
     module = EBM(
         model,
         TokenPrediction(),
-        first if system == 1 else Descent(5.0, normalize=True, spread=2.0, step_size_jitter_axes=2),
+        first if system == 1 else Descent(5.0, softmax=True, step_size_jitter=2.0, step_size_jitter_axes=2),
         steps=2,
         backprop=2 if system == 1 else 1,
         chains=NoiseChains(GaussianNoise()),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        sampler_param_group=SamplerParamGroup(lr_multiplier=15.0),
     )
     assert _learned(module, _cycle(), 60) < math.log(4)
 
@@ -215,6 +217,7 @@ def test_TokenPrediction_of_a_language_model_learns_by_the_same_module() -> None
         NextToken(CausalTransformer(4, layers=1, heads=2, dim=32)),
         TokenPrediction(),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        sampler_param_group=SamplerParamGroup(lr_multiplier=15.0),
     )
     assert _learned(module, _cycle(), 60) < math.log(4)
 
@@ -222,8 +225,8 @@ def test_TokenPrediction_of_a_language_model_learns_by_the_same_module() -> None
 def test_TokenPrediction_in_validation_moves_no_chain() -> None:
     """Terms of what eval-mode descent reaches from where chains are born, with no graph and no path."""
     torch.manual_seed(0)
-    module = _text(Descent(0.5, normalize=True, return_trajectory=True), steps=2, backprop=2)
-    module.chains = buffer = SampleBuffer(8, noise=GaussianNoise(), keep=("x", "target"))
+    module = _text(Descent(0.5, softmax=True, return_trajectory=True), steps=2, backprop=2)
+    module.chains = buffer = SampleBuffer(8, init=GaussianNoise(), keep=("x", "target"))
     module.eval()
     logged: dict[str, Tensor] = {}
     module.log_dict = lambda terms, **_: logged.update(terms)

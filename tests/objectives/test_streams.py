@@ -10,10 +10,19 @@ from torch import Tensor
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.data import FixedBinarization, HorizontalFlip, ImageModule, InMemory, PixelConvention, Stream, Subset
+from ebm_lightning.data import (
+    DataStream,
+    FixedBinarization,
+    HorizontalFlip,
+    ImageModule,
+    InMemory,
+    Loading,
+    Preprocessing,
+    Subset,
+)
 from ebm_lightning.energies import JEM
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.objectives import Classification, ContrastiveDivergence, OnStream, Sum
+from ebm_lightning.objectives import Classification, ContrastiveDivergence, FromStream, Sum
 from ebm_lightning.samplers import SGLD
 from ebm_lightning.training.trainer import Trainer
 from ebm_lightning.utils.random import mix
@@ -26,8 +35,8 @@ class Numbered(ImageModule):
 
     classes = 2
 
-    def __init__(self, batch_size: int = 6, pixels: PixelConvention | None = None, **settings) -> None:
-        super().__init__(batch_size, pixels=pixels, valid=0, seed=7, **settings)
+    def __init__(self, batch_size: int = 6, pixels: Preprocessing | None = None, **settings) -> None:
+        super().__init__(batch_size, pixels=pixels, val_size=0, loading=Loading(seed=7), **settings)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,7 +58,7 @@ def _same(left: list[State], right: list[State]) -> bool:
 
 
 def _joint() -> Numbered:
-    streams = {"labeled": Stream(9, [FLIPPED], noise=0.2), "plain": Stream()}
+    streams = {"labeled": DataStream(9, [FLIPPED], noise=0.2), "plain": DataStream()}
     return Numbered(noise=0.1, augmentations=[HorizontalFlip(0.5)], streams=streams)
 
 
@@ -78,8 +87,8 @@ def test_resumed_streams_repeat_the_uninterrupted_ones(stop: int) -> None:
 
 def test_the_ranks_share_the_global_batch_of_every_stream() -> None:
     """Without noise and augmentation the images are the same in whatever slices they come."""
-    whole, part = (Numbered(2 * n, streams={"labeled": Stream(3 * n)}) for n in (2, 1))
-    ranks = [list(part.train_stream(15, rank=rank, world=2)) for rank in range(2)]
+    whole, part = (Numbered(2 * n, streams={"labeled": DataStream(3 * n)}) for n in (2, 1))
+    ranks = [list(part.train_stream(15, rank=rank, world_size=2)) for rank in range(2)]
     for batch, *shares in zip(whole.train_stream(15), *ranks, strict=True):
         for name, value in batch.items():
             assert torch.equal(value, torch.cat([share[name] for share in shares]))
@@ -112,11 +121,11 @@ def test_OnStream_shows_each_term_its_stream(tmp_path) -> None:
     plain, labeled = Watched(ContrastiveDivergence()), Watched(Classification())
     module = EBM(
         JEM(MLP(6, [4], outputs=2), 2),
-        Sum({"generative": plain, "discriminative": OnStream(labeled, "labeled")}),
+        Sum({"generative": plain, "discriminative": FromStream(labeled, "labeled")}),
         SGLD(0.1, noise=0.01),
         chains=SampleBuffer(20),
     )
-    data = Numbered(streams={"labeled": Stream(9, [FLIPPED])})
+    data = Numbered(streams={"labeled": DataStream(9, [FLIPPED])})
     images = data.images() / 255
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_steps=4, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
@@ -134,15 +143,15 @@ def test_OnStream_shows_each_term_its_stream(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Stream(0), "expected 1 or more examples per batch"),
-        (lambda: Stream(noise=-0.1), "noise >= 0"),
-        (lambda: Numbered(streams={"labeled": Stream(41)}).train_stream(1), "needs 41 training examples"),
+        (lambda: DataStream(0), "expected 1 or more examples per batch"),
+        (lambda: DataStream(noise=-0.1), "noise >= 0"),
+        (lambda: Numbered(streams={"labeled": DataStream(41)}).train_stream(1), "needs 41 training examples"),
         (
-            lambda: Numbered(pixels=FixedBinarization(), streams={"labeled": Stream(None, [FLIPPED])}),
-            "which an augmented image would undo",
+            lambda: Numbered(pixels=FixedBinarization(), streams={"labeled": DataStream(None, [FLIPPED])}),
+            "an augmented image is another one in each pass: leave out the augmentations",
         ),
         (
-            lambda: OnStream(Classification(), "labeled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
+            lambda: FromStream(Classification(), "labeled")(JEM(MLP(6, [], 2), 2), {"x": torch.zeros(2, 6)}, None),
             r"finds no variable x_labeled or the like in the batch, which holds \['x'\]",
         ),
     ],

@@ -146,7 +146,7 @@ def test_WakeSleep_and_ReweightedWakeSleep_lower_the_exact_divergence_below_that
 ) -> None:
     """Bars of 2x2 pixels: of all products of independent pixels, that of the data's means is the closest."""
     data = Bars(2, batch_size=100, samples=10_000)
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     on = (p @ patterns.flatten(1).double()).clamp(1e-6, 1 - 1e-6)
     independent = (patterns.flatten(1) * on.log() + (1 - patterns.flatten(1)) * (1 - on).log()).sum(1)
     model = HelmholtzMachine({"x": Bernoulli([1, 2, 2])}, [4, 1])
@@ -193,7 +193,10 @@ BITS = {"x": Bernoulli([3])}
     ("make", "words"),
     [
         (lambda: WakeSleep()(machine(), every_state(WIDTHS), None), "give EBM the sampler Ancestral"),
-        (lambda: WakeSleep()(RBM(BITS, 2), {"x": bits(3).float()}, {"x": bits(3).float()}), "no recognition model"),
+        (
+            lambda: WakeSleep()(RBM(BITS, 2), {"x": bits(3).float()}, {"x": bits(3).float()}),
+            "RBM is not HasRecognition",
+        ),
         (lambda: ReweightedWakeSleep(0), r"samples=0"),
         (lambda: ReweightedWakeSleep(2, wake=-1), "weights >= 0"),
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),

@@ -15,6 +15,7 @@ from torch import Tensor
 from ebm_lightning import EBM, Trainer
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.cli.main import main
+from ebm_lightning.cli.planning import cluster_of
 from ebm_lightning.energies import RBM, ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.energies.networks import IGEBMNet
@@ -279,8 +280,7 @@ def test_a_cluster_that_cannot_be_is_refused(asked: dict, words: str) -> None:
 
 
 def test_this_machine_is_not_planned_for_many_gpus_nor_without_an_end() -> None:
-    module, data = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0)), _data(torch.rand(4, 6))
     with pytest.raises(ValueError, match="planned for 1 and 2 processes, not for 64 GPUs"):
-        Trainer(accelerator="cpu", logger=False, max_steps=1).plan(module, data, gpus=64)
+        cluster_of(Trainer(accelerator="cpu", logger=False, max_steps=1), "this", 64)
     with pytest.raises(ValueError, match=r"runs are counted in steps: set trainer\.max_steps"):
-        Trainer(accelerator="cpu", logger=False, max_epochs=1).plan(module, data)
+        cluster_of(Trainer(accelerator="cpu", logger=False, max_epochs=1), "this", 1)

@@ -17,12 +17,13 @@ def test_a_run_that_is_stopped_before_it_can_save_asks_to_be_started_again(numbe
     """In a process of its own, which hands the signals back to whom they belonged to once it is over."""
     code = f"""
 import os, signal
-from ebm_lightning.runs.preemption import makes_room
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.runs.preemption import exit_on_preemption
 signal.signal({number}, signal.SIG_IGN)
-with makes_room(["fit", "-c", "x.yaml", "--run", "run"]):
+with exit_on_preemption(RunFolder("run")):
     pass
 os.kill(os.getpid(), {number})
-with makes_room(["fit", "-c", "x.yaml", "--run", "run"]):
+with exit_on_preemption(RunFolder("run")):
     os.kill(os.getpid(), {number})
 """
     done = subprocess.run(

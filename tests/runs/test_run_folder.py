@@ -101,17 +101,17 @@ def test_the_default_folder_is_named_by_the_configuration(monkeypatch: pytest.Mo
 
 def test_a_folder_is_claimed_once_and_then_only_by_its_own_configuration(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "paper" / "mnist")
-    run.claim(CONFIG, ["ebm", "fit"])
+    run.acquire(CONFIG, ["ebm", "fit"])
     assert run.config() == CONFIG
     assert run.experiment == "paper"
-    run.claim(_changed("trainer.max_steps", 20), ["ebm", "fit", "--trainer.max_steps", "20"])
+    run.acquire(_changed("trainer.max_steps", 20), ["ebm", "fit", "--trainer.max_steps", "20"])
     assert run.config() == _changed("trainer.max_steps", 20), "config.yaml is that of the latest start"
     before = run.config_file.read_bytes()
     with pytest.raises(ValueError, match=r"another configuration \(model\.init_args\.steps: 3 -> 4\)"):
-        run.claim(_changed("model.init_args.steps", 4), [])
+        run.acquire(_changed("model.init_args.steps", 4), [])
     foreign = {"data": {str(number): number for number in range(6)}, **CONFIG}
     with pytest.raises(ValueError, match=r"data\.3: absent -> 3; and 2 more\)"):
-        run.claim(foreign, [])
+        run.acquire(foreign, [])
     assert run.config_file.read_bytes() == before
     starts = [event for event in run.events() if event["event"] == "start"]
     assert [start["command"] for start in starts] == [["ebm", "fit"], ["ebm", "fit", "--trainer.max_steps", "20"]]
@@ -120,7 +120,7 @@ def test_a_folder_is_claimed_once_and_then_only_by_its_own_configuration(tmp_pat
 def test_the_environment_is_that_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in [key for key in os.environ if key.startswith("SLURM_JOB")]:
         monkeypatch.delenv(key)
-    RunFolder(tmp_path).claim(CONFIG, [])
+    RunFolder(tmp_path).acquire(CONFIG, [])
     facts = json.loads((tmp_path / "environment.json").read_text())
     assert facts["versions"]["torch"] == metadata.version("torch")
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))

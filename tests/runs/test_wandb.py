@@ -47,7 +47,7 @@ for expected in (75, 0):
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """tiny.yaml to step 12, where it is asked to make room, and on to step 15; the process completes its files."""
+    """tiny.yaml to step 12, where it is preempted, and on to step 15; the process completes its files."""
     places = {name: tmp_path_factory.mktemp(name) for name in ("runs", "home", "cwd")}
     foreign = ("WANDB_", "XDG_", "MPLCONFIGDIR")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
@@ -66,7 +66,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
 def test_a_continued_run_is_one_run_of_its_experiment_in_two_segments(logged: Logged) -> None:
     identifier = (logged.run.path / "run_id").read_text()
     assert [segment.id for segment in logged.segments] == [identifier, identifier]
-    assert [segment.group for segment in logged.segments] == ["tests", "tests"]
+    assert [segment.group for segment in logged.segments] == ["support", "support"]
     assert [segment.preempted for segment in logged.segments] == [True, False]
     for segment in logged.segments:
         assert segment.job_type == "train"

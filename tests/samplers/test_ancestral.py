@@ -7,7 +7,7 @@ from support.oracles import assert_counts, bits, identical, index_of
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.data import Bars
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass
@@ -21,7 +21,7 @@ F64 = torch.float64
 
 def test_dreams_follow_the_enumeration() -> None:
     model, start = machine(), {name: torch.zeros(5_000, width) for name, width in WIDTHS.items()}
-    end, _ = run(Ancestral(("x", "h1", "h2")), model, start, steps=1)
+    end, _ = run_chain(Ancestral(("x", "h1", "h2")), model, start, steps=1)
     draws = torch.cat([end[name] for name in WIDTHS], 1)
     p = (-model.energy(every_state(WIDTHS))).exp().detach()
     assert_counts(torch.bincount(index_of(draws), minlength=len(p)), p)
@@ -56,7 +56,7 @@ def test_a_dream_leaves_no_graph_no_gradient_and_the_clamped_object(context) -> 
     model, sampler = machine(), Ancestral(("x", "h1", "h2"))
     with context():
         state = {**every_state(WIDTHS), "y": torch.zeros(256)}
-        end, info = run(sampler, model, state, steps=2)
+        end, info = run_chain(sampler, model, state, steps=2)
     assert end["y"] is state["y"]
     assert not any(end[name].requires_grad for name in WIDTHS)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -87,10 +87,10 @@ BITS = {"x": Bernoulli([3])}
             "cannot dream of .*without the topmost layers",
         ),
         (lambda: Ancestral(("x", "h3")).step(machine(), {"x": bits(3)}), "cannot dream of"),
-        (lambda: Ancestral(("x",)).step(RBM(BITS, 2), {"x": bits(3)}), "RBM cannot dream of"),
+        (lambda: Ancestral(("x",)).step(RBM(BITS, 2), {"x": bits(3)}), "RBM is not AncestralSampleable"),
         (
             lambda: Ancestral(("x", "y")).step(PerClass(machine(), 2), {"x": bits(3), "y": torch.zeros(8).long()}),
-            "PerClass cannot dream of the label",
+            "PerClass cannot draw the label",
         ),
     ],
 )

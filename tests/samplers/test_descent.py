@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
-from ebm_lightning.core import EnergyModel, State, Terms, run
+from ebm_lightning.core import EnergyModel, State, Terms, run_chain
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Descent
+from ebm_lightning.training.optim import SamplerParamGroup
 from ebm_lightning.training.schedules import Linear, ScheduledLR
 
 F64 = torch.float64
@@ -41,7 +42,7 @@ def _learned(**settings: object) -> Descent:
 def test_the_walk_and_its_derivatives_are_the_closed_form() -> None:
     """With r = 1 - alpha a: dy_k/da = -alpha k r^(k-1) (y_0 - x), dy_k/dalpha = -a k r^(k-1) (y_0 - x)."""
     model, sampler, state, k = Bowl(), _learned(), _state(), 3
-    end, info = run(sampler, model, state, steps=k, backprop=k)
+    end, info = run_chain(sampler, model, state, steps=k, backprop=k)
     a, alpha, apart = 0.7, sampler.alpha.item(), state["y"] - state["x"]
     r = 1 - alpha * a
     torch.testing.assert_close(end["y"], state["x"] + r**k * apart)
@@ -60,16 +61,16 @@ def test_the_walk_and_its_derivatives_are_the_closed_form() -> None:
 def test_detached_steps_are_judged_one_by_one() -> None:
     """dy_k/da = -alpha (y_(k-1) - x) and dy_k/dalpha = -a (y_(k-1) - x): nothing flows through earlier steps."""
     model, sampler, state, k = Bowl(), _learned(detach=True, return_trajectory=True), _state(), 3
-    end, _ = run(sampler, model, sampler.augment_state(state), steps=k, backprop=k)
+    end, _ = run_chain(sampler, model, sampler.augment_state(state), steps=k, backprop=k)
     a, alpha, apart = 0.7, sampler.alpha.item(), state["y"] - state["x"]
     r = 1 - alpha * a
     path = torch.stack([state["x"] + r**i * apart for i in range(1, k + 1)], 1)
-    torch.testing.assert_close(end["y_path"], path)
-    assert torch.equal(end["y"], end["y_path"][:, -1])
+    torch.testing.assert_close(end["y.trajectory"], path)
+    assert torch.equal(end["y"], end["y.trajectory"][:, -1])
     torch.testing.assert_close(
-        end["y_energies"], torch.stack([a * (r**i * apart).square().sum(1) / 2 for i in range(k)], 1)
+        end["y.energies"], torch.stack([a * (r**i * apart).square().sum(1) / 2 for i in range(k)], 1)
     )
-    of_a, of_alpha = torch.autograd.grad(end["y_path"].square().sum() / 2, [model.a, sampler.alpha])
+    of_a, of_alpha = torch.autograd.grad(end["y.trajectory"].square().sum() / 2, [model.a, sampler.alpha])
     slope = sum((path[:, i] * r**i * apart).sum() for i in range(k))
     torch.testing.assert_close(of_a, -alpha * slope)
     torch.testing.assert_close(of_alpha, -a * slope)
@@ -77,7 +78,7 @@ def test_detached_steps_are_judged_one_by_one() -> None:
 
 def test_one_differentiable_step_after_others_leaves_the_others_out() -> None:
     model, sampler, state = Bowl(), _learned(), _state()
-    end, _ = run(sampler, model, state, steps=3, backprop=1)
+    end, _ = run_chain(sampler, model, state, steps=3, backprop=1)
     (ours,) = torch.autograd.grad(end["y"].sum(), model.a)
     alpha = sampler.alpha.item()
     torch.testing.assert_close(ours, -alpha * (1 - alpha * 0.7) ** 2 * (state["y"] - state["x"]).sum())
@@ -85,8 +86,8 @@ def test_one_differentiable_step_after_others_leaves_the_others_out() -> None:
 
 def test_the_energy_sees_a_distribution_and_the_step_starts_from_it() -> None:
     slope, y = torch.randn(3, dtype=F64), torch.randn(4, 2, 3, dtype=F64)
-    sampler = Descent(0.25, normalize=True)
-    end, info = run(sampler, Slope(slope), {"y": y}, steps=2)
+    sampler = Descent(0.25, softmax=True)
+    end, info = run_chain(sampler, Slope(slope), {"y": y}, steps=2)
     p = y.softmax(-1)
     q = (p - 0.25 * slope).softmax(-1)
     torch.testing.assert_close(end["y"], q - 0.25 * slope)
@@ -96,7 +97,7 @@ def test_the_energy_sees_a_distribution_and_the_step_starts_from_it() -> None:
 def test_a_clipped_element_moves_by_the_clip_whatever_alpha_is() -> None:
     slope = torch.tensor([0.1, -3.0, 5.0], dtype=F64)
     sampler, y = _learned(clip=0.6), torch.zeros(2, 3, dtype=F64)
-    end, info = run(sampler, Slope(slope), {"y": y}, steps=1, backprop=1)
+    end, info = run_chain(sampler, Slope(slope), {"y": y}, steps=1, backprop=1)
     torch.testing.assert_close(end["y"], torch.tensor([-0.03, 0.6, -0.6], dtype=F64).expand(2, 3), rtol=1e-6, atol=0)
     (of_alpha,) = torch.autograd.grad(end["y"].sum(), sampler.alpha)
     torch.testing.assert_close(of_alpha, torch.tensor(-0.2, dtype=F64))
@@ -106,7 +107,7 @@ def test_a_clipped_element_moves_by_the_clip_whatever_alpha_is() -> None:
 @pytest.mark.parametrize("axes", [1, 2])
 def test_step_sizes_spread_uniformly_over_the_leading_axes_in_train_mode_alone(axes: int) -> None:
     shape = (2000, 3, 2) if axes == 1 else (50, 40, 2)
-    y, sampler = torch.zeros(*shape, dtype=F64), Descent(0.5, spread=2.0, step_size_jitter_axes=axes)
+    y, sampler = torch.zeros(*shape, dtype=F64), Descent(0.5, step_size_jitter=2.0, step_size_jitter_axes=axes)
     steps = -sampler.step(Slope(torch.ones(2, dtype=F64)), {"y": y})[0]["y"]
     own = steps.flatten(0, axes - 1).flatten(1)
     assert own.eq(own[:, :1]).all()
@@ -117,7 +118,7 @@ def test_step_sizes_spread_uniformly_over_the_leading_axes_in_train_mode_alone(a
 
 def test_the_noise_has_its_standard_deviation() -> None:
     y = torch.zeros(20_000, 1, dtype=F64)
-    end, _ = run(Descent(1.0, noise=3.0), Slope(torch.zeros(1, dtype=F64)), {"y": y}, steps=1)
+    end, _ = run_chain(Descent(1.0, noise=3.0), Slope(torch.zeros(1, dtype=F64)), {"y": y}, steps=1)
     assert stats.kstest(end["y"][:, 0].numpy(), stats.norm(0, 3).cdf).pvalue > FALSE_ALARM
 
 
@@ -125,18 +126,18 @@ def test_a_learned_step_size_stays_positive() -> None:
     sampler = _learned()
     with torch.no_grad():
         sampler.alpha.fill_(-1.0)
-    end, info = run(sampler, Slope(torch.ones(1, dtype=F64)), {"y": torch.zeros(1, 1, dtype=F64)}, steps=1)
+    end, info = run_chain(sampler, Slope(torch.ones(1, dtype=F64)), {"y": torch.zeros(1, 1, dtype=F64)}, steps=1)
     assert end["y"].item() == pytest.approx(-1e-4)
     assert info["alpha"] == pytest.approx(1e-4)
 
 
 def test_the_number_of_the_step_is_counted_where_it_rides_along() -> None:
     state = _state()
-    start = {**state, "step": torch.zeros(5, dtype=torch.int64)}
-    end, _ = run(Descent(0.1), Bowl(), start, steps=3)
-    assert end["step"].eq(3).all()
+    start = {**state, "descent.step": torch.zeros(5, dtype=torch.int64)}
+    end, _ = run_chain(Descent(0.1), Bowl(), start, steps=3)
+    assert end["descent.step"].eq(3).all()
     assert end["x"] is state["x"]
-    assert "step" not in run(Descent(0.1), Bowl(), state, steps=1)[0]
+    assert "descent.step" not in run_chain(Descent(0.1), Bowl(), state, steps=1)[0]
 
 
 class Reached(ContrastiveDivergence):
@@ -152,7 +153,8 @@ def test_a_learned_step_size_has_its_own_learning_rate_and_no_weight_decay(learn
     module = EBM(
         Bowl(),
         Reached(),
-        Descent(2.0, learned=learned, lr_multiplier=30.0),
+        Descent(2.0, learned=learned),
+        sampler_param_group=SamplerParamGroup(lr_multiplier=30.0),
         backprop=1,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.5),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5),
@@ -180,7 +182,8 @@ def test_a_learned_step_size_keeps_its_floor_when_a_run_goes_on() -> None:
         module = EBM(
             Bowl(),
             Reached(),
-            Descent(2.0, learned=True, lr_multiplier=30.0, min_lr_ratio=0.25),
+            Descent(2.0, learned=True),
+            sampler_param_group=SamplerParamGroup(lr_multiplier=30.0, min_lr_ratio=0.25),
             backprop=1,
             optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.5),
             scheduler=lambda optimizer: ScheduledLR(optimizer, Linear(1.0, 0.0, 8)),
@@ -207,9 +210,9 @@ def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
     buffer, sampler = SampleBuffer(8), Descent(0.1, return_trajectory=True)
     for _ in range(2):
         start = buffer.start(sampler.augment_state(_state()), sampler.free)
-        assert start["y_path"].shape == (5, 0, 3)
-        end, _ = run(sampler, Bowl(), start, steps=2)
-        assert end["y_path"].shape == (5, 2, 3)
+        assert start["y.trajectory"].shape == (5, 0, 3)
+        end, _ = run_chain(sampler, Bowl(), start, steps=2)
+        assert end["y.trajectory"].shape == (5, 2, 3)
         buffer.finish(end)
     assert set(buffer.store) == {"y"}
 
@@ -219,13 +222,9 @@ def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
     [
         {"step_size": 0.0},
         {"step_size": math.nan},
-        {"lr_multiplier": 0.0},
-        {"min_lr_ratio": -0.1},
-        {"min_lr_ratio": 1.5},
-        {"min_lr_ratio": math.nan},
         {"noise": -1.0},
         {"clip": 0.0},
-        {"spread": 0.5},
+        {"step_size_jitter": 0.5},
         {"step_size_jitter_axes": 0},
         {"free": ("x", "y")},
     ],
@@ -233,3 +232,11 @@ def test_chains_of_a_buffer_keep_the_variable_and_not_the_path() -> None:
 def test_bad_arguments(settings: dict) -> None:
     with pytest.raises(ValueError, match=r"expected|name one"):
         Descent(**{"step_size": 1.0, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"lr_multiplier": 0.0}, {"min_lr_ratio": -0.1}, {"min_lr_ratio": 1.5}, {"min_lr_ratio": math.nan}]
+)
+def test_bad_settings_of_a_parameter_group_are_refused_by_SamplerParamGroup(settings: dict) -> None:
+    with pytest.raises(ValueError, match=r"expected lr_multiplier > 0 and min_lr_ratio in \[0, 1\]"):
+        SamplerParamGroup(**settings)

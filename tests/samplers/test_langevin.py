@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.targets import Normal, Tilted, assert_normal, tilted_state
 
-from ebm_lightning.core import energy_grad, run
+from ebm_lightning.core import energy_grad, run_chain
 from ebm_lightning.samplers import MALA, SGLD, Langevin
 
 
@@ -12,7 +12,7 @@ def test_SGLD_backprop_of_the_last_step_is_that_of_a_loop_written_out() -> None:
     """SGLD in the order of JEM, two steps, the first detached."""
     model, state = Tilted(), tilted_state()
     torch.manual_seed(1)
-    end, _ = run(SGLD(0.1, noise=0.05), model, state, steps=2, backprop=1)
+    end, _ = run_chain(SGLD(0.1, noise=0.05), model, state, steps=2, backprop=1)
     (ours,) = torch.autograd.grad(end["x"].sum(), model.scale)
     torch.manual_seed(1)
     x = state["x"]
@@ -28,7 +28,7 @@ def test_sgld_is_the_published_loop_bit_for_bit(noise_first: bool) -> None:
     model, state = Tilted(), tilted_state(64)
     sampler = SGLD(0.5, noise=0.1, clip=0.3, bounds=(-1.0, 1.0), noise_first=noise_first)
     torch.manual_seed(1)
-    end, info = run(sampler, model, state, steps=5)
+    end, info = run_chain(sampler, model, state, steps=5)
     torch.manual_seed(1)
     x, shares = state["x"], []
     for _ in range(5):
@@ -63,9 +63,9 @@ def test_sgld_at_its_temperature_is_langevin() -> None:
     model, state = Tilted(), tilted_state()
     sgld = SGLD(0.1, noise=0.3)
     torch.manual_seed(1)
-    decoupled, _ = run(sgld, model, state, steps=3)
+    decoupled, _ = run_chain(sgld, model, state, steps=3)
     torch.manual_seed(1)
-    coupled, _ = run(Langevin(0.1, temperature=sgld.temperature), model, state, steps=3)
+    coupled, _ = run_chain(Langevin(0.1, temperature=sgld.temperature), model, state, steps=3)
     assert torch.allclose(decoupled["x"], coupled["x"], rtol=1e-13)
 
 
@@ -73,7 +73,7 @@ def test_sgld_at_its_temperature_is_langevin() -> None:
 def test_unadjusted_langevin_has_its_own_law(temperature: float) -> None:
     """On N(0, 1) with step s the variance is T / (1 - s/2): at s = 1/2 it exceeds the target's by a third."""
     step = 0.5
-    end, _ = run(Langevin(step, temperature=temperature), Normal(), {"x": torch.randn(100_000, 1)}, steps=30)
+    end, _ = run_chain(Langevin(step, temperature=temperature), Normal(), {"x": torch.randn(100_000, 1)}, steps=30)
     assert_normal(end["x"], 0, temperature / (1 - step / 2))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import DataChains
-from ebm_lightning.core import EnergyModel, State, run
+from ebm_lightning.core import EnergyModel, State, run_chain
 from ebm_lightning.energies import JEM, DeepEnergy, JointJEM
 from ebm_lightning.energies.networks import MLP, ConvNet, IGEBMMnistNet, WideResNet
 from ebm_lightning.objectives import ContrastiveDivergence
@@ -52,7 +52,7 @@ def test_ProximalSGLD_with_one_inner_step_it_is_sgld(make, first: str, state, se
     model, begin, ends = make(), state(), []
     for sampler in (SGLD(0.7, **settings), ProximalSGLD(0.7, first=first, inner=1, **settings)):
         torch.manual_seed(3)
-        ends.append(run(sampler, model, begin, 4))
+        ends.append(run_chain(sampler, model, begin, 4))
     assert identical(*ends)
     assert not torch.allclose(ends[0][0]["x"], begin["x"])
 
@@ -76,7 +76,7 @@ def test_ProximalSGLD_the_inner_steps_are_those_of_autograd_with_the_rest_held()
     assert float(info["energy"]) == pytest.approx(float(model.energy({"x": x}).mean().detach()))
     assert float(info["grad_norm"]) == pytest.approx(float(grad.norm(dim=1).mean()))
     assert float(info["clip_share"]) == pytest.approx(float((grad.abs() > 0.15).double().mean()))
-    plain, _ = run(SGLD(0.4, noise=0.0, clip=0.15, bounds=(-1.2, 1.2)), model, {"x": x}, 5)
+    plain, _ = run_chain(SGLD(0.4, noise=0.0, clip=0.15, bounds=(-1.2, 1.2)), model, {"x": x}, 5)
     assert not torch.allclose(plain["x"], end["x"])
 
 
@@ -86,7 +86,8 @@ def test_ProximalSGLD_with_a_linear_first_layer_it_is_sgld_of_the_whole_length(b
     state["x"] = state["x"].clamp(-0.5, 0.5)
     long, short = SGLD(1.0, noise=0.0, clip=0.1, bounds=bounds), {"noise": 0.0, "clip": 0.1, "bounds": bounds}
     ends = [
-        run(sampler, model, state, 3)[0]["x"] for sampler in (ProximalSGLD(0.2, first=WIDE, inner=5, **short), long)
+        run_chain(sampler, model, state, 3)[0]["x"]
+        for sampler in (ProximalSGLD(0.2, first=WIDE, inner=5, **short), long)
     ]
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(ends[0], state["x"])

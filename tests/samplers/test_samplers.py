@@ -7,7 +7,7 @@ from support.oracles import FALSE_ALARM, assert_counts
 from support.targets import Flat, Normal, Tilted, Well, assert_normal, tilted_state
 from torch import Tensor
 
-from ebm_lightning.core import Sampler, run
+from ebm_lightning.core import Sampler, run_chain
 from ebm_lightning.samplers import (
     HMC,
     MALA,
@@ -31,7 +31,9 @@ KERNELS = {
     "SGLD like JEM": SGLD(0.1, noise=0.05),
     "SGLD without noise": SGLD(0.1, noise=0.0, clip=1.0),
     "Descent": Descent(0.1, free=("x",)),
-    "Descent like System 2": Descent(0.1, free=("x",), learned=True, noise=0.1, normalize=True, clip=0.05, spread=2.0),
+    "Descent like System 2": Descent(
+        0.1, free=("x",), learned=True, noise=0.1, softmax=True, clip=0.05, step_size_jitter=2.0
+    ),
     "MALA": MALA(0.05),
     "HMC": HMC(0.1, leapfrog=3),
     "Tempered": Tempered(MALA(0.05), temperature=2.0),
@@ -55,7 +57,7 @@ def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sam
     model = Tilted()
     with context():
         state = sampler.augment_state(tilted_state())
-        end, info = run(sampler, model, state, steps=3)
+        end, info = run_chain(sampler, model, state, steps=3)
     assert end["context"] is state["context"]
     assert end["x"].shape == state["x"].shape
     assert not torch.equal(end["x"], state["x"])
@@ -71,7 +73,7 @@ def test_backprop_gives_the_derivative_of_the_end_in_a_parameter(sampler: Sample
 
     def end() -> Tensor:
         torch.manual_seed(1)
-        return run(sampler, model, state, steps=3, backprop=3)[0]["x"].square().sum()
+        return run_chain(sampler, model, state, steps=3, backprop=3)[0]["x"].square().sum()
 
     (ours,) = torch.autograd.grad(end(), model.scale)
     sides = []
@@ -90,9 +92,9 @@ def test_backprop_gives_the_derivative_of_the_end_in_a_parameter(sampler: Sample
 )
 def test_without_noise_a_step_descends_and_without_slope_it_moves_nothing(sampler: Sampler) -> None:
     x = torch.randn(5, 2, dtype=F64)
-    still, _ = run(sampler, Flat(), {"x": x}, steps=3)
+    still, _ = run_chain(sampler, Flat(), {"x": x}, steps=3)
     assert torch.equal(still["x"], x)
-    moved, _ = run(sampler, Normal(), {"x": x}, steps=3)
+    moved, _ = run_chain(sampler, Normal(), {"x": x}, steps=3)
     assert torch.allclose(moved["x"], x * 0.5**3)
 
 
@@ -108,7 +110,7 @@ def test_without_noise_a_step_descends_and_without_slope_it_moves_nothing(sample
 )
 def test_adjusted_samplers_reach_a_normal_law_from_afar(sampler: Sampler, temperature: float) -> None:
     model = Normal(mean=1.5, precision=2.0)
-    end, info = run(sampler, model, {"x": 2 * torch.randn(40_000, 1)}, steps=60)
+    end, info = run_chain(sampler, model, {"x": 2 * torch.randn(40_000, 1)}, steps=60)
     assert_normal(end["x"], 1.5, temperature / 2)
     assert 0.3 < info["accept"] < 0.999
 
@@ -118,8 +120,8 @@ def test_adjusted_samplers_keep_the_law_and_balance_every_flow(sampler: Sampler)
     """From exact draws of a tilted double well, ends follow p, and as many go from bin i to j as from j to i."""
     n, number, model = 50_000, 12, Well()
     start = model.quantile(torch.rand(n, dtype=F64))[:, None]
-    before, _ = run(sampler, model, {"x": start}, steps=10)
-    after, info = run(sampler, model, before, steps=1)
+    before, _ = run_chain(sampler, model, {"x": start}, steps=10)
+    after, info = run_chain(sampler, model, before, steps=1)
     assert 0.3 < info["accept"] < 0.99
     i, j = model.bins(before["x"], number), model.bins(after["x"], number)
     for visited in (i, j):
@@ -137,8 +139,8 @@ def test_adjusted_samplers_keep_the_law_and_balance_every_flow(sampler: Sampler)
 def test_acceptance_is_one_for_tiny_steps_alone(tiny: Sampler, coarse: Sampler) -> None:
     """The error of the energy is of the order of step^1.5 for MALA and step^2 for HMC: none of 1000 is rejected."""
     state = tilted_state(500)
-    assert run(tiny, Tilted(), state, steps=2)[1]["accept"] == 1
-    assert run(coarse, Tilted(), state, steps=2)[1]["accept"] < 0.5
+    assert run_chain(tiny, Tilted(), state, steps=2)[1]["accept"] == 1
+    assert run_chain(coarse, Tilted(), state, steps=2)[1]["accept"] < 0.5
 
 
 @pytest.mark.parametrize(("sampler", "calls"), [(Langevin(0.1), 1), (MALA(0.1), 2), (HMC(0.1, leapfrog=7), 8)])

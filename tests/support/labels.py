@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import State
+from ebm_lightning.data import Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 
@@ -12,7 +13,7 @@ class Labels(DataModule):
     """Given examples with labels, the same law for training and test."""
 
     def __init__(self, x: Tensor, y: Tensor | None, classes: int | None = 2) -> None:
-        super().__init__(1000, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(1000, val_size=0, loading=Loading(seed=0))
         self.rows: State = {"x": x} if y is None else {"x": x, "y": y}
         self.classes = classes
 

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ebm_lightning.core import Bounds, Conditional, EnergyModel, State
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import (
@@ -176,7 +176,7 @@ class Examples(DataModule):
         y: their labels, or None.
         classes: how many labels there are.
         bounds: of x.
-        valid: how many are held out.
+        val_size: how many are held out.
     """
 
     def __init__(
@@ -185,9 +185,9 @@ class Examples(DataModule):
         y: Tensor | None = None,
         classes: int | None = None,
         bounds: Bounds | None = None,
-        valid: int = 0,
+        val_size: int = 0,
     ) -> None:
-        super().__init__(1000, valid=valid, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(1000, val_size=val_size, loading=Loading(seed=0))
         self.rows: State = {"x": x} if y is None else {"x": x, "y": y}
         self.classes, self.bounds = classes, bounds
 
@@ -227,7 +227,7 @@ def text(positions: int, vocabulary: int) -> Callable[[int], State]:
         "x": torch.randint(0, vocabulary, (n, positions)),
         "target": torch.randint(0, vocabulary, (n, positions)),
         "y": torch.randn(n, positions, vocabulary, dtype=torch.float64),
-        "step": torch.randint(0, 4, (n,)),
+        "descent.step": torch.randint(0, 4, (n,)),
     }
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.data import Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from support.oracles import Examples
@@ -34,7 +35,7 @@ class Cycle(DataModule):
     """Windows of a text that runs through its tokens in turn."""
 
     def __init__(self, vocabulary: int = 4, positions: int = 6) -> None:
-        super().__init__(8, valid=16, split_seed=0, seed=None, memory_gb=1.0)
+        super().__init__(8, val_size=16, loading=Loading())
         self.vocabulary, self.positions = vocabulary, positions
 
     @property

@@ -90,7 +90,7 @@ class SmallRBM(EnergyModel):
 
 def tilted_state(n: int = 6) -> State:
     known = torch.arange(6).view(2, 3).expand(n, 2, 3) == 0  # which only Masked looks at
-    return {"x": torch.randn(n, 2, 3, dtype=F64), "context": torch.randn(n, 2, 3, dtype=F64), "x_known": known}
+    return {"x": torch.randn(n, 2, 3, dtype=F64), "context": torch.randn(n, 2, 3, dtype=F64), "x.known": known}
 
 
 def assert_normal(x: Tensor, mean: float, variance: float) -> None:
@@ -106,7 +106,7 @@ class Still(Sampler):
     def __init__(self, free: tuple[str, ...] = ("x",)) -> None:
         self.free = free
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         return state, {}
 
 

@@ -21,6 +21,7 @@ from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import Perplexity
 from ebm_lightning.objectives import DenoisingScoreMatching, ImagePrediction, TokenPrediction
 from ebm_lightning.samplers import Descent
+from ebm_lightning.training.acceleration import Acceleration
 from ebm_lightning.utils import fused_ops
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -53,8 +54,8 @@ def _image() -> ImageEBT:
     return ImageEBT(4, patch=2, channels=2, layers=1, heads=2, dim=8)
 
 
-SYSTEM_1 = Descent(0.5, learned=True, detach=True, normalize=True, return_trajectory=True)
-SYSTEM_2 = Descent(0.3, noise=0.3, spread=2.0, step_size_jitter_axes=2)
+SYSTEM_1 = Descent(0.5, learned=True, detach=True, softmax=True, return_trajectory=True)
+SYSTEM_2 = Descent(0.3, noise=0.3, step_size_jitter=2.0, step_size_jitter_axes=2)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_compiled_step_has_the_gradients_of_one_that_is_not(
 def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_form(graphs) -> None:
     """y_k = x + (1 - alpha a)^k (y_0 - x), and through the last step alone dy_k/da = -alpha r^(k-1) (y_0 - x)."""
     model, sampler = Bowl(), Descent(0.3)
-    module = EBM(model, ImagePrediction(), sampler, 2, 1, compiled=True)
+    module = EBM(model, ImagePrediction(), sampler, 2, 1, acceleration=Acceleration(compile=True))
     for steps in (2, 3, 2):
         x, y = torch.randn(2, 5, 3, dtype=torch.float64)
         end, info = module.run_negative_chains({"x": x, "y": y}, steps, 1)
@@ -111,7 +112,7 @@ def test_langevin_compiled_to_code_continues_bit_for_bit_and_draws_what_torch_dr
         assert ebm("fit", "-c", tiny, "--run", tmp_path / "x" / run, *SHORT, *arguments)[0] == 0
         return tmp_path / "x" / run
 
-    compiled = "--model.init_args.compiled=true"
+    compiled = "--model.init_args.acceleration.compile=true"
     straight, plain = fit("straight", compiled), fit("plain")
     with monkeypatch.context() as patch:
         cut_at(patch, 6)
@@ -125,7 +126,7 @@ def test_langevin_compiled_to_code_continues_bit_for_bit_and_draws_what_torch_dr
 
 def test_a_run_that_cannot_be_compiled_says_what_is_missing(ebm, tiny: Path, monkeypatch) -> None:
     monkeypatch.setattr(fused_ops.shutil, "which", lambda name: None)
-    status, said = ebm("fit", "-c", tiny, "--model.init_args.compiled=true")
+    status, said = ebm("fit", "-c", tiny, "--model.init_args.acceleration.compile=true")
     assert status == 1
     assert "compiled=True needs a C++ compiler on a CPU, but none of g++, clang++ and c++ was found" in said
 
@@ -135,7 +136,7 @@ def test_held_out_data_need_first_derivatives_alone(monkeypatch) -> None:
     asked, grad = [], torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *of, create_graph: asked.append(create_graph) or grad(*of))
     data = Pairs(torch.randint(0, 5, (14, 6)), torch.randint(0, 5, (14, 6)))
-    sampler = Descent(0.3, learned=True, detach=True, return_trajectory=True, normalize=True)
+    sampler = Descent(0.3, learned=True, detach=True, return_trajectory=True, softmax=True)
     Perplexity(steps=[2]).measure(EBM(_text(), TokenPrediction(), sampler, 2, 2), data)
     assert asked == [False] * 4
     asked.clear()
@@ -168,7 +169,7 @@ def test_what_pays_is_measured_once_and_remembered(
     plain, _ = fit("plain")
     monkeypatch.setattr(fused_ops, "compiled", lambda walk: named("compiled", walk, slow=not pays))
     monkeypatch.setattr(module_file, "run_chain_cached", named("plain", module_file.run_chain_cached, slow=pays))
-    auto = "--model.init_args.compiled=auto"
+    auto = "--model.init_args.acceleration.compile=auto"
     with monkeypatch.context() as patch:
         cut_at(patch, 6)
         with pytest.raises(PowerCut):

@@ -9,7 +9,7 @@ import torch
 from support.continued import KEPT, PowerCut, cut_at, ending
 from support.oracles import identical
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, run
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, run_chain
 from ebm_lightning.energies import JEM, RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
@@ -57,7 +57,7 @@ def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, 
             with torch.autocast("cuda", torch.bfloat16, enabled=half), torch.no_grad():
                 end, info = walk(sampler, model, start, 4)
             found.append((end["x"], info, torch.rand(3, device="cuda"), deepcopy(model.state_dict())))
-            assert end["chain"] is kept
+            assert end["chain.slot"] is kept
         assert identical(*found), f"turn {turn}: positions, reports, random numbers after it, or moving statistics"
         assert not torch.equal(found[0][0], start["x"])
         with torch.no_grad():  # as an optimizer does
@@ -73,7 +73,7 @@ def test_each_form_of_a_phase_has_its_graph_up_to_a_bound(monkeypatch: pytest.Mo
 
     def walk(sampler: Sampler, model: EnergyModel, state: State, steps: int, *_: int, watched: bool) -> object:
         walked.append(steps)
-        return run(sampler, model, state, steps, watched=watched)
+        return run_chain(sampler, model, state, steps, with_info=watched)
 
     graphed = Graphed(walk)
     for steps, number in ((1, 4), (1, 4), (1, 6), (2, 4), (2, 4), (1, 6)):
@@ -86,7 +86,7 @@ def test_a_recorded_phase_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     model, sampler, shape = _case("mlp")
     _ = model.variables
     start, found = {"x": torch.rand(6, *shape, device="cuda")}, []
-    for walk in (run, Graphed(fused_ops.compiled(run))):
+    for walk in (run_chain, Graphed(fused_ops.compiled(run_chain))):
         for _ in range(2):
             torch.manual_seed(5)
             end, _ = walk(sampler, model, start, 3)
@@ -105,7 +105,7 @@ def fit(ebm, tiny: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_run_with_graphs_ends_as_one_without_and_one_that_was_cut(fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = "--model.init_args.cuda_graphs=true"
+    graphs = "--model.init_args.acceleration.cuda_graphs=true"
     plain, graphed = ending(fit("plain")), ending(fit("graphed", graphs))
     with monkeypatch.context() as patch:
         cut_at(patch, 6)
@@ -125,7 +125,7 @@ def test_a_group_of_nccl_trains_as_a_process_alone(fit) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions_compiled_and_channels_last_train_on_a_gpu(fit, precision: str) -> None:
-    compiled = ("--model.init_args.compiled=true", "--model.init_args.cuda_graphs=true")
+    compiled = ("--model.init_args.acceleration.compile=true", "--model.init_args.acceleration.cuda_graphs=true")
     final = ending(fit("run", "--trainer.precision", precision, *compiled))
     assert final["global_step"] == 12
     assert all(bool(weight.isfinite().all()) for weight in final["state_dict"].values())
@@ -133,11 +133,11 @@ def test_precisions_compiled_and_channels_last_train_on_a_gpu(fit, precision: st
 
 def test_a_transition_that_waits_for_the_device_is_refused_in_words() -> None:
     class Waits(Langevin):
-        def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+        def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
             assert float(state["x"].sum()) < torch.inf
             return super().step(model, state)
 
     model, _, shape = _case("mlp")
     with pytest.raises(ValueError, match=r"transitions of Waits on DeepEnergy cannot be recorded .* leave cuda_graphs"):
-        Graphed(run)(Waits(0.1), model, {"x": torch.rand(6, *shape, device="cuda")}, 1)
+        Graphed(run_chain)(Waits(0.1), model, {"x": torch.rand(6, *shape, device="cuda")}, 1)
     assert float(torch.rand(3, device="cuda").sum()) > 0, "the device goes on"

@@ -25,7 +25,7 @@ def _fit(tiny: Path, run: Path, *arguments: object) -> list[tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """12 steps on two ranks, in one go and as 6 + 6: rank 1 alone is asked to make room in step 6."""
+    """12 steps on two ranks, in one go and as 6 + 6: rank 1 alone receives the signal, in step 6."""
     root = tmp_path_factory.mktemp("ddp")
     tiny = TESTS / "support" / "tiny.yaml"
     straight, parts = root / "straight", root / "parts"

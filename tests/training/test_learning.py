@@ -96,8 +96,8 @@ def _follow_the_likelihood(model: RBM, law: Tensor, steps: int, lr: float) -> RB
     [
         (DataChains(), 1),
         (DataChains(), 10),
-        (SampleBuffer(256, noise=BernoulliNoise()), 5),
-        (SampleBuffer(1024, reinit_prob=0.05, noise=BernoulliNoise()), 5),
+        (SampleBuffer(256, init=BernoulliNoise()), 5),
+        (SampleBuffer(1024, reinit_prob=0.05, init=BernoulliNoise()), 5),
         (NoiseChains(BernoulliNoise()), 20),
     ],
     ids=["cd-1", "cd-10", "pcd", "pcd-reinit_prob", "short-run"],
@@ -182,7 +182,7 @@ def test_a_centered_deep_machine_learns_four_bits_from_random_weights() -> None:
     steps, batch, law = 600, 256, _law()
     model = DBM({"x": Bernoulli([4])}, [6, 4], weight_std=0.1, centering=0.05)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
-    chains = SampleBuffer(256, noise=BernoulliNoise())
+    chains = SampleBuffer(256, init=BernoulliNoise())
     module = EBM(
         model,
         ContrastiveDivergence(),
@@ -227,7 +227,7 @@ def test_chains_at_temperature_t_teach_the_energy_of_the_data_times_t(temperatur
         ContrastiveDivergence(),
         Tempered(MALA(0.1), temperature=temperature),
         steps=4,
-        chains=SampleBuffer(chains, noise=GaussianNoise()),
+        chains=SampleBuffer(chains, init=GaussianNoise()),
         optimizer=_adam(0.2),
         scheduler=_to_zero(steps),
     )
@@ -276,7 +276,7 @@ def test_langevin_at_temperature_1_teaches_a_network_two_modes_and_their_weights
         ContrastiveDivergence(),
         sampler,
         steps=10,
-        chains=SampleBuffer(1000, noise=UniformNoise(*bounds)),
+        chains=SampleBuffer(1000, init=UniformNoise(*bounds)),
         optimizer=_adam(1e-2),
         scheduler=_to_zero(steps),
     )

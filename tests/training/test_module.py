@@ -14,6 +14,7 @@ from ebm_lightning.energies import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import ContrastiveDivergence, DenoisingScoreMatching
 from ebm_lightning.samplers import SGLD, Langevin
+from ebm_lightning.training.acceleration import Acceleration
 from ebm_lightning.training.callbacks.buffer import BufferCallback
 
 F64 = torch.float64
@@ -186,11 +187,11 @@ def test_a_module_refuses_impossible_numbers_of_steps(steps: int, backprop: int)
 
 
 def test_cuda_graphs_are_refused_where_a_phase_is_not_the_same_every_time_and_change_nothing_on_a_cpu() -> None:
-    with pytest.raises(ValueError, match=r"expected transitions that are not differentiated \(backprop=0\)"):
-        EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 2, backprop=1, cuda_graphs=True)
+    with pytest.raises(ValueError, match=r"needs transitions that are not differentiated \(backprop=0\)"):
+        EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 2, backprop=1, acceleration=Acceleration(cuda_graphs=True))
     found = []
     for asked in (None, True):
-        module = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 3, cuda_graphs=asked)
+        module = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), 3, acceleration=Acceleration(cuda_graphs=asked))
         torch.manual_seed(2)
         found.append(module.run_negative_chains({"x": torch.zeros(4, 1, dtype=F64)}, 3)[0])
     assert identical(*found)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core import EnergyModel, run
+from ebm_lightning.core import EnergyModel, run_chain
 from ebm_lightning.energies import DeepEnergy
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.samplers import Langevin
@@ -48,7 +48,7 @@ class Hills(EnergyModel):
 
 def _ends(model: EnergyModel, x: Tensor, step_size: float, steps: int, half: bool) -> Tensor:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-        return run(Langevin(step_size), model, {"x": x}, steps, watched=False)[0]["x"]
+        return run_chain(Langevin(step_size), model, {"x": x}, steps, with_info=False)[0]["x"]
 
 
 def _check_moments(x: Tensor, covariance: Tensor, bias: float) -> None:

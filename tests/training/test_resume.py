@@ -80,7 +80,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm,
 
 
 def test_another_trainer_says_that_its_checkpoints_leave_out_the_chains() -> None:
-    data = Toy2D("moons", batch_size=8, samples=64, test=8)
+    data = Toy2D("moons", batch_size=8, samples=64, test_size=8)
     module = EBM(DeepEnergy(MLP(2, [4])), ContrastiveDivergence(), Langevin(0.01), chains=SampleBuffer(16))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     other = L.Trainer(max_steps=1, enable_checkpointing=False, limit_val_batches=0, **quiet)

@@ -159,7 +159,7 @@ class Counting(Sampler):
     def __init__(self) -> None:
         self.count = 0
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, State]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, State]:
         self.count += 1
         return {**state}, {}
 

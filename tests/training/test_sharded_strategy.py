@@ -26,7 +26,7 @@ EBT = (
     *(f"-c={ROOT}/experiments/gladstone2025_ebt/{name}.yaml" for name in ("text_s1", "smoke", "smoke_text_s")),
     *(*ALIKE, "--model.init_args.scheduler=null", "--model.init_args.optimizer.init_args.lr=0.1"),
     *("--trainer.limit_val_batches=0", "--trainer.accumulate_grad_batches=2", f"--trainer.callbacks={__name__}.Held"),
-    *("--data.init_args.max_train=null", "--data.init_args.valid=0.2", "--trainer.strategy=auto"),
+    *("--data.init_args.loading.max_train=null", "--data.init_args.val_size=0.2", "--trainer.strategy=auto"),
     "--model.init_args.sampler.init_args.step_size=20",  # steeper descents make rounding grow
 )
 JEM = (

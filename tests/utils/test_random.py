@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.oracles import FALSE_ALARM
+from support.oracles import FALSE_ALARM, Z
 
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.training.callbacks.random_state import TrainingRandomState
-from ebm_lightning.utils.random import capture, drawn_since, isolated, mix, restore, seed_all
+from ebm_lightning.utils.random import capture, drawn_since, isolated, mix, restore, seed_all, uniform
 
 FAMILIES = {
     "one number": lambda i: (i,),
@@ -220,3 +220,25 @@ def test_it_is_known_whether_a_number_was_drawn() -> None:
     assert not drawn_since(before)
     torch.rand(1)
     assert drawn_since(before)
+
+
+def test_mix_is_splitmix64() -> None:
+    # The first outputs of the published generator for the seeds 1234567 and 0.
+    assert mix(1234567) == 6457827717110365317
+    assert mix(0) == 0xE220A8397B1DCDAF
+
+
+def test_every_part_of_a_seed_reaches_the_low_32_bits() -> None:
+    seeds = {mix(*parts) % 2**32 for parts in itertools.product(range(6), repeat=4)}
+    assert len(seeds) >= 6**4 - 2  # 1296 of 2^32: one coincidence has probability 2e-4, three 1e-12
+
+
+def test_hashed_uniform_numbers_are_mix_of_the_counter_and_uniform() -> None:
+    u = uniform(7, torch.arange(100_000))
+    expected = [(mix(7, counter) >> 40) / 2**24 for counter in range(1000)]
+    assert u[:1000].tolist() == expected
+    assert abs(float(u.mean()) - 0.5) < Z * (1 / 12 / len(u)) ** 0.5
+    counts = torch.histc(u, bins=10, min=0, max=1)
+    chi_square = float(((counts - 10_000).square() / 10_000).sum())
+    assert chi_square < 46.0  # 9 degrees of freedom, false alarm 6e-7
+    assert torch.equal(uniform(7, torch.tensor([99_999, 3])), u[[99_999, 3]])

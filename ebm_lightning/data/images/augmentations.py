@@ -1,4 +1,4 @@
-"""Augmentations: random changes of training images that keep what they show. A whole batch at once, on its device."""
+"""Augmentations: random changes of training images that preserve their content, on the device of the batch."""
 
 import abc
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Augmentation(abc.ABC):
 
 @dataclass(frozen=True)
 class ReflectPadCrop(Augmentation):
-    """Pads every side by reflection, then cuts out a window of the old size at a uniformly drawn offset.
+    """Padding of every side by reflection, then a crop of the old size at a uniformly drawn offset.
 
     The usual augmentation of CIFAR-10, here with reflection in place of zeros, as in Grathwohl et al. (2020).
 
@@ -45,7 +45,7 @@ class ReflectPadCrop(Augmentation):
 
 @dataclass(frozen=True)
 class HorizontalFlip(Augmentation):
-    """Mirrors an image left to right with a given probability.
+    """Mirroring of an image, left to right, with a given probability.
 
     Args:
         probability: In [0, 1].

@@ -1,6 +1,6 @@
-"""The pixel convention: how stored gray levels become the numbers a model sees. It is part of every result.
+"""Preprocessing of pixels: from stored gray levels to the model's input. It is part of every result.
 
-A log-likelihood of one convention says nothing about another: the same weights differ by tens of nats between them.
+Log-likelihoods under different preprocessing are not comparable: the same weights differ by tens of nats.
 """
 
 import abc
@@ -13,10 +13,10 @@ from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.random import hashed, keyed
 
 
-class PixelConvention(abc.ABC):
-    """Turns whole numbers v in 0..levels-1 into float32 values in [0, 1]. Final subclasses are frozen dataclasses.
+class Preprocessing(abc.ABC):
+    """A map of whole numbers v in 0..levels-1 to float32 values in [0, 1]. Final subclasses are frozen dataclasses.
 
-    ``binary`` says whether every value is 0 or 1, so that binary units have a log-probability for it.
+    ``binary`` is whether every value is 0 or 1, so that binary units have a log-probability for it.
     """
 
     binary: bool
@@ -25,14 +25,13 @@ class PixelConvention(abc.ABC):
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
         """The values of ``pixels`` (B, ...), integers in 0..levels-1, in the same shape.
 
-        ``index`` (B,), int64, names each image; ``generator``, on the device of the pixels, is where every draw comes
-        from.
+        ``index`` (B,), int64, identifies each image; every draw comes from ``generator``, on the device of the pixels.
         """
 
 
 @dataclass(frozen=True)
-class Gray(PixelConvention):
-    """x = v / (levels - 1): gray levels as they are."""
+class Gray(Preprocessing):
+    """x = v / (levels - 1): gray levels unchanged."""
 
     binary = False
 
@@ -41,8 +40,8 @@ class Gray(PixelConvention):
 
 
 @dataclass(frozen=True)
-class Dequantized(PixelConvention):
-    """x = (v + u) / levels, u ~ U[0, 1) for every pixel, fresh each time the image is shown.
+class Dequantized(Preprocessing):
+    """x = (v + u) / levels, u ~ U[0, 1) for every pixel, fresh each time the image is used.
 
     A density of x bounds the log-probability of v from below (Theis, van den Oord & Bethge 2016, section 3.1).
     With 256 levels this is 255/256 (v / 255) + U[0, 1/256), the data of Du & Mordatch (2019).
@@ -56,11 +55,11 @@ class Dequantized(PixelConvention):
 
 
 @dataclass(frozen=True)
-class DynamicBinarization(PixelConvention):
-    """x ~ Bernoulli(v / (levels - 1)), drawn afresh each time the image is shown.
+class DynamicBinarization(Preprocessing):
+    """x ~ Bernoulli(v / (levels - 1)), drawn again each time the image is used.
 
-    The better default for binary models: a fixed draw lets them fit its noise. In evaluation the draws are the same
-    every time.
+    The better default for binary models, which would fit the noise of a fixed draw. In evaluation the draws are the
+    same every time.
     """
 
     binary = True
@@ -70,14 +69,14 @@ class DynamicBinarization(PixelConvention):
 
 
 @dataclass(frozen=True)
-class FixedBinarization(PixelConvention):
-    """x ~ Bernoulli(v / (levels - 1)), drawn once for every image, for good: static binarization.
+class FixedBinarization(Preprocessing):
+    """x ~ Bernoulli(v / (levels - 1)), drawn once for every image: static binarization.
 
-    Used by Salakhutdinov & Murray (2008), and by Larochelle & Murray (2011) in a file of their own draws, which this
-    does not repeat. The draw of pixel j of image i is a function of (seed, i, j) alone.
+    Used by Salakhutdinov & Murray (2008), and by Larochelle & Murray (2011) in a file of their own draws, which are
+    not repeated here. The draw of pixel j of image i is a function of (seed, i, j) alone.
 
     Args:
-        seed: Of the draws. Keep it when models are to be compared.
+        seed: Seed of the draws. Models are comparable only under the same seed.
     """
 
     binary = True
@@ -91,11 +90,11 @@ class FixedBinarization(PixelConvention):
 
 
 @dataclass(frozen=True)
-class Threshold(PixelConvention):
-    """x = 1 where v / (levels - 1) > threshold, else 0.
+class Threshold(Preprocessing):
+    """x = 1 if v / (levels - 1) > threshold, else 0.
 
     Args:
-        threshold: In [0, 1). 0 turns every pixel on that is not black.
+        threshold: In [0, 1). With 0, every pixel that is not black is 1.
     """
 
     binary = True

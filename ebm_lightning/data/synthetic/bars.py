@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.utils.random import mix
 
@@ -11,28 +11,26 @@ _LARGEST = 12
 
 
 class BarsAndStripes(DataModule):
-    """Binary images (1, side, side) whose rows are all alike or whose columns are, each pattern equally likely.
+    """Binary images (1, side, side) whose rows are all equal or whose columns are, each pattern equally likely.
 
     There are 2^(side + 1) - 2 distinct patterns: every choice of columns, every choice of rows, and the two uniform
     images, which are both, only once. After MacKay (2003), Information Theory, section 43.2. The training set is the
-    list of patterns repeated up to ``samples``, exactly uniform where that is a multiple of their number; the test
+    list of patterns repeated up to ``samples``, exactly uniform if that is a multiple of their number; the test
     set has every pattern once.
 
     Args:
         side: Pixels per side, 1..12.
         batch_size: Examples per batch and rank.
         samples: Examples for training and validation together; at least the number of patterns.
-        valid: How much of the training set to hold out: a number of examples, or a share below 1.
-        split_seed: Of the held-out choice.
-        seed: Of the training order; None takes the run's (``seed_everything``), or 0.
-        memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
+        val_size: Examples of the training set to hold out for validation: a number, or a share below 1.
+        loading: Seeds, limits and device cache.
 
     Raises:
-        ValueError: Where a number is out of range.
+        ValueError: If a number is out of range.
     """
 
     bounds = (0.0, 1.0)
-    convention = "binary"
+    preprocessing = "binary"
     binary = True
 
     def __init__(
@@ -41,12 +39,10 @@ class BarsAndStripes(DataModule):
         *,
         batch_size: int = 128,
         samples: int = 3_000,
-        valid: int | float = 0,
-        split_seed: int = 0,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
+        val_size: int | float = 0,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb)
+        super().__init__(batch_size, val_size=val_size, loading=loading)
         if not 1 <= side <= _LARGEST:
             raise ValueError(f"BarsAndStripes(side={side}): expected 1..{_LARGEST} pixels")
         patterns = 2 ** (side + 1) - 2
@@ -58,23 +54,24 @@ class BarsAndStripes(DataModule):
     def shape(self) -> tuple[int, int, int]:
         return (1, self.side, self.side)
 
-    def exact(self) -> tuple[Tensor, Tensor]:
+    def true_distribution(self) -> tuple[Tensor, Tensor]:
         """The distinct patterns, float32 (P, 1, side, side), and their probabilities 1/P, float64 (P,)."""
         columns, rows, _ = _images(self.side)
         patterns = torch.cat([columns, rows[1:-1]])
         return patterns, torch.full((len(patterns),), 1 / len(patterns), dtype=torch.float64)
 
     def load(self) -> tuple[Subset, Subset]:
-        source = InMemory({"x": self.exact()[0]})
+        source = InMemory({"x": self.true_distribution()[0]})
         return Subset(source, torch.arange(self.samples) % len(source)), Subset(source, torch.arange(len(source)))
 
 
 class Bars(DataModule):
-    """Binary images (1, side, side) of vertical or of horizontal bars, each on by itself, as in the wake-sleep paper.
+    """Binary images (1, side, side) of vertical or of horizontal bars, each on independently, as for wake-sleep.
 
     The orientation is drawn first, then which of its ``side`` bars are on, independently. With 4 bars, vertical with
-    2/3 and on with 0.2, the entropy is 3.428 bits. Hinton, Dayan, Frey & Neal (1995), figure 2. The training set are
-    ``samples`` independent draws; the test set has every pattern once, so its means are not those of the distribution.
+    2/3 and on with 0.2, the entropy is 3.428 bits. Hinton, Dayan, Frey & Neal (1995), figure 2. The training set is
+    ``samples`` independent draws by ``loading.split_seed``; the test set has every pattern once, so its means are not
+    those of the distribution.
 
     Args:
         side: Pixels per side and bars of each orientation, 1..12.
@@ -82,17 +79,15 @@ class Bars(DataModule):
         vertical: Probability of the vertical orientation, in [0, 1].
         on: Probability that a bar of the orientation is on, in (0, 1).
         samples: Examples for training and validation together.
-        valid: How much of the training set to hold out: a number of examples, or a share below 1.
-        split_seed: Of the draws and the held-out choice.
-        seed: Of the training order; None takes the run's (``seed_everything``), or 0.
-        memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
+        val_size: Examples of the training set to hold out for validation: a number, or a share below 1.
+        loading: Seeds, limits and device cache.
 
     Raises:
-        ValueError: Where a number is out of range.
+        ValueError: If a number is out of range.
     """
 
     bounds = (0.0, 1.0)
-    convention = "binary"
+    preprocessing = "binary"
     binary = True
 
     def __init__(
@@ -103,12 +98,10 @@ class Bars(DataModule):
         vertical: float = 2 / 3,
         on: float = 0.2,
         samples: int = 200_000,
-        valid: int | float = 0,
-        split_seed: int = 0,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
+        val_size: int | float = 0,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb)
+        super().__init__(batch_size, val_size=val_size, loading=loading)
         if not 1 <= side <= _LARGEST or samples < 1:
             raise ValueError(
                 f"Bars(side={side}, samples={samples}): expected 1..{_LARGEST} pixels and a sample or more"
@@ -121,17 +114,17 @@ class Bars(DataModule):
     def shape(self) -> tuple[int, int, int]:
         return (1, self.side, self.side)
 
-    def exact(self) -> tuple[Tensor, Tensor]:
+    def true_distribution(self) -> tuple[Tensor, Tensor]:
         """The 2^(side + 1) - 2 distinct patterns, float32 (P, 1, side, side), and their probabilities, float64 (P,)."""
         columns, rows, bars = _images(self.side)
         p = self.on**bars * (1 - self.on) ** (self.side - bars)
         vertical, horizontal = self.vertical * p, (1 - self.vertical) * p
-        vertical[[0, -1]] += horizontal[[0, -1]]  # no bars and all bars look alike in both orientations
+        vertical[[0, -1]] += horizontal[[0, -1]]  # no bars and all bars are the same image in both orientations
         return torch.cat([columns, rows[1:-1]]), torch.cat([vertical, horizontal[1:-1]])
 
     def load(self) -> tuple[Subset, Subset]:
-        patterns, probabilities = self.exact()
-        source, generator = InMemory({"x": patterns}), torch.Generator().manual_seed(mix(self.split_seed))
+        patterns, probabilities = self.true_distribution()
+        source, generator = InMemory({"x": patterns}), torch.Generator().manual_seed(mix(self.loading.split_seed))
         drawn = torch.multinomial(probabilities, self.samples, replacement=True, generator=generator)
         return Subset(source, drawn), Subset(source, torch.arange(len(source)))
 

@@ -1,4 +1,4 @@
-"""Squares: images of one thing in some place, whose attributes are known, for energies that are composed."""
+"""Squares: images of one square, whose attributes are known, for the composition of energies."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import State
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 
 _FILLED = 0.8
@@ -14,12 +14,12 @@ _FILLED = 0.8
 
 
 class Squares(DataModule):
-    """Images (1, side, side) of one filled square, 1 on -1, every place equally likely, with Gaussian noise.
+    """Images (1, side, side) of one filled square, 1 on -1, every position equally likely, with Gaussian noise.
 
     Its attributes are the halves in which its center lies: "left" or else right, "top" or else bottom. ``only`` keeps
     those that have an attribute, with either value of the other, so that runs of different attributes can be composed
-    (Du, Li & Mordatch 2020). The training set are the places repeated up to ``samples``, the test set has every place
-    once; validation has the same places as training, with other noise.
+    (Du, Li & Mordatch 2020). The training set is the list of positions repeated up to ``samples``, the test set
+    has every position once; validation has the same positions as training, with other noise.
 
     Args:
         side: Pixels per side of an image.
@@ -27,15 +27,12 @@ class Squares(DataModule):
         only: The attributes that every square has; empty for all squares.
         batch_size: Examples per batch and rank.
         noise: Standard deviation of the noise of every pixel, in training and evaluation; it is not clipped.
-        samples: Examples for training and validation together; at least the number of places.
-        valid: How much of the training set to hold out: a number of examples, or a share below 1.
-        split_seed: Of the held-out choice, and of the noise in evaluation.
-        seed: Of training order and noise; None takes the run's (``seed_everything``), or 0.
-        memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
-        max_train: Train on this many examples only, for smoke runs.
+        samples: Examples for training and validation together; at least the number of positions.
+        val_size: Examples of the training set to hold out for validation: a number, or a share below 1.
+        loading: Seeds, limits and device cache.
 
     Raises:
-        ValueError: Where a number is out of range.
+        ValueError: If a number is out of range.
     """
 
     bounds = (-1.0, 1.0)
@@ -50,22 +47,17 @@ class Squares(DataModule):
         batch_size: int = 128,
         noise: float = 0.0,
         samples: int = 3_000,
-        valid: int | float = 0,
-        split_seed: int = 0,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
-        max_train: int | None = None,
+        val_size: int | float = 0,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(
-            batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb, max_train=max_train
-        )
+        super().__init__(batch_size, val_size=val_size, loading=loading)
         if not 2 <= square < side:
             raise ValueError(f"Squares(side={side}, square={square}): expected 2 <= square < side")
         places = (side - square + 1) ** 2
         if samples < places or noise < 0:
             raise ValueError(
-                f"Squares(samples={samples}, noise={noise}): a square has {places} places, expected at least as many "
-                "samples, and noise >= 0"
+                f"Squares(samples={samples}, noise={noise}): a square has {places} positions, expected at least as "
+                "many samples, and noise >= 0"
             )
         self.side, self.square, self.only, self.noise, self.samples = side, square, only, noise, samples
 
@@ -86,10 +78,11 @@ class Squares(DataModule):
         return {"x": x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)}
 
     def attributes(self, x: Tensor) -> dict[str, Tensor]:
-        """Whether images show one square and nothing else ("valid"), and whether its centroid is "left" and "top".
+        """Whether images show one square and nothing else ("val"), and whether its centroid is "left" and "top".
 
-        The square are the pixels above 0, the middle of the bounds. It is one where the smallest box around all of them
-        has sides that differ from the square's by at most 1 pixel, and they fill at least 80 percent of it.
+        The square is the set of pixels above 0, the middle of the bounds. An image is valid if the smallest box
+        around all of them has sides that differ from the square's by at most 1 pixel, and they fill at least 80 percent
+        of it.
         """
         on = x[:, 0] > 0
         rows, columns = on.any(2), on.any(1)
@@ -103,7 +96,7 @@ class Squares(DataModule):
         }
 
     def _images(self) -> Tensor:
-        """Every place once, float32 (places, 1, side, side), from the top left corner row by row."""
+        """Every position once, float32 (positions, 1, side, side), from the top left corner row by row."""
         first = torch.arange(self.side - self.square + 1)[:, None]
         pixel = torch.arange(self.side)
         covered = (pixel >= first) & (pixel < first + self.square)
@@ -112,6 +105,6 @@ class Squares(DataModule):
 
 
 def _extent(on: Tensor) -> Tensor:
-    """From the first to the last that is on, of (N, pixels): (N,); all pixels where none is."""
+    """From the first to the last that is on, of (N, pixels): (N,); all pixels if none is."""
     first, after = on.int().argmax(1), on.flip(1).int().argmax(1)
     return on.shape[1] - first - after

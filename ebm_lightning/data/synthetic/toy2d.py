@@ -1,4 +1,4 @@
-"""Distributions in the plane, for experiments that can be seen."""
+"""Toy2D: distributions in the plane, whose energies can be plotted."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import State
-from ebm_lightning.data.base import DataModule, Subset
+from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.utils.random import mix
 
 Points = tuple[Tensor, Tensor | None]
-"""Points (N, 2), and their parts (N,) where the distribution is made of parts."""
+"""Points (N, 2), and the part (N,) of each if the distribution has parts."""
 
 
 class Toy2D(DataModule):
@@ -27,14 +27,12 @@ class Toy2D(DataModule):
         name: Which distribution.
         batch_size: Examples per batch and rank.
         samples: Points for training and validation together.
-        test: Points for test.
-        valid: How much of the training set to hold out: a number of examples, or a share below 1.
-        split_seed: Of the points, of the held-out choice, and of the randomness in evaluation.
-        seed: Of training order and randomness; None takes the run's (``seed_everything``), or 0.
-        memory_gb: In-memory data of up to this size, in 10^9 bytes, are kept on the training device.
+        test_size: Points for test.
+        val_size: Examples of the training set to hold out for validation: a number, or a share below 1.
+        loading: Seeds, limits and device cache.
 
     Raises:
-        ValueError: Where the name is unknown or a number is out of range.
+        ValueError: If the name is unknown or a number is out of range.
     """
 
     def __init__(
@@ -43,18 +41,16 @@ class Toy2D(DataModule):
         *,
         batch_size: int = 128,
         samples: int = 10_000,
-        test: int = 2_000,
-        valid: int | float = 0.1,
-        split_seed: int = 0,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
+        test_size: int = 2_000,
+        val_size: int | float = 0.1,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(batch_size, valid=valid, split_seed=split_seed, seed=seed, memory_gb=memory_gb)
+        super().__init__(batch_size, val_size=val_size, loading=loading)
         if name not in _DISTRIBUTIONS:
             raise ValueError(f"Toy2D(name={name!r}): expected one of {', '.join(_DISTRIBUTIONS)}")
-        if samples < 2 or test < 1:
-            raise ValueError(f"Toy2D(samples={samples}, test={test}): expected samples >= 2 and test >= 1")
-        self.name, self.samples, self.test = name, samples, test
+        if samples < 2 or test_size < 1:
+            raise ValueError(f"Toy2D(samples={samples}, test_size={test_size}): expected samples >= 2, test_size >= 1")
+        self.name, self.samples, self.test_size = name, samples, test_size
         self._draw, self.classes = _DISTRIBUTIONS[name]
 
     @property
@@ -62,8 +58,8 @@ class Toy2D(DataModule):
         return (2,)
 
     def load(self) -> tuple[Subset, Subset]:
-        generator = torch.Generator().manual_seed(mix(self.split_seed, 1))
-        x, parts = self._draw(self.samples + self.test, generator)
+        generator = torch.Generator().manual_seed(mix(self.loading.split_seed, 1))
+        x, parts = self._draw(self.samples + self.test_size, generator)
         train = x[: self.samples]
         center = train.mean(0)
         x = (x - center) / (train - center).square().mean().sqrt()

@@ -1,7 +1,6 @@
-"""Where text comes from: a file, a folder of files, the Hugging Face hub; and how it is cut into splits."""
+"""Sources of text: a file, a folder of files, the Hugging Face hub; and the cut of a text into splits."""
 
 import abc
-import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ebm_lightning.data.base import Split
+from ebm_lightning.data.hub import data_root, load_hub, with_column
 
 
 class Corpus(abc.ABC):
@@ -16,10 +16,10 @@ class Corpus(abc.ABC):
 
     @abc.abstractmethod
     def documents(self) -> list[str]:
-        """All documents, none of them empty. Raises ValueError where there are none or they cannot be read."""
+        """All documents, none of them empty. Raises ValueError if there are none or they cannot be read."""
 
     def fetch(self) -> None:  # noqa: B027  (a hook)
-        """Fetches what is not on this machine, from one process of each node: a hook; by default nothing is."""
+        """Download the text, from one process of each node: a hook; by default nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TextFile(Corpus):
     """A text in UTF-8, which is one document, or a folder in which every .txt is one, in the order of their names.
 
     Args:
-        path: The file or folder, below ``root`` or by itself.
+        path: The file or folder, below ``root`` or the working directory, or absolute.
         root: Folder of data sets; None takes the environment variable EBM_DATA.
     """
 
@@ -40,8 +40,8 @@ class TextFile(Corpus):
         return _filled([_read(file) for file in files], str(place))
 
     def _place(self) -> Path:
-        root = self.root or os.environ.get("EBM_DATA")
-        places = [Path(folder, self.path).expanduser() for folder in (root, ".") if folder]
+        folders = (data_root(self.root), Path())
+        places = [(folder / self.path).expanduser() for folder in folders if folder is not None]
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise ValueError(
@@ -56,10 +56,10 @@ class HubText(Corpus):
     """A data set of the Hugging Face hub, or a folder in a layout that ``datasets`` reads; every row is a document.
 
     Args:
-        path: The name on the hub or the folder, as ``datasets.load_dataset`` takes it.
-        config: Which configuration of the set; None where it has one.
-        split: Which part of the set, in the notation of ``datasets``: train, or train[:1%] where it is not streamed.
-        column: Where the text is.
+        path: Name on the hub, or a folder in a layout that ``datasets`` reads.
+        config: Configuration of the data set; None if it has one only.
+        split: Name of the split, in the notation of ``datasets``: train, or train[:1%] if it is not streamed.
+        column: Column of the text.
     """
 
     path: str
@@ -68,51 +68,42 @@ class HubText(Corpus):
     column: str = "text"
 
     def documents(self) -> list[str]:
-        return _filled(list(self._checked(self._loaded(streaming=False))[self.column]), str(self))
+        return _filled(list(self._rows()[self.column]), str(self))
 
     def fetch(self) -> None:
-        self._loaded(streaming=False)
+        self._rows()
 
     def stream(self) -> Any:
-        """The rows as an ``IterableDataset`` that reads them while they are asked for."""
-        return self._checked(self._loaded(streaming=True))
+        """The rows as an ``IterableDataset``, read one by one while iterating."""
+        return self._rows(streaming=True)
 
-    def _loaded(self, streaming: bool) -> Any:
-        import datasets
-
-        try:
-            return datasets.load_dataset(self.path, self.config, split=self.split, streaming=streaming)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{self} cannot be read ({problem}): check its name, or connect to the network") from None
-
-    def _checked(self, rows: Any) -> Any:
-        """The rows, if they have the column; of a stream that may not be known before the first row."""
-        if rows.column_names and self.column not in rows.column_names:
-            raise ValueError(f"{self} has the columns {', '.join(rows.column_names)}: name the one that holds text")
-        return rows
+    def _rows(self, streaming: bool = False) -> Any:
+        fault, advice = f"{self} cannot be read", "check its name, or connect to the network"
+        rows = load_hub(self.path, self.config, self.split, fault=fault, advice=advice, streaming=streaming)
+        return with_column(rows, self.column, str(self), "text")
 
 
-def cut(documents: list[str], valid: float, test: float) -> dict[Split, list[str]]:
-    """Three contiguous spans in the order train, valid, test, of which two hold these shares of the characters.
+def cut(documents: list[str], val_size: float, test_size: float) -> dict[Split, list[str]]:
+    """Three contiguous spans in the order train, val, test; the latter two hold these shares of the characters.
 
-    A single document is cut between two characters. Several stay whole: each belongs to the span its middle lies in.
+    A single document is cut between two characters. Several documents are not cut: each belongs to the span that
+    contains its middle.
     """
-    borders = 1 - valid - test, 1 - test
+    borders = 1 - val_size - test_size, 1 - test_size
     if len(documents) == 1:
         (text,) = documents
         first, second = (round(border * len(text)) for border in borders)
-        return {"train": [text[:first]], "valid": [text[first:second]], "test": [text[second:]]}
+        return {"train": [text[:first]], "val": [text[first:second]], "test": [text[second:]]}
     ends = list(accumulate(map(len, documents)))
     middles = [end - len(document) / 2 for end, document in zip(ends, documents, strict=True)]
     first, second = (bisect_left(middles, border * ends[-1]) for border in borders)
-    return {"train": documents[:first], "valid": documents[first:second], "test": documents[second:]}
+    return {"train": documents[:first], "val": documents[first:second], "test": documents[second:]}
 
 
-def _filled(documents: list[str], where: str) -> list[str]:
+def _filled(documents: list[str], place: str) -> list[str]:
     filled = [document for document in documents if document]
     if not filled:
-        raise ValueError(f"{where} holds no text: expected at least one document that is not empty")
+        raise ValueError(f"{place} holds no text: expected at least one document that is not empty")
     return filled
 
 

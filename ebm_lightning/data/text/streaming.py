@@ -1,4 +1,4 @@
-"""Text that does not fit into memory or is not to be fetched as a whole: read from the hub while a model trains."""
+"""Text too large for the memory or for a download: read from the hub during training."""
 
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ebm_lightning.data.base import Subset
-from ebm_lightning.data.streams import Block, Blocks, BlockStream
+from ebm_lightning.data.base import Loading, Subset
+from ebm_lightning.data.streams import Block, Blocks, BlockShuffledBatches, Shard
 from ebm_lightning.data.text.corpora import HubText
 from ebm_lightning.data.text.tokenizers import Tokenizer
 from ebm_lightning.data.text.windows import TextModule, Windows, compact, window_starts
@@ -18,26 +18,25 @@ class TextStream(TextModule):
     """Windows of a streamed text, {"x": int64 (B, length), "target": int64 (B, length)}; target[t] follows x[t].
 
     The first documents of the stream are held out, whole: for validation, then for test. The others are read in their
-    order, in blocks that take the part of a shuffle buffer: the windows of a block are cut as in
-    :class:`~ebm_lightning.data.text.windows.Text` and shuffled, and all are shown before the next block is read, while
-    training waits. After the last block the first one comes again, in another order. A checkpoint holds the place in
-    the stream where the block begins, as ``datasets`` says it, so that a run goes on without reading what it has seen.
-    The training split, as ``size`` and ``tensors`` see it, is the first block.
+    order, in blocks instead of a shuffle buffer: the windows of a block are cut as in
+    :class:`~ebm_lightning.data.text.windows.Text` and shuffled, and all are used before the next block is read, while
+    training waits. After the last block the first one comes again, in another order. A checkpoint holds the
+    position of the block in the stream, as given by ``datasets``, so that a run continues without reading earlier
+    blocks. For ``size`` and ``tensors`` the training split is the first block.
 
     Args:
         corpus: The data set; its documents should be in no order that matters beyond a block.
-        tokenizer: Makes numbers of it; Characters must be given theirs.
+        tokenizer: Encodes it; Characters needs its argument.
         length: Tokens of a context, S; a window has one more.
         batch_size: Windows per batch and rank.
         block: Documents that are shuffled together.
-        valid: Documents to hold out for validation.
-        test: Documents for test.
-        seed: Of the training order; None takes the run's (``seed_everything``), or 0.
-        memory_gb: Blocks and splits of up to this size, in 10^9 bytes, are kept on the training device.
+        val_size: Documents to hold out for validation.
+        test_size: Documents for test.
+        loading: Seed and device cache; ``split_seed`` has no effect, and ``max_train`` must be None.
 
     Raises:
-        ValueError: Where a number is out of range; when reading, where the stream cannot be read or held-out documents
-            are shorter than a window; when a checkpoint is loaded, where its vocabulary is another one.
+        ValueError: If a number is out of range; when reading, if the stream cannot be read or held-out documents are
+            shorter than a window; when a checkpoint is loaded, if its vocabulary is another one.
     """
 
     def __init__(
@@ -48,26 +47,30 @@ class TextStream(TextModule):
         *,
         batch_size: int = 32,
         block: int = 10_000,
-        valid: int = 500,
-        test: int = 500,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
+        val_size: int = 500,
+        test_size: int = 500,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(batch_size, valid=valid, split_seed=0, seed=seed, memory_gb=memory_gb)
-        if length < 1 or block < 1 or test < 0:
+        super().__init__(batch_size, val_size=val_size, loading=loading)
+        if length < 1 or block < 1 or test_size < 0:
             raise ValueError(
-                f"TextStream(length={length}, block={block}, test={test}): expected a context of 1 or more tokens, 1 "
-                "or more documents in a block, and 0 or more for test"
+                f"TextStream(length={length}, block={block}, test_size={test_size}): expected a context of 1 or more "
+                "tokens, 1 or more documents in a block, and 0 or more for test"
             )
-        self.corpus, self._tokenizer, self.length, self.block, self.test = corpus, tokenizer, length, block, test
-        self.convention = str(tokenizer)
+        if loading.max_train is not None:
+            raise ValueError(
+                f"TextStream(loading=Loading(max_train={loading.max_train})): a stream has no number of windows to "
+                "limit: leave max_train out, and set trainer.max_steps or block"
+            )
+        self.corpus, self._tokenizer, self.length, self.block = corpus, tokenizer, length, block
+        self.test_size, self.preprocessing = test_size, str(tokenizer)
 
     def load(self) -> tuple[Subset, Subset]:
         first = self._blocks.read(None)
-        return Subset(first.source, first.rows), self._held_out("test", int(self.valid), int(self.valid) + self.test)
+        return Subset(first.source, first.rows), self._held_out("test", int(self.val_size), self._n_held_out)
 
     def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
-        return train, self._held_out("valid", 0, int(self.valid))
+        return train, self._held_out("val", 0, int(self.val_size))
 
     def train_stream(
         self,
@@ -75,29 +78,30 @@ class TextStream(TextModule):
         *,
         seed: int | None = None,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         device: torch.device | str = "cpu",
-    ) -> BlockStream:
-        return BlockStream(
-            self._blocks,
-            self.batch_size,
-            length,
-            self._run_seed() if seed is None else seed,
+    ) -> BlockShuffledBatches:
+        seed = self.loading.run_seed() if seed is None else seed
+        shard, prepare = (
+            Shard(self.batch_size, rank, world_size, torch.device(device)),
             partial(self.prepare, train=True),
-            memory=int(self.memory_gb * 1e9),
-            rank=rank,
-            world=world,
-            device=device,
         )
+        cache_bytes = self.loading.device_cache_bytes
+        return BlockShuffledBatches(self._blocks, shard, length, seed, prepare, cache_bytes=cache_bytes)
+
+    @property
+    def _n_held_out(self) -> int:
+        """Number of documents for validation and test."""
+        return int(self.val_size) + self.test_size
 
     @cached_property
     def _blocks(self) -> "TextBlocks":
-        return TextBlocks(self.corpus, self.tokenizer, self.length, self.block, int(self.valid) + self.test)
+        return TextBlocks(self.corpus, self.tokenizer, self.length, self.block, self._n_held_out)
 
     @cached_property
     def _kept(self) -> list[str]:
         """The documents for validation and test."""
-        return [row[self.corpus.column] for row in islice(self.corpus.stream(), int(self.valid) + self.test)]
+        return [row[self.corpus.column] for row in islice(self.corpus.stream(), self._n_held_out)]
 
     def _held_out(self, split: str, first: int, last: int) -> Subset:
         documents = [document for document in self._kept[first:last] if document]
@@ -111,11 +115,11 @@ class TextStream(TextModule):
 
 
 class TextBlocks(Blocks):
-    """The windows of so many documents at a time, from a stream that is opened anew only where it must be.
+    """The windows of ``size`` documents at a time, from a stream that is opened again only if necessary.
 
     Args:
         corpus: The stream.
-        tokenizer: Makes numbers of it.
+        tokenizer: Encodes it.
         length: Tokens of a context.
         size: Documents of a block.
         skipped: Documents at the beginning that are not for training.
@@ -128,28 +132,26 @@ class TextBlocks(Blocks):
         self._at: Any = None
         self._last: tuple[Any, Block] | None = None
 
-    def read(self, place: Any) -> Block:
-        if self._last is None or self._last[0] != place:
-            self._last = place, self._next(place)
+    def read(self, position: Any) -> Block:
+        if self._last is None or self._last[0] != position:
+            self._last = position, self._next(position)
         return self._last[1]
 
-    def _next(self, place: Any) -> Block:
-        if place is None or place != self._at:
+    def _next(self, position: Any) -> Block:
+        if position is None or position != self._at:
             self._stream = self.corpus.stream()
-            if place is not None:
-                self._stream.load_state_dict(place)
-            self._rows = islice(iter(self._stream), 0 if place else self.skipped, None)
+            if position is not None:
+                self._stream.load_state_dict(position)
+            self._rows = islice(iter(self._stream), 0 if position else self.skipped, None)
         documents = [row[self.corpus.column] for row in islice(self._rows, self.size)]
-        if not documents and place is None:
-            raise ValueError(
-                f"{self.corpus} has no documents beside the {self.skipped} that are held out: hold out fewer"
-            )
+        if not documents and position is None:
+            raise ValueError(f"{self.corpus} has no documents but the {self.skipped} that are held out: hold out fewer")
         self._at = self._stream.state_dict() if len(documents) == self.size else None
         made = windows([document for document in documents if document], self.tokenizer, self.length)
         return Block(made.source, made.rows, self._at)
 
 
 def windows(documents: list[str], tokenizer: Tokenizer, length: int) -> Subset:
-    """Windows that follow one another through documents; none where they are too short."""
+    """Windows that follow one another through documents; none if they are too short."""
     tokens = tokenizer.encode_all(documents)
     return Subset(Windows(compact(tokens, tokenizer), length), window_starts(len(tokens), length))

@@ -19,7 +19,7 @@ class Tokenizer(abc.ABC):
     @property
     @abc.abstractmethod
     def vocabulary(self) -> str:
-        """What every number means, as one text: tokenizers agree where theirs are the same."""
+        """The meaning of every number, as one text: two tokenizers agree if theirs are the same."""
 
     @property
     @abc.abstractmethod
@@ -32,11 +32,11 @@ class Tokenizer(abc.ABC):
         return None
 
     def fitted(self, documents: list[str]) -> "Tokenizer":
-        """This tokenizer, made for the training documents: a hook; by default as it is."""
+        """This tokenizer, fitted to the training documents: a hook; by default unchanged."""
         return self
 
-    def recalled(self, vocabulary: str) -> "Tokenizer":
-        """This tokenizer, made for a vocabulary that a checkpoint remembers: a hook; by default as it is."""
+    def with_vocabulary(self, vocabulary: str) -> "Tokenizer":
+        """This tokenizer with the vocabulary of a checkpoint: a hook; by default unchanged."""
         return self
 
     @abc.abstractmethod
@@ -86,7 +86,7 @@ class Characters(Tokenizer):
         characters: Those that have a token; None takes those of the training text, which are kept in the checkpoint.
 
     Raises:
-        ValueError: Where ``characters`` is empty; when encoding, at a character without a token.
+        ValueError: If ``characters`` is empty; when encoding, at a character without a token.
     """
 
     characters: str | None = None
@@ -113,7 +113,7 @@ class Characters(Tokenizer):
             return self
         return Characters("".join(sorted(set().union(*documents))))
 
-    def recalled(self, vocabulary: str) -> "Characters":
+    def with_vocabulary(self, vocabulary: str) -> "Characters":
         return self if self.characters is not None else Characters(vocabulary)
 
     def encode(self, text: str) -> Tensor:
@@ -123,7 +123,7 @@ class Characters(Tokenizer):
         if len(unknown):
             raise ValueError(
                 f"the character {chr(unknown[0])!r} has no token, since it is none of the {self.size} that are known: "
-                "give Characters all that may occur, or use Bytes, which knows every text"
+                "give Characters all that may occur, or use Bytes, which encodes every text"
             )
         return torch.from_numpy(tokens)
 
@@ -139,14 +139,14 @@ class Characters(Tokenizer):
 class TokenizerFile(Tokenizer):
     """A tokenizer of the Hugging Face library ``tokenizers``, as its JSON file has it: BPE, WordPiece, Unigram, ...
 
-    It adds no special tokens, pads nothing and truncates nothing, whatever the file says.
+    It adds no special tokens, pads nothing and truncates nothing, regardless of the file.
 
     Args:
         path: The file, usually called tokenizer.json.
         end_token: Stands between two documents, such as ``<|endoftext|>``; None puts none there.
 
     Raises:
-        ValueError: When first used, where the library or the file is missing, the file is no tokenizer, or it has no
+        ValueError: When first used, if the library or the file is missing, the file is no tokenizer, or it has no
             such end token.
     """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ebm_lightning.core import State
-from ebm_lightning.data.base import DataModule, Split, Subset
+from ebm_lightning.data.base import DataModule, Loading, Split, Subset
 from ebm_lightning.data.sources import Source
 from ebm_lightning.data.text.corpora import Corpus, cut
 from ebm_lightning.data.text.tokenizers import Tokenizer, digest
@@ -47,10 +47,10 @@ class Windows(Source):
 
 
 class TextModule(DataModule):
-    """Windows {"x": int64 (B, length), "target": int64 (B, length)} of a text that a tokenizer makes numbers of.
+    """Windows {"x": int64 (B, length), "target": int64 (B, length)} of a tokenized text.
 
-    A checkpoint holds the vocabulary; a run does not go on, and is not judged, with another one. Subclasses set
-    ``length`` and ``_tokenizer``, the one that they were given.
+    A checkpoint holds the vocabulary; a run is neither continued nor evaluated with another one. Subclasses set
+    ``length`` and ``_tokenizer``, the one given to them.
     """
 
     dtype = torch.int64
@@ -63,26 +63,26 @@ class TextModule(DataModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer as the training text has made it: a hook; by default as it was given."""
+        """The tokenizer, fitted to the training text: a hook; by default as given."""
         return self._tokenizer
 
     def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
         return {"x": batch["x"], "target": batch["target"]}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the tokens of a run mean, for its checkpoint: enough to decode what a model writes."""
-        return _remembered(self.tokenizer)
+        """The vocabulary, for the checkpoint: enough to decode the tokens that a model generates."""
+        return _vocabulary_state(self.tokenizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError where a checkpoint speaks of other tokens than these data."""
+        """Raise ValueError if a checkpoint has another vocabulary than these data."""
         _check(self.tokenizer, state_dict)
 
-    def recalled(self, state_dict: dict[str, Any]) -> Tokenizer:
-        """The tokenizer that a checkpoint (:meth:`state_dict`) speaks of; no text is read.
+    def tokenizer_from(self, state_dict: dict[str, Any]) -> Tokenizer:
+        """The tokenizer of a checkpoint (:meth:`state_dict`); no text is read.
 
-        Raises ValueError where it speaks of other tokens than these data.
+        Raises ValueError if its vocabulary is not that of these data.
         """
-        found = self._tokenizer.recalled(state_dict["vocabulary"])
+        found = self._tokenizer.with_vocabulary(state_dict["vocabulary"])
         _check(found, state_dict)
         return found
 
@@ -90,29 +90,27 @@ class TextModule(DataModule):
 class Text(TextModule):
     """Windows of a text that fits into memory: {"x": int64 (B, length), "target": int64 (B, length)}.
 
-    target[t] is the token after x[t]. The documents are cut into contiguous spans, train, valid and test in this order
-    (:func:`~ebm_lightning.data.text.corpora.cut`), before anything is learned from them. The windows of a span follow
-    one another: each begins with the last target of the one before, so that every token of a span but its first is a
-    target once, and a context once. The rest at the end, shorter than a window, is dropped: nothing is padded. A
-    window goes over the borders of documents, where the end token stands if the tokenizer has one, but never over that
-    of a span.
+    target[t] is the token after x[t]. The documents are cut into contiguous spans, train, val and test in this order
+    (:func:`~ebm_lightning.data.text.corpora.cut`), before a vocabulary is learned from them. The windows of a span
+    follow one another: each begins with the last target of the one before, so that every token of a span but its first
+    is a target once, and a context once. The rest at the end, shorter than a window, is dropped: nothing is padded. A
+    window may contain the border of two documents, which the tokenizer's end token marks if it has one, but not that of
+    two spans.
 
     Args:
-        corpus: Where the text is from.
-        tokenizer: Makes numbers of it; one that learns its vocabulary does so from the training span.
+        corpus: Source of the text.
+        tokenizer: Encodes it; one that learns its vocabulary does so from the training span.
         length: Tokens of a context, S; a window has one more.
         batch_size: Windows per batch and rank.
-        random_offset: Whether the windows of each training pass begin at another place, so that a token is seen at
-            every position: by one number in 0..length - 1 for all windows of a pass, at the cost of up to one window.
-        valid: Share of the text to hold out for validation, before the share for test.
-        test: Share of the text for test, at its end.
-        seed: Of the training order; None takes the run's (``seed_everything``), or 0.
-        memory_gb: Tokens of up to this size, in 10^9 bytes, are kept on the training device.
-        max_train: Train on this many windows only, the first ones, for smoke runs.
+        random_offset: Whether the windows of each training pass begin elsewhere, so that a token occurs at every
+            position: by one number in 0..length - 1 for all windows of a pass, at the cost of up to one window.
+        val_size: Share of the text to hold out for validation, before the share for test.
+        test_size: Share of the text for test, at its end.
+        loading: Seed, limits and device cache; ``max_train`` keeps the first windows, ``split_seed`` has no effect.
 
     Raises:
-        ValueError: Where a number is out of range; when reading, where there is no text or a split of it is shorter
-            than a window; when a checkpoint is loaded, where its vocabulary is another one.
+        ValueError: If a number is out of range; when reading, if there is no text or a split of it is shorter than a
+            window; when a checkpoint is loaded, if its vocabulary is another one.
     """
 
     def __init__(
@@ -123,23 +121,20 @@ class Text(TextModule):
         *,
         batch_size: int = 32,
         random_offset: bool = False,
-        valid: float = 0.05,
-        test: float = 0.05,
-        seed: int | None = None,
-        memory_gb: float = 4.0,
-        max_train: int | None = None,
+        val_size: float = 0.05,
+        test_size: float = 0.05,
+        loading: Loading = Loading(),
     ) -> None:
-        super().__init__(
-            batch_size, valid=float(valid), split_seed=0, seed=seed, memory_gb=memory_gb, max_train=max_train
-        )
+        super().__init__(batch_size, val_size=float(val_size), loading=loading)
         if length < 1:
             raise ValueError(f"Text(length={length}): expected a context of 1 or more tokens")
-        if test < 0 or valid + test >= 1:
+        if test_size < 0 or val_size + test_size >= 1:
             raise ValueError(
-                f"Text(valid={valid}, test={test}): expected shares of the text, 0 or more, that leave some to train on"
+                f"Text(val_size={val_size}, test_size={test_size}): expected shares of the text, 0 or more, that leave "
+                "some to train on"
             )
-        self.corpus, self.length, self.random_offset, self.test = corpus, length, random_offset, test
-        self.convention = str(tokenizer)
+        self.corpus, self.length, self.random_offset, self.test_size = corpus, length, random_offset, test_size
+        self.preprocessing = str(tokenizer)
         self._tokenizer = tokenizer
 
     @property
@@ -147,23 +142,23 @@ class Text(TextModule):
         return self._content[0]
 
     def prepare_data(self) -> None:
-        """Fills the hub's cache from one process of each node; nothing to do for a local text."""
+        """Fill the hub's cache from one process of each node; nothing to do for a local text."""
         self.corpus.fetch()
 
     def load(self) -> tuple[Subset, Subset]:
         return self._content[1]["train"], self._content[1]["test"]
 
     def hold_out(self, train: Subset) -> tuple[Subset, Subset]:
-        return train, self._content[1]["valid"]
+        return train, self._content[1]["val"]
 
     @cached_property
     def _content(self) -> tuple[Tokenizer, dict[Split, Subset]]:
         """The tokenizer, and the windows of each span; read once."""
-        spans = cut(self.corpus.documents(), self.valid, self.test)
+        spans = cut(self.corpus.documents(), self.val_size, self.test_size)
         tokenizer = self._tokenizer.fitted(spans["train"])
         parts = {split: tokenizer.encode_all(documents) for split, documents in spans.items()}
         source = Windows(compact(torch.cat(list(parts.values())), tokenizer), self.length)
-        shares = {"train": 1.0, "valid": self.valid, "test": self.test}
+        shares = {"train": 1.0, "val": self.val_size, "test": self.test_size}
         subsets: dict[Split, Subset] = {}
         first = 0
         for split, tokens in parts.items():
@@ -181,7 +176,7 @@ class Text(TextModule):
 
 
 def window_starts(tokens: int, length: int, shift: int = 1) -> Tensor:
-    """Where windows of ``length`` + 1 begin that follow one another in a text and may be moved by up to shift - 1."""
+    """First tokens of consecutive windows of ``length`` + 1 in a text, which may be moved by up to shift - 1."""
     return torch.arange(max(tokens - shift, 0) // length) * length
 
 
@@ -190,13 +185,13 @@ def compact(tokens: Tensor, tokenizer: Tokenizer) -> Tensor:
     return tokens.to(torch.uint8 if tokenizer.size <= 256 else torch.int32)
 
 
-def _remembered(tokenizer: Tokenizer) -> dict[str, Any]:
+def _vocabulary_state(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"size": tokenizer.size, "vocabulary": tokenizer.vocabulary}
 
 
 def _check(tokenizer: Tokenizer, state: dict[str, Any]) -> None:
-    """Raises ValueError where a checkpoint's vocabulary is not this tokenizer's."""
-    if state != _remembered(tokenizer):
+    """Raise ValueError if a checkpoint's vocabulary is not this tokenizer's."""
+    if state != _vocabulary_state(tokenizer):
         raise ValueError(
             f"the checkpoint was trained on a vocabulary of {state['size']} tokens (hash "
             f"{digest(state['vocabulary'])}), but that of these data has {tokenizer.size} (hash "

@@ -80,7 +80,7 @@ class DiT(nn.Module):
 
 
 class DiTDenoiser(nn.Module):
-    """Noised images -> images, (B, C, size, size): x plus what a :class:`DiT` with an output for each number adds.
+    """Noisy images -> images, (B, C, size, size): x plus what a :class:`DiT` with an output for each number adds.
 
     One pass, which starts as the identity: the feed-forward rival of an energy that is descended from the same x.
 

@@ -72,7 +72,7 @@ class LikelihoodMonitor(L.Callback):
         model = pl_module.model
         with isolated(0), evaluating(model), torch.no_grad():
             some = model.positive_phase(next(iter(data.eval_loader(self.split, device=pl_module.device))))
-            refuse_gray(model, some, data.binary, data.convention)
+            refuse_gray(model, some, data.binary, data.preprocessing)
         self._measured_at = trainer.global_step  # a run that continues measured there before it was interrupted
         if trainer.global_step == 0:
             self.measure(trainer, pl_module)

@@ -52,17 +52,17 @@ class Calibration(Protocol):
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
         state = labeled(self.id, data, "test", self.block)
-        if self.scaling and not data.size("valid"):
+        if self.scaling and not data.size("val"):
             raise ValueError(
                 f"{self.id} fits a temperature to validation data, but {type(data).__name__} holds none out: set its "
-                "`valid`, or scaling: false"
+                "`val_size`, or scaling: false"
             )
         log_p, y = self._classify(module, state)
         found = {"test error, percent": percent_wrong(log_p.argmax(1), y)}
         found |= self._judge("", log_p, y)
         shown = {"as trained": reliability(log_p.exp(), y, self.bins)}
         if self.scaling:
-            temperature = fit_temperature(*self._classify(module, labeled(self.id, data, "valid", self.block)))
+            temperature = fit_temperature(*self._classify(module, labeled(self.id, data, "val", self.block)))
             scaled = torch.log_softmax(log_p / temperature.value, 1)
             found["temperature"] = temperature
             found |= self._judge(" after scaling", scaled, y, temperature.warning)

@@ -18,7 +18,8 @@ class ExactDivergence(Protocol):
 
     Beside it stand the entropy of the data, which the description of a pattern costs at least, and the probability that
     the model gives to images that are no pattern of the data. What a state has beyond the data is taken for binary
-    causes, and summed over. For data whose distribution is known (``DataModule.exact``) and models with an exact log Z.
+    causes, and summed over. For data whose distribution is known (``DataModule.true_distribution``) and models with an
+    exact log Z.
 
     Args:
         largest: causes, at most: 2^largest states of each pattern are summed.
@@ -30,7 +31,7 @@ class ExactDivergence(Protocol):
     largest: int = 20
 
     def measure(self, module: EBM, data: DataModule) -> Findings:
-        patterns, p = data.exact()
+        patterns, p = data.true_distribution()
         with evaluating(module.model):
             log_q = exact_log_prob(module.model, {"x": patterns.to(module.device)}, self.largest).cpu()
         seen = p > 0

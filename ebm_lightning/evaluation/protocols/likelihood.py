@@ -65,7 +65,7 @@ class Likelihood(Protocol):
         model = module.model
         with evaluating(model):
             test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
-            refuse_gray(model, test, data.binary, data.convention)
+            refuse_gray(model, test, data.binary, data.preprocessing)
             model.check(test)
             if self.raise_vectors and bounds_log_prob(model):
                 raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
@@ -73,8 +73,8 @@ class Likelihood(Protocol):
             held_out = energies = free_energies(model, self._batches(module, data, "test"))
             name = f"log-probability{' bound' if bounds_log_prob(model) else ''}"
             found[f"{name} test"] = _log_probability(energies, log_z)
-            if data.size("valid"):
-                held_out = free_energies(model, self._batches(module, data, "valid"))
+            if data.size("val"):
+                held_out = free_energies(model, self._batches(module, data, "val"))
             number = None if self.train else len(held_out)
             trained = free_energies(model, self._batches(module, data, "train"), number)
             if self.train:

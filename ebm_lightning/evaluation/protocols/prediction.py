@@ -12,7 +12,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.data.images.denoising_pairs import Noised
+from ebm_lightning.data.images.denoising_pairs import DenoisingPairs
 from ebm_lightning.evaluation.components.candidate_selection import PASS, Thinking, Thought
 from ebm_lightning.evaluation.protocol import Findings, Measurement, mean
 from ebm_lightning.training.module import EBM
@@ -79,8 +79,8 @@ class PredictionError(Thinking):
     PSNR is 10 log10(range^2 / MSE) of each image, and the mean over images; Gladstone et al. (2025) take the MSE of a
     batch instead, which gives less. Values are clamped to the data's bounds first. Otherwise as :class:`Perplexity`:
     after 0 steps it is the noised image that is measured, and of several candidates one is kept for each image, by its
-    energy. Standard errors are over images. Data of several noise levels, as of :class:`~ebm_lightning.data.Noised`,
-    are measured at each level, under its name.
+    energy. Standard errors are over images. Data of several noise levels, such as
+    :class:`~ebm_lightning.data.DenoisingPairs`, are measured at each level, under its name.
 
     A picture shows examples, one in a column: noised, after each number of steps above 0, and clean. Where they differ
     from draw to draw these are fresh ones, and none is chosen.
@@ -173,7 +173,7 @@ def _best(
 
 def _levels(data: DataModule) -> dict[str, DataModule]:
     """The data at each of their noise levels, by what a name says of it: nothing where there is but one."""
-    if not isinstance(data, Noised) or not data.levels:
+    if not isinstance(data, DenoisingPairs) or not data.levels:
         return {"": data}
     return {f" {level}": data.at(level) for level in data.levels}
 

@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from ebm_lightning.runs.errors import UserError
+
 GAPS = ("gap", "energy_gap")
 """The terms of objectives that are differences of energies."""
 
@@ -14,7 +16,7 @@ MIN_DRIFT, FLAT_AFTER = 1e-6, 10
 """A chain whose end is no further than this from its start has not moved; after so many logged steps this is said."""
 
 
-class Diverged(RuntimeError):
+class DivergenceError(UserError, RuntimeError):
     """A run whose loss is not finite or whose energy gap runs away."""
 
 
@@ -71,7 +73,7 @@ class DivergenceGuard(L.Callback):
         self.rolled_back = max(self.rolled_back, state_dict["rolled_back"])
 
     def check(self, trainer: L.Trainer) -> None:
-        """Raises Diverged, on all ranks together, where any rank saw a fault since the last look."""
+        """Raise DivergenceError, on all ranks together, if any rank saw a fault since the last check."""
         sizes = {name: torch.stack(values).float().abs() for name, values in self._seen.items()}
         worst = {name: float(torch.where(size.isnan(), torch.inf, size).max()) for name, size in sizes.items()}
         self._seen = {}
@@ -84,7 +86,7 @@ class DivergenceGuard(L.Callback):
             ]
         if trainer.strategy.reduce_boolean_decision(bool(faults), all=False):
             seen = "; ".join(faults) or "a fault on another rank"
-            raise Diverged(
+            raise DivergenceError(
                 f"training diverged by step {trainer.global_step}: {seen}; {_remedy(seen)}, or let the run go back by "
                 "itself with --guard.rollbacks 3"
             )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebm_lightning.data import FixedBinarization, Images, available, load_images
+from ebm_lightning.data import FixedBinarization, Images, Loading, available, load_images
 
 
 def png(image: np.ndarray) -> bytes:
@@ -44,23 +44,23 @@ def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarr
     return images
 
 
-def test_a_local_folder_comes_back_as_it_was_written(mnist: dict[str, np.ndarray]) -> None:
+def test_Images_of_a_local_folder_are_those_written(mnist: dict[str, np.ndarray]) -> None:
     assert available("mnist")
     assert not available("cifar10")
     for split, images in mnist.items():
         tensors = load_images("mnist", split)
         assert torch.equal(tensors["x"], torch.from_numpy(images).unsqueeze(1))
         assert torch.equal(tensors["y"], torch.arange(len(images)) % 10)
-    data = Images("mnist", batch_size=6, valid=4)
+    data = Images("mnist", batch_size=6, val_size=4)
     assert torch.equal((data.tensors("test")["x"] * 255).round().to(torch.uint8), load_images("mnist", "test")["x"])
-    assert (len(data.tensors("train")["x"]), len(data.tensors("valid")["x"])) == (36, 4)
+    assert (len(data.tensors("train")["x"]), len(data.tensors("val")["x"])) == (36, 4)
     data.prepare_data()
 
 
 @pytest.mark.usefixtures("mnist")
-def test_hidden_labels_are_hidden_from_everything_that_learns() -> None:
-    open_, data = (Images("mnist", batch_size=6, valid=4, labels_per_class=n) for n in (None, 2))
-    for split in ("valid", "test"):
+def test_Images_hide_labels_from_training_only() -> None:
+    open_, data = (Images("mnist", batch_size=6, val_size=4, labels_per_class=n) for n in (None, 2))
+    for split in ("val", "test"):
         assert torch.equal(data.tensors(split)["y"], open_.tensors(split)["y"])
     y, truth = data.tensors("train")["y"], open_.tensors("train")["y"]
     assert torch.equal(data.tensors("train")["x"], open_.tensors("train")["x"])
@@ -68,24 +68,24 @@ def test_hidden_labels_are_hidden_from_everything_that_learns() -> None:
     assert torch.equal(y[y >= 0], truth[y >= 0])
     streamed = torch.cat([batch["y"] for batch in data.train_stream(6)])  # one epoch
     assert torch.equal(streamed.sort().values, y.sort().values)
-    again = Images("mnist", valid=4, labels_per_class=2, seed=9).tensors("train")["y"]
-    other = Images("mnist", valid=4, labels_per_class=2, split_seed=1).tensors("train")["y"]
+    again = Images("mnist", val_size=4, labels_per_class=2, loading=Loading(seed=9)).tensors("train")["y"]
+    other = Images("mnist", val_size=4, labels_per_class=2, loading=Loading(split_seed=1)).tensors("train")["y"]
     assert torch.equal(again, y)
     assert not torch.equal(other, y)
     with pytest.raises(ValueError, match=r"labels_per_class=5\): a class of mnist has only \d training examples"):
-        Images("mnist", valid=0, labels_per_class=5).tensors("train")
+        Images("mnist", val_size=0, labels_per_class=5).tensors("train")
 
 
-def test_fixed_binarization_tells_training_images_from_test_images(
+def test_Images_under_FixedBinarization_differ_between_training_and_test(
     mnist: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     write_set(tmp_path / "twice" / "mnist", "train", mnist["test"], [0] * 12)
     write_set(tmp_path / "twice" / "mnist", "test", mnist["test"], [0] * 12)
-    data = Images("mnist", root=str(tmp_path / "twice"), pixels=FixedBinarization(), valid=0)
+    data = Images("mnist", root=str(tmp_path / "twice"), pixels=FixedBinarization(), val_size=0)
     assert not torch.equal(data.tensors("train")["x"].sum(0), data.tensors("test")["x"].sum(0))
 
 
-def test_color_images_and_the_other_columns_and_folders_of_the_hub(tmp_path: Path) -> None:
+def test_load_images_reads_color_images_and_other_columns_and_folders_of_the_hub(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
     for split in ("train", "test"):
         write_set(tmp_path / "cifar100" / "cifar100", split, images, [99, 0, 1, 2, 3, 4], ("img", "fine_label"))
@@ -104,7 +104,7 @@ def test_color_images_and_the_other_columns_and_folders_of_the_hub(tmp_path: Pat
 
 @pytest.mark.usefixtures("mnist")
 @pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: b"", lambda data: data[:200]])
-def test_a_truncated_file_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_Images_name_a_truncated_file(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     file = tmp_path / "mnist" / "train-00001-of-00002.parquet"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=r"train-00001-of-00002\.parquet cannot be read as parquet") as caught:
@@ -113,7 +113,7 @@ def test_a_truncated_file_is_named(damage: Callable[[bytes], bytes], tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+def test_load_images_names_a_damaged_image(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,10 +124,10 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         load_images("mnist", "train", str(tmp_path))
 
 
-def test_absent_data_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_explains_absent_data_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def unreachable(path: str, config: str, split: str) -> None:
+    def unreachable(path: str, config: str, split: str, streaming: bool) -> None:
         raise ConnectionError(f"Couldn't reach {path!r} on the Hub\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
@@ -141,11 +141,13 @@ def test_absent_data_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytes
         Images("svhn").prepare_data()
 
 
-def test_the_hub_is_read_through_datasets(mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_reads_the_hub_through_datasets(
+    mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
-    def load_dataset(path: str, config: str, split: str) -> datasets.Dataset:
-        assert (path, config) == ("ylecun/mnist", "mnist")
+    def load_dataset(path: str, config: str, split: str, streaming: bool) -> datasets.Dataset:
+        assert (path, config, streaming) == ("ylecun/mnist", "mnist", False)
         rows = [{"bytes": png(image), "path": None} for image in mnist[split]]
         labels = [k % 10 for k in range(len(rows))]
         return datasets.Dataset.from_dict({"image": rows, "label": labels}).cast_column("image", datasets.Image())

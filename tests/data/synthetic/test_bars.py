@@ -13,7 +13,7 @@ F64 = torch.float64
 
 @pytest.mark.parametrize(("vertical", "on"), [(2 / 3, 0.2), (0.5, 0.7), (1.0, 0.5)])
 def test_the_probabilities_of_bars_are_those_of_their_story(vertical: float, on: float) -> None:
-    patterns, p = Bars(3, vertical=vertical, on=on).exact()
+    patterns, p = Bars(3, vertical=vertical, on=on).true_distribution()
     assert len(patterns.flatten(1).unique(dim=0)) == len(patterns) == 14
     assert float(p.sum()) == pytest.approx(1)
     expected = torch.zeros(2**9, dtype=F64)
@@ -27,7 +27,7 @@ def test_the_probabilities_of_bars_are_those_of_their_story(vertical: float, on:
 
 def test_the_bars_of_the_paper_have_3_428_bits() -> None:
     data = Bars(samples=20_000)
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     assert float(-(p * p.log2()).sum()) == pytest.approx(3.428, abs=5e-4)
     images = data.tensors("train")["x"]
     which = (images.flatten(1)[:, None] == patterns.flatten(1)).all(2).long().argmax(1)

@@ -35,7 +35,7 @@ def centers(x: Tensor) -> np.ndarray:
     return np.array(found)
 
 
-def test_test_images_are_one_square_in_every_place_once() -> None:
+def test_Squares_for_test_are_one_square_in_every_position_once() -> None:
     data = Squares()
     where = centers(data.tensors("test")["x"])
     assert (data.size("train"), data.size("test")) == (3000, 144)
@@ -43,7 +43,7 @@ def test_test_images_are_one_square_in_every_place_once() -> None:
 
 
 @pytest.mark.parametrize("only", [(), ("left",), ("top",), ("left", "top")])
-def test_training_squares_lie_equally_often_in_each_place_that_has_the_attributes(only: tuple[str, ...]) -> None:
+def test_Squares_for_training_are_equally_often_in_each_position_that_has_the_attributes(only: tuple[str, ...]) -> None:
     where = centers(Squares(only=only, samples=1440).tensors("train")["x"])
     columns, rows = range(2, 8 if "left" in only else 14), range(2, 8 if "top" in only else 14)
     places, counts = np.unique(where, axis=0, return_counts=True)
@@ -51,7 +51,7 @@ def test_training_squares_lie_equally_often_in_each_place_that_has_the_attribute
     assert set(counts) == {1440 // len(places)}
 
 
-def test_noise_is_added_to_training_and_test_images_and_drawn_afresh_in_training() -> None:
+def test_Squares_noise_is_added_to_all_images_and_fresh_in_training() -> None:
     data = Squares(noise=0.1, samples=200)
     first, second = (torch.cat([batch["x"] for batch in data.train_stream(4, seed=seed)]) for seed in (1, 2))
     for x in (data.tensors("test")["x"], first, second):
@@ -60,7 +60,7 @@ def test_noise_is_added_to_training_and_test_images_and_drawn_afresh_in_training
     assert not torch.equal(first, second)
 
 
-def test_the_attributes_of_every_square_are_where_its_center_of_mass_lies_with_noise_or_without() -> None:
+def test_Squares_attributes_are_those_of_the_center_of_mass_with_and_without_noise() -> None:
     clean = Squares().tensors("test")["x"]
     where = centers(clean)
     for x in (clean, Squares(noise=0.1).tensors("test")["x"]):
@@ -97,7 +97,7 @@ def drawn(*boxes: tuple[int, int, int, int], off: tuple[tuple[int, int], ...] = 
         (-drawn((3, 8, 5, 5)), False),
     ],
 )
-def test_an_image_is_valid_where_it_shows_one_square_of_about_the_right_size_and_nothing_else(
+def test_Squares_valid_image_has_one_square_of_about_the_right_size_and_nothing_else(
     image: Tensor, valid: bool
 ) -> None:
     assert Squares().attributes(image[None])["valid"].tolist() == [valid]
@@ -121,7 +121,7 @@ MODULE = EBM(DeepEnergy(MLP(256, [2])), ContrastiveDivergence())
 TOP_LEFT, TOP_RIGHT, BOTTOM = drawn((1, 1, 5, 5)), drawn((0, 9, 5, 5)), drawn((9, 10, 5, 5))
 
 
-def test_shares_are_counted_among_the_valid_samples_with_binomial_errors() -> None:
+def test_Attributes_counts_shares_of_valid_samples_with_binomial_errors() -> None:
     x = torch.stack([TOP_LEFT] * 3 + [TOP_RIGHT] * 2 + [BOTTOM] * 3 + [drawn()] * 2)
     findings = Attributes(Given(x)).measure(MODULE, Squares())
     expected = {
@@ -144,20 +144,22 @@ def test_shares_are_counted_among_the_valid_samples_with_binomial_errors() -> No
     assert findings.pictures.keys() == {"samples"}
 
 
-def test_where_no_sample_is_valid_the_shares_among_them_are_said_to_be_unknown() -> None:
+def test_Attributes_without_valid_samples_are_unknown() -> None:
     found = Attributes(Given(drawn()[None])).measure(MODULE, Squares()).measurements
     assert found["valid, percent"].value == 0
     assert math.isnan(found["left, percent of valid"].value)
     assert found["left, percent of valid"].warning == "no sample is valid"
 
 
-def test_a_composition_builds_on_runs_of_other_parts_of_its_data_but_not_on_other_data(tmp_path: Path) -> None:
+def test_check_data_below_accepts_other_parts_of_Squares_but_not_other_data(tmp_path: Path) -> None:
     def config(**arguments: object) -> dict:
         return {"data": {"class_path": "Squares", "init_args": arguments}}
 
     run = RunFolder(tmp_path)
     run.config_file.write_text(yaml.safe_dump(config(side=16, only=["left"])))
     check_data_below(config(side=16, only=["top"]), [run])
+    loading = {"seed": 1, "max_train": 9}
+    check_data_below(config(side=16, batch_size=7, val_size=0.2, loading=loading), [run])
     with pytest.raises(ValueError, match=r"was trained on other data \(data.init_args.side: 16, here 12\)"):
         check_data_below(config(side=12, only=["left"]), [run])
 
@@ -167,14 +169,14 @@ def test_a_composition_builds_on_runs_of_other_parts_of_its_data_but_not_on_othe
     [
         (lambda: Squares(square=1), "expected 2 <= square < side"),
         (lambda: Squares(side=5), "expected 2 <= square < side"),
-        (lambda: Squares(samples=143), "a square has 144 places, expected at least as many samples"),
+        (lambda: Squares(samples=143), "a square has 144 positions, expected at least as many samples"),
         (lambda: Squares(noise=-0.1), "and noise >= 0"),
         (
             lambda: Attributes(Given(torch.zeros(2, 1, 2, 2))).measure(MODULE, Examples(torch.zeros(2, 1, 2, 2))),
-            "Examples knows no attributes of images: use data that are made up with some, such as Squares",
+            "Examples has no attributes of images: use synthetic data that have some, such as Squares",
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Squares_and_Attributes_refuse_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -10,7 +10,7 @@ from support.boltzmann import KINDS, deep_machine
 from support.oracles import FALSE_ALARM, Z, assert_counts, bits, index_of, perturbed, probabilities, unit_probabilities
 from torch import Tensor
 
-from ebm_lightning.core import State, run
+from ebm_lightning.core import State, run_chain
 from ebm_lightning.energies import DBM, RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax
 from ebm_lightning.evaluation.metrics.annealing import Linear, ais
@@ -86,7 +86,7 @@ class TestEnergy:
     def test_the_plain_form_is_the_same_energy(self, kind: str) -> None:
         model = deep_machine(kind)
         states = all_states(model)
-        biases, constant = model.plain()
+        biases, constant = model.uncentered()
         rows = [
             torch.cat([model.units(name).encode(states[name]) for name in layer], 1).double() for layer in model.layers
         ]
@@ -98,14 +98,14 @@ class TestEnergy:
 class TestMeanField:
     @kinds
     def test_the_means_are_a_fixed_point_of_the_conditionals(self, kind: str) -> None:
-        model = deep_machine(kind, settle=500)
+        model = deep_machine(kind, max_mean_field_steps=500)
         state = model.positive_phase({"x": bits(model.units("x").rows)})
         for name in model.variables[1:]:
             torch.testing.assert_close(model.conditional(name, state).mean, state[name], rtol=0, atol=1e-9)
 
     @kinds
     def test_the_bound_lies_above_the_exact_free_energy(self, kind: str) -> None:
-        model = deep_machine(kind, settle=500)
+        model = deep_machine(kind, max_mean_field_steps=500)
         x = bits(model.units("x").rows)
         exact = torch.tensor([-log_marginal(model, "x")[tuple(row)] for row in x.tolist()], dtype=torch.float64)
         slack = model.free_energy({"x": x}) - exact
@@ -114,7 +114,7 @@ class TestMeanField:
             assert float(slack.detach().abs().max()) < 1e-12
 
     def test_labels_that_are_there_are_clamped(self) -> None:
-        model = deep_machine("labeled", settle=500)
+        model = deep_machine("labeled", max_mean_field_steps=500)
         exact = log_marginal(model, "x", "y")
         states = {"x": bits(3).repeat(3, 1), "y": torch.arange(3).repeat_interleave(8)}
         found = model.free_energy(states)
@@ -127,7 +127,7 @@ class TestMeanField:
         (w1, w2), c1, c2 = model.weights, model.units("h1").bias, model.units("h2").bias
         first = torch.sigmoid(2 * x @ w1 + c1)
         second = torch.sigmoid(first @ w2 + c2)
-        state = model._settled({"x": x}, 0)
+        state = model._mean_field_means({"x": x}, 0)
         torch.testing.assert_close(state["h1"], first)
         torch.testing.assert_close(state["h2"], second)
 
@@ -141,7 +141,7 @@ class TestMeanField:
             assert bool((later <= earlier + 1e-12).all())
 
     def test_a_label_is_classified_by_its_mean(self) -> None:
-        model = deep_machine("labeled", settle=500)
+        model = deep_machine("labeled", max_mean_field_steps=500)
         conditional = model.conditional("y", {"x": bits(3)})
         torch.testing.assert_close(conditional.mean, model.positive_phase({"x": bits(3)})["y"])
 
@@ -166,7 +166,7 @@ class TestPartition:
         at_one = torch.tensor([exact[tuple(key)] for key in keys.tolist()], dtype=torch.float64)
         at_zero = torch.stack(
             [
-                model.units(name).log_normaliser(torch.zeros(1, model.units(name).rows).double(), path.begin[name])
+                model.units(name).log_normalizer(torch.zeros(1, model.units(name).rows).double(), path.begin[name])
                 for name in path.machine.even
             ]
         ).sum()
@@ -199,7 +199,7 @@ class TestLearning:
     @kinds
     def test_the_contrast_from_exact_samples_has_the_gradient_of_the_bound(self, kind: str) -> None:
         """d/dtheta [F(data) + log Z], by enumeration, against the contrast with draws from the model's own law."""
-        model = deep_machine(kind, settle=500)
+        model = deep_machine(kind, max_mean_field_steps=500)
         states = all_states(model)
         data = {"x": bits(model.units("x").rows)[:4]}
         pos = model.positive_phase(data)
@@ -219,7 +219,7 @@ class TestLearning:
         model = deep_machine("three layers")
         states = all_states(model)
         start = {name: torch.zeros(20_000, model.units(name).rows).double() for name in model.variables}
-        end, _ = run(Gibbs(("h1", "h3", "x", "h2")), model, start, 60)
+        end, _ = run_chain(Gibbs(("h1", "h3", "x", "h2")), model, start, 60)
         joined = torch.cat([end[name] for name in model.variables], 1)
         counts = torch.bincount(index_of(joined), minlength=len(states["x"]))
         assert_counts(counts, probabilities(model, states))

@@ -131,7 +131,7 @@ class TestCentring:
 
     def test_the_plain_form_is_the_same_energy(self) -> None:
         model, states = labeled_rbm(centering=0.1), labeled_states()
-        biases, hidden_bias, constant = model.plain()
+        biases, hidden_bias, constant = model.uncentered()
         plain = labeled_rbm()
         with torch.no_grad():
             plain.weight.copy_(model.weight)

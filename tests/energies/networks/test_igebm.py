@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from ebm_lightning import EBM
-from ebm_lightning.core import energy_grad, run
+from ebm_lightning.core import energy_grad, run_chain
 from ebm_lightning.energies import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.energies.networks import IGEBMMnistNet, IGEBMNet, SpectralBound, SpectralNorm
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
+from ebm_lightning.training.acceleration import Acceleration
 
 
 def by_hand(net: IGEBMNet, x: Tensor, y: Tensor) -> Tensor:
@@ -106,8 +107,8 @@ class TestIGEBMNet:
         nets = [perturbed(DeepEnergy(IGEBMNet(2, 4, ((4, 2), (6, 2))))) for _ in range(2)]
         nets[1].load_state_dict(nets[0].state_dict())
         last, first = (
-            EBM(net, ContrastiveDivergence(), SGLD(0.5, noise=0.1), channels_last=said)
-            for net, said in zip(nets, (None, False), strict=True)
+            EBM(net, ContrastiveDivergence(), SGLD(0.5, noise=0.1), acceleration=said)
+            for net, said in zip(nets, (None, Acceleration(channels_last=False)), strict=True)
         )
         convolutions = [[p for p in net.parameters() if p.ndim == 4] for net in nets]
         assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions[0])
@@ -116,7 +117,7 @@ class TestIGEBMNet:
         for module in (last, first):
             torch.manual_seed(1)
             assert module.sampler is not None
-            end, _ = run(module.sampler, module.model, {"x": x}, 3)
+            end, _ = run_chain(module.sampler, module.model, {"x": x}, 3)
             ends.append(end["x"])
             module.model.energy(end).sum().backward()
         assert ends[0].is_contiguous()

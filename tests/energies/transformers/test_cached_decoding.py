@@ -5,7 +5,7 @@ import torch
 from support.oracles import perturbed, text
 from torch import Tensor
 
-from ebm_lightning.core import energy_grad, run
+from ebm_lightning.core import energy_grad, run_chain
 from ebm_lightning.energies import NextCandidate, StepAdaLN, StepToken, TextEBT
 from ebm_lightning.energies.networks import Cache, CausalTransformer, Trunk
 from ebm_lightning.samplers import Descent
@@ -37,10 +37,10 @@ def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_eve
 ) -> None:
     """Three candidates for the token after each prefix, as three copies of the text have them in one pass."""
     model, state = _model(condition), text(6, 5)(3)
-    state |= {"x": state["x"][:1].expand(3, -1), "step": torch.full((3,), step)}
+    state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.full((3,), step)}
     whole, energies = energy_grad(model, state, "y")[0], model.local_energies(state)
     for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
-        alone = {"y": state["y"][:, t], "step": state["step"]}
+        alone = {"y": state["y"][:, t], "descent.step": state["descent.step"]}
         grad, energy = energy_grad(candidates, alone, "y")
         torch.testing.assert_close(energy, energies[:, t].detach(), **EXACT)
         torch.testing.assert_close(grad, whole[:, t], **EXACT)
@@ -50,12 +50,12 @@ def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_eve
 def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
     """Four steps over two landscapes after every prefix, each landscape with keys of its own."""
     model, state = _model(condition), text(6, 5)(3)
-    state |= {"x": state["x"][:1].expand(3, -1), "step": torch.zeros(3, dtype=torch.int64)}
-    descent = Descent(2.0, normalize=True).double().eval()
-    whole = run(descent, model, state, 4)[0]["y"]
+    state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.zeros(3, dtype=torch.int64)}
+    descent = Descent(2.0, softmax=True).double().eval()
+    whole = run_chain(descent, model, state, 4)[0]["y"]
     for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
         start = {**candidates.blank(3), "y": state["y"][:, t]}
-        end, _ = run(descent, candidates, start, 4)
+        end, _ = run_chain(descent, candidates, start, 4)
         torch.testing.assert_close(end["y"], whole[:, t], **EXACT)
         assert not end["y"].requires_grad
 
@@ -65,7 +65,7 @@ def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condi
     """Reading one token at a time, several at once, or a landscape only at the end makes no difference."""
     model, x = _model(condition), torch.randint(0, 5, (7,))
     y = torch.randn(2, 5, dtype=F64)
-    states = [{"y": y, "step": torch.full((2,), step)} for step in (0, 1)]
+    states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]
     begun = NextCandidate(model, x[:3])
     before = begun.energy(states[0])
     grown = begun.append(x[3:])
@@ -114,4 +114,4 @@ def test_NextCandidate_what_is_no_text_and_steps_that_differ_are_refused() -> No
         NextCandidate(model, torch.tensor([5]))
     candidates = NextCandidate(model, torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"at one step, got the steps \[0, 1\]"):
-        candidates.energy({"y": torch.zeros(2, 5, dtype=F64), "step": torch.tensor([0, 1])})
+        candidates.energy({"y": torch.zeros(2, 5, dtype=F64), "descent.step": torch.tensor([0, 1])})

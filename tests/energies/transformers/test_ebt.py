@@ -33,7 +33,7 @@ def prefix_by_prefix(model: TextEBT, state: State) -> Tensor:
         parts = [model.embedding(state["x"][:, : t + 1]), (state["y"][:, t] @ model.candidate.weight.T)[:, None]]
         embedded = None
         if model.landscape is not None:
-            embedded = model.landscape(state["step"].clamp(max=1))
+            embedded = model.landscape(state["descent.step"].clamp(max=1))
         if isinstance(model.condition, StepToken):
             parts.insert(0, embedded[:, None])
         out = model.trunk(torch.cat(parts, 1), embedded if isinstance(model.condition, StepAdaLN) else None)
@@ -81,7 +81,7 @@ def test_TextEBT_a_position_sees_the_past_and_its_own_candidate_alone(condition)
 @pytest.mark.parametrize("condition", [StepToken(2), StepAdaLN(2)])
 def test_StepToken_and_StepAdaLN_beyond_the_landscapes_are_those_of_the_last(condition) -> None:
     model, state = _model(condition), text(3, 5)(2)
-    first, last, beyond = (model.energy({**state, "step": torch.full((2,), step)}) for step in (0, 1, 7))
+    first, last, beyond = (model.energy({**state, "descent.step": torch.full((2,), step)}) for step in (0, 1, 7))
     assert torch.equal(last, beyond)
     assert not torch.allclose(first, last)
 
@@ -92,13 +92,13 @@ def test_TextEBT_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     assert state["y"].shape == (3, 4, 5)
     assert state["y"].dtype == F64
     assert state["y"].untyped_storage().nbytes() == 8
-    assert state["step"].tolist() == [0, 0, 0]
+    assert state["descent.step"].tolist() == [0, 0, 0]
     torch.manual_seed(1)
     born = NoiseChains(GaussianNoise()).start(state, ("y",))
     assert born["y"].is_contiguous()
     torch.manual_seed(1)
     assert torch.equal(born["y"], torch.randn(3, 4, 5, dtype=F64))
-    assert "step" not in _model().positive_phase({"x": x})
+    assert "descent.step" not in _model().positive_phase({"x": x})
     y = torch.ones(3, 4, 5)
     assert _model().positive_phase({"x": x, "y": y})["y"] is y
 

@@ -92,7 +92,7 @@ def test_a_single_number_of_candidates_is_compared_with_one_that_is_not_reported
 def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
     """Of probabilities where descent normalizes, on the landscape of that step, without the noise of descent."""
     model = perturbed(TextEBT(5, layers=1, heads=1, dim=4, condition=StepToken(2)))
-    module = EBM(model, TokenPrediction(), Descent(2.0, normalize=True, noise=0.5).double())
+    module = EBM(model, TokenPrediction(), Descent(2.0, softmax=True, noise=0.5).double())
     module.chains = NoiseChains(GaussianNoise())
     data = _text()
     torch.manual_seed(5)
@@ -107,7 +107,7 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
             (grad,) = torch.autograd.grad(model(x, p, torch.full((7,), k)).sum(), p)
             y = p.detach() - 2.0 * grad
         ends.append(y)
-        final = {"x": x, "y": y.softmax(-1), "step": torch.full((7,), 2)}
+        final = {"x": x, "y": y.softmax(-1), "descent.step": torch.full((7,), 2)}
         energies.append(model.local_energies(final))
     chosen = _errors(torch.stack(ends), target).gather(0, torch.stack(energies).argmin(0, keepdim=True))
     value = found["perplexity after 2 steps, best of 3"].value
@@ -116,7 +116,7 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
 
 def test_what_a_sampler_shows_the_energy_passes_through_its_wrappers() -> None:
     y = torch.randn(3, 4, 5)
-    for sampler in (Tempered(Descent(1.0, normalize=True), temperature=2.0), Descent(1.0, normalize=True)):
+    for sampler in (Tempered(Descent(1.0, softmax=True), temperature=2.0), Descent(1.0, softmax=True)):
         assert torch.equal(sampler.energy_input({"y": y})["y"], y.softmax(-1))
     state = {"y": y}
     assert Annealed(Descent(1.0), temperatures=(2.0, 1.0)).energy_input(state) is state

@@ -27,7 +27,7 @@ class Exact(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         return {**state, "x": model.sample(len(state["x"]))}, {}
 
 

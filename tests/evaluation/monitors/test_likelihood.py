@@ -129,14 +129,14 @@ def _check_test(run: Path, said: str, data: Digits) -> None:
     assert difference["value"] == log_z["value"] - exact
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5
     with torch.no_grad():
-        energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "valid", "test")}
+        energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "val", "test")}
     for split in ("test", "train"):
         one, e = found[f"log-probability {split}"], energy[split]
         assert one["value"] == pytest.approx(-float(e.mean()) - log_z["value"], abs=ROUNDING)
         assert one["standard_error"] == pytest.approx(float(e.std()) / math.sqrt(len(e)), abs=ROUNDING)
         ends = [-float(e.mean()) - end for end in reversed(log_z["interval"])]
         assert one["interval"] == pytest.approx(ends, abs=ROUNDING)
-    gap = float(energy["train"][: len(energy["valid"])].mean() - energy["valid"].mean())
+    gap = float(energy["train"][: len(energy["val"])].mean() - energy["val"].mean())
     assert found["free-energy gap"]["value"] == pytest.approx(gap, abs=ROUNDING)
     pseudo = exact_pseudo_log_likelihood(model, "x", data.tensors("test")).mean()
     one = found["pseudo-log-likelihood test"]

@@ -86,7 +86,7 @@ def test_temperature_scaling_finds_the_temperature_that_the_labels_were_drawn_at
     """The estimate of 1 / T has the variance 1 / (n E Var_p(logit)): maximum likelihood of an exponential family."""
     n, truth = 4000, 2.5
     x, y = _drawn(n, truth)
-    found = _calibrated(x, y, valid=n - 1)
+    found = _calibrated(x, y, val_size=n - 1)
     p = torch.softmax(x / truth, 1)
     information = n * float(((p * x.square()).sum(1) - (p * x).sum(1).square()).mean())
     z = (1 / found["temperature"] - 1 / truth) * math.sqrt(information)
@@ -95,8 +95,8 @@ def test_temperature_scaling_finds_the_temperature_that_the_labels_were_drawn_at
     assert found["ECE after scaling, percent"] < found["ECE, percent"] / 3
 
 
-def _calibrated(x: Tensor, y: Tensor, valid: int) -> dict[str, float]:
-    findings: Findings = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, valid=valid))
+def _calibrated(x: Tensor, y: Tensor, val_size: int) -> dict[str, float]:
+    findings: Findings = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, val_size=val_size))
     return {name: m.value for name, m in findings.measurements.items()}
 
 
@@ -110,7 +110,7 @@ def test_at_the_fitted_temperature_the_likelihood_has_no_slope() -> None:
 
 def test_where_all_validation_examples_are_classified_correctly_it_says_so() -> None:
     x = torch.randn(50, CLASSES)
-    found = Calibration().measure(_logits_are_x(), Examples(x, x.argmax(1), CLASSES, valid=40)).measurements
+    found = Calibration().measure(_logits_are_x(), Examples(x, x.argmax(1), CLASSES, val_size=40)).measurements
     assert "100 percent of the 40 validation examples" in found["temperature"].warning
     assert found["ECE after scaling, percent"].warning
     assert not found["ECE, percent"].warning
@@ -144,7 +144,8 @@ X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
         ),
         (
             lambda: Calibration(scaling=False).measure(_module(DeepEnergy(MLP(3, [2]))), Examples(X, Y, CLASSES)),
-            "a classifier .* is needed, and there is none here: DeepEnergy has no conditional for 'y'",
+            "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
+            "conditional",
         ),
         (
             lambda: Calibration(scaling=False, block="h").measure(

@@ -29,7 +29,7 @@ def test_ExactDivergence_from_bars_is_that_of_a_model_written_out() -> None:
     with torch.no_grad():
         model.units("x").bias.fill_(math.log(0.3 / 0.7))
     found = {name: one.value for name, one in ExactDivergence().measure(on_cpu(model), data).measurements.items()}
-    patterns, p = data.exact()
+    patterns, p = data.true_distribution()
     on = patterns.flatten(1).sum(1).double()
     log_q = on * math.log(0.3) + (16 - on) * math.log(0.7)
     nats = float((p * (p.log() - log_q)).sum())
@@ -43,7 +43,7 @@ def test_ExactDivergence_from_bars_is_that_of_a_model_written_out() -> None:
     ("make", "words"),
     [
         (lambda: exact_log_prob(machine(), {"x": bits(3)}, largest=4), "expected at most 4; use ImportanceLikelihood"),
-        (lambda: Digits(pixels=Gray()).exact(), "distribution of Digits is not known"),
+        (lambda: Digits(pixels=Gray()).true_distribution(), "distribution of Digits is not known"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

@@ -50,7 +50,7 @@ def test_ImportanceLikelihood_draws_a_subset_at_random() -> None:
 
 def test_ShortestDescription_names_the_class_whose_machine_made_the_data() -> None:
     """Ten machines without causes of any weight, that is ten products of independent pixels fitted to their digits."""
-    data = Digits(100, valid=0, pixels=Threshold())
+    data = Digits(100, val_size=0, pixels=Threshold())
     model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
     module = on_cpu(model)
     train, test = data.tensors("train"), data.tensors("test")

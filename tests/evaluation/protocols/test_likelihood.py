@@ -60,18 +60,18 @@ def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
 
 def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
-    found = Likelihood(Exact(), train=False).measure(module, Digits(50, valid=0)).measurements
+    found = Likelihood(Exact(), train=False).measure(module, Digits(50, val_size=0)).measurements
     assert found.keys() == {"log Z", "log-probability test", "free-energy gap"}
     assert found["log-probability test"].interval is None
 
 
 def test_conventions_are_named_by_the_data() -> None:
     assert (Digits().convention, Digits().binary) == ("Gray()", False)
-    fixed = Digits(pixels=FixedBinarization(2), valid=100)
+    fixed = Digits(pixels=FixedBinarization(2), val_size=100)
     assert (fixed.convention, fixed.binary) == ("FixedBinarization(seed=2)", True)
     assert (BarsAndStripes().convention, BarsAndStripes().binary) == ("binary", True)
     assert (Toy2D("moons").convention, Toy2D("moons").binary) == (None, None)
-    assert [fixed.size(split) for split in ("train", "valid", "test")] == [1400, 100, 297]
+    assert [fixed.size(split) for split in ("train", "val", "test")] == [1400, 100, 297]
 
 
 def test_two_ranks_measure_together_and_one_writes(ebm, tmp_path: Path) -> None:

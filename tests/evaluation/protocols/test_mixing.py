@@ -25,7 +25,7 @@ class Exact(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         return {**state, "x": model.sample(len(state["x"]))}, {"energy": model.energy(state).mean()}
 
 
@@ -35,7 +35,7 @@ class Frozen(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         x = state["x"]
         return {**state, "x": x + 1e-6 * torch.randn_like(x)}, {"energy": model.energy(state).mean()}
 
@@ -94,7 +94,7 @@ class Turned(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         x = state["x"].clone()
         x[:, 0] = x[:, 0].abs()
         return {**state, "x": x + 1e-6 * torch.randn_like(x)}, {}

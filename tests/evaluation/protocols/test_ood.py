@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.core import EnergyModel
+from ebm_lightning.data import Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.energies import ConditionalDeepEnergy, DeepEnergy
@@ -60,7 +61,8 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
             lambda: OutOfDistribution([UniformPixels()], [MaxSoftmax()]).measure(
                 _module(DeepEnergy(MLP(4, [2]))), DATA
             ),
-            "a classifier .* is needed, and there is none here: DeepEnergy has no conditional for 'y'",
+            "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
+            "conditional",
         ),
         (
             lambda: OutOfDistribution([UniformPixels()]).measure(
@@ -117,7 +119,7 @@ class Table(DataModule):
     """Given examples, and nothing held out for validation."""
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(100, val_size=0, loading=Loading(seed=0))
         self.train, self.test = train, test
         self.bounds = (0.0, 1.0)
 

@@ -16,7 +16,7 @@ from torchmetrics.text import Perplexity as Reference
 from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
 from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.data import Digits, Noised
+from ebm_lightning.data import DenoisingPairs, Digits
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
 from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
@@ -27,8 +27,8 @@ from ebm_lightning.samplers import Descent
 from ebm_lightning.utils.plots import curves, picture
 
 
-def _noised() -> Noised:
-    return Noised(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
+def _noised() -> DenoisingPairs:
+    return DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
 
 
 def test_PredictionError_is_measured_at_every_level() -> None:
@@ -75,7 +75,7 @@ def test_PredictionError_of_data_of_one_level_keeps_their_names() -> None:
     found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     assert set(found.pictures) == {"steps", "examples"}
     assert next(iter(found.measurements)) == "PSNR, dB after 1 step"
-    without = Noised(Digits(100, bounds=(-1.0, 1.0)), levels={})
+    without = DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={})
     found = PredictionError(steps=[1]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), without)
     assert {"PSNR, dB after 1 step", "MSE after 1 step"} <= set(found.measurements)
     assert not any("range" in name for name in found.measurements)
@@ -106,7 +106,7 @@ def _text() -> Pairs:
 def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
     """With spread step sizes, a path and a buffer, all of which are matters of training."""
     model, data = Table(5), _text()
-    sampler = Descent(0.3, spread=3.0, return_trajectory=True)
+    sampler = Descent(0.3, step_size_jitter=3.0, return_trajectory=True)
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
     x, target = data.rows["x"], data.rows["target"]
@@ -119,8 +119,8 @@ def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
 
 
 def test_Perplexity_starts_where_chains_are_born() -> None:
-    data, buffer = _text(), SampleBuffer(8, noise=UniformNoise(2.0, 2.0 + 1e-6))
-    module = EBM(Table(5), TokenPrediction(), Descent(0.3, normalize=True), chains=buffer)
+    data, buffer = _text(), SampleBuffer(8, init=UniformNoise(2.0, 2.0 + 1e-6))
+    module = EBM(Table(5), TokenPrediction(), Descent(0.3, softmax=True), chains=buffer)
     assert _values(Perplexity(steps=[0]).measure(module, data))["perplexity"] == pytest.approx(5, rel=1e-4)
     assert not buffer.store
 
@@ -184,18 +184,18 @@ SYSTEMS = {
       init_args:
         step_size: 5.0
         learned: true
-        lr_multiplier: 15.0
         detach: true
-        normalize: true
+        softmax: true
         return_trajectory: true
+    sampler_param_group: {lr_multiplier: 15.0}
     steps: 2
     backprop: 2
-    chains: {class_path: NoiseChains, init_args: {noise: {class_path: GaussianNoise}}}
+    chains: {class_path: NoiseChains, init_args: {init: {class_path: GaussianNoise}}}
 """,
     "System 2": """
     sampler:
       class_path: Descent
-      init_args: {step_size: 5.0, noise: 0.1, normalize: true, spread: 2.0, step_size_jitter_axes: 2}
+      init_args: {step_size: 5.0, noise: 0.1, softmax: true, step_size_jitter: 2.0, step_size_jitter_axes: 2}
     steps: {class_path: RandomSteps, init_args: {low: 2, high: 3}}
     backprop: 1
     chains:
@@ -203,7 +203,7 @@ SYSTEMS = {
       init_args:
         size: 16
         reinit_prob: 0.5
-        noise: {class_path: GaussianNoise}
+        init: {class_path: GaussianNoise}
         replacement: {class_path: FIFO}
         keep: [x, target]
 """,

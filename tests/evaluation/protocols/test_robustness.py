@@ -163,7 +163,10 @@ def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
         (lambda: _attack(Blind(), Examples(X, Y, 2)), "Blind does not depend on x differentiably"),
         (lambda: _attack(StepIncrease(), Examples(X, Y, 2), None), "Examples has no bounds .* give Linf its `certain`"),
         (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "tells 2 classes apart, expected labels 0..1"),
-        (lambda: _attack(DeepEnergy(MLP(4, [2])), Examples(X, Y, 2)), "DeepEnergy has no conditional for 'y'"),
+        (
+            lambda: _attack(DeepEnergy(MLP(4, [2])), Examples(X, Y, 2)),
+            "DeepEnergy is not GibbsSampleable, it has no conditional",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:

@@ -46,7 +46,7 @@ class Exact(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         return {**state, "x": model.sample(len(state["x"]))}, {}
 
 
@@ -200,7 +200,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
     common = {
         "seed_everything": 0,
         "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 3},
-        "data": part("Digits", batch_size=16, valid=0),
+        "data": part("Digits", batch_size=16, val_size=0),
         "checkpoint": {"every_n_steps": 1, "keep": 2},
         "samples": {"every_n_steps": 0, "number": 4, "steps": 1},
     }
@@ -241,7 +241,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
     from ebm_lightning.data import Digits
     from ebm_lightning.runs.load_model import load_model
 
-    data, classifier = Digits(16, valid=0), load_model(str(places["judge"]))
+    data, classifier = Digits(16, val_size=0), load_model(str(places["judge"]))
     moments = []
     for split in ("train", "test"):
         logits = classifier.logits(data.tensors(split)["x"]).detach().double().numpy()

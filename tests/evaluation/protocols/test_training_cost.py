@@ -11,6 +11,7 @@ from ebm_lightning.evaluation import TrainingCost
 from ebm_lightning.evaluation.protocols.training_cost import work
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
+from ebm_lightning.training.acceleration import Acceleration
 
 
 def test_TrainingCost_operations_are_those_of_the_matrix_products() -> None:
@@ -24,7 +25,9 @@ def test_TrainingCost_operations_are_those_of_the_matrix_products() -> None:
     assert found["parameters"].value == 30
     assert found["examples a step"].value == 8
     assert 0 < found["ms a step"].value < 1000
-    compiled = EBM(module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, compiled=True)
+    compiled = EBM(
+        module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, acceleration=Acceleration(compile=True)
+    )
     assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.data import Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import GaussianNoise
@@ -25,7 +26,7 @@ class Table(DataModule):
     """Given examples, and nothing held out for validation."""
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, valid=0, split_seed=0, seed=0, memory_gb=1.0)
+        super().__init__(100, val_size=0, loading=Loading(seed=0))
         self.train, self.test = train, test
         self.bounds = (0.0, 1.0)
 
@@ -44,7 +45,7 @@ class Exact(Sampler):
 
     free: tuple[str, ...] = ("x",)
 
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         return {**state, "x": model.sample(len(state["x"]))}, {"energy": model.energy(state).mean()}
 
 

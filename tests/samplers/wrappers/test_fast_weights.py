@@ -8,14 +8,14 @@ from support.boltzmann import set_gradients, tiny_rbm
 from support.oracles import bits, identical
 from support.targets import Still
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, run
+from ebm_lightning.core import EnergyModel, Info, Sampler, State, run_chain
 from ebm_lightning.samplers import FastWeights, Gibbs, TrajectoryTempering
 
 F64 = torch.float64
 
 
 class Failing(Still):
-    def step(self, model: EnergyModel, state: State) -> tuple[State, Info]:
+    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         raise RuntimeError("the inner sampler fails")
 
 
@@ -23,11 +23,11 @@ def test_FastWeights_of_rate_zero_change_nothing() -> None:
     model, start, gibbs = tiny_rbm(), {"x": torch.zeros(100, 4, dtype=F64)}, Gibbs(("h", "x"))
     sampler = FastWeights(gibbs, rate=0.0)
     set_gradients(model, 1)
-    sampler.follow(model)
+    sampler.update(model)
     ends = []
     for kernel in (gibbs, sampler):
         torch.manual_seed(1)
-        ends.append(run(kernel, model, start, 5)[0])
+        ends.append(run_chain(kernel, model, start, 5)[0])
     assert identical(*ends)
 
 
@@ -41,21 +41,21 @@ def test_FastWeights_move_chains_under_theta_plus_fast_weights_by_the_rule_writt
         set_gradients(model, seed)
         model.hidden_bias.grad = None
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-        sampler.follow(model)
+        sampler.update(model)
     fast = {name: -decay * rate * g - rate * grads[1][name] for name, g in grads[0].items()}
-    assert fast.keys() == {"weight", "visible.x.bias"} == sampler.memory().keys()
+    assert fast.keys() == {"weight", "visible.x.bias"} == sampler.state_dict().keys()
     assert all(torch.allclose(sampler.fast[name], value) for name, value in fast.items())
     shifted = copy.deepcopy(model)
     with torch.no_grad():
         for name, parameter in shifted.named_parameters():
             parameter += fast.get(name, 0)
     torch.manual_seed(1)
-    ours = run(sampler, model, start, 3)[0]
+    ours = run_chain(sampler, model, start, 3)[0]
     torch.manual_seed(1)
-    theirs = run(gibbs, shifted, start, 3)[0]
+    theirs = run_chain(gibbs, shifted, start, 3)[0]
     assert torch.equal(ours["x"], theirs["x"])
     torch.manual_seed(1)
-    assert not torch.equal(ours["x"], run(gibbs, model, start, 3)[0]["x"])
+    assert not torch.equal(ours["x"], run_chain(gibbs, model, start, 3)[0]["x"])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -64,7 +64,7 @@ def test_FastWeights_leave_theta_the_same_memory_with_the_same_bits_after_a_step
     model = tiny_rbm()
     sampler = FastWeights(inner, rate=0.5)
     set_gradients(model, 1)
-    sampler.follow(model)
+    sampler.update(model)
     before = {name: (p, p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
     energy = model.energy({"x": bits(4)}).sum()  # a graph that was begun before the step survives it
     with mode():
@@ -84,13 +84,13 @@ def test_FastWeights_leave_theta_the_same_memory_with_the_same_bits_after_a_step
 
 def test_FastWeights_come_back_from_their_memory() -> None:
     model, sampler, other = tiny_rbm(), FastWeights(Still(), rate=0.5), FastWeights(Still(), rate=0.5)
-    assert sampler.memory() == {}
+    assert sampler.state_dict() == {}
     set_gradients(model, 1)
-    sampler.follow(model)
-    other.recall(sampler.memory())
+    sampler.update(model)
+    other.load_state_dict(sampler.state_dict())
     for one in (sampler, other):
-        one.follow(model)
-    assert identical(other.memory(), sampler.memory())
+        one.update(model)
+    assert identical(other.state_dict(), sampler.state_dict())
 
 
 GIBBS = Gibbs(("h", "x"))

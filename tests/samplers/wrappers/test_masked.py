@@ -7,7 +7,7 @@ from support.oracles import assert_counts, assert_means, bits, index_of, perturb
 from support.pictures import Picture, conditional_law
 from torch import Tensor
 
-from ebm_lightning.core import Sampler, run
+from ebm_lightning.core import Sampler, run_chain
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.samplers import HMC, MALA, SGLD, FastWeights, Gibbs, Langevin, Masked, ParallelTempering, Tempered
@@ -49,9 +49,9 @@ def test_hidden_values_have_the_conditional_law_and_known_ones_never_move(sample
     n, known, hidden = 8000, [0, 2], [1, 3]
     x = Picture().sample(n) + 1
     mask = torch.tensor([True, False, True, False]).expand(n, 4).view(n, 1, 2, 2)
-    start = {"x": torch.where(mask, x.view(n, 1, 2, 2), 3 * torch.randn(n, 1, 2, 2, dtype=F64)), "x_known": mask}
+    start = {"x": torch.where(mask, x.view(n, 1, 2, 2), 3 * torch.randn(n, 1, 2, 2, dtype=F64)), "x.known": mask}
     with torch.no_grad():
-        end, _ = run(Masked(sampler), Picture(), start, steps=100)
+        end, _ = run_chain(Masked(sampler), Picture(), start, steps=100)
     drawn = end["x"].flatten(1)
     assert torch.equal(drawn[:, known], x[:, known])
     mean, covariance = conditional_law(known, hidden, x[:, known])
@@ -65,10 +65,10 @@ def test_hidden_values_have_the_conditional_law_and_known_ones_never_move(sample
 def test_masked_gibbs_reaches_the_enumerated_conditional_of_a_boltzmann_machine(temperature: float) -> None:
     model = perturbed(RBM({"v": Bernoulli([4])}, 3, weight_std=1.0))
     n, known = 4000, torch.tensor([True, False, False, True])
-    start = {"v": torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=F64).repeat(n, 1), "v_known": known.repeat(n, 1)}
+    start = {"v": torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=F64).repeat(n, 1), "v.known": known.repeat(n, 1)}
     sampler = Masked(Tempered(Gibbs(("h", "v")), temperature=temperature))
     with torch.no_grad():
-        end, _ = run(sampler, model, start, steps=40)
+        end, _ = run_chain(sampler, model, start, steps=40)
     assert torch.equal(end["v"][:, known], start["v"][:, known])
     states = bits(4)
     agree = (states[:, known] == start["v"][0, known]).all(1)
@@ -87,7 +87,7 @@ def test_a_variable_without_a_mask_moves_as_a_whole_and_the_inner_info_is_handed
 
 
 def _masked(mask: Tensor) -> None:
-    Masked(MALA(0.1)).step(Picture(), {"x": torch.zeros(2, 1, 2, 2), "x_known": mask})
+    Masked(MALA(0.1)).step(Picture(), {"x": torch.zeros(2, 1, 2, 2), "x.known": mask})
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def _masked(mask: Tensor) -> None:
         (lambda: _masked(torch.ones(1, 2, 2, dtype=torch.bool)), r"got torch.bool of shape \(1, 2, 2\)"),
         (lambda: Masked(FastWeights(MALA(0.1), rate=0.1)), r"Masked\(FastWeights\): an adaptive sampler has to be"),
         (
-            lambda: Masked(ParallelTempering(MALA(0.1), betas=(1.0, 0.5))).extend({"x": torch.zeros(2, 1)}),
-            "cannot hold the known values of x_replicas",
+            lambda: Masked(ParallelTempering(MALA(0.1), betas=(1.0, 0.5))).augment_state({"x": torch.zeros(2, 1)}),
+            "cannot hold the known values of x.replicas",
         ),
     ],
 )

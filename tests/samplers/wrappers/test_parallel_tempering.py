@@ -12,7 +12,7 @@ from support.targets import Still
 from torch import Tensor
 
 from ebm_lightning.chains import SampleBuffer
-from ebm_lightning.core import EnergyModel, Sampler, State, run
+from ebm_lightning.core import EnergyModel, Sampler, State, run_chain, tempered
 from ebm_lightning.distributions import BernoulliNoise
 from ebm_lightning.energies import RBM, DoubleWell, Ising
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
@@ -47,7 +47,7 @@ def _two_modes(strength: float = 1.0) -> RBM:
 
 
 def _run(sampler: Sampler, model: EnergyModel, state: State, steps: int) -> State:
-    return run(sampler, model, sampler.augment_state(state), steps)[0]
+    return run_chain(sampler, model, sampler.augment_state(state), steps)[0]
 
 
 def _assert_law(x: Tensor, model: EnergyModel) -> None:
@@ -66,7 +66,7 @@ def test_ParallelTempering_crosses_between_modes_that_hold_gibbs_and_reaches_the
     assert (end["x"].sum(1) > 3).sum() > n / 5
     _assert_law(end["x"], model)
     for k, beta in enumerate(BETAS[1:]):
-        _assert_law(end["x_replicas"][:, k], model.tempered(beta))
+        _assert_law(end["x.replicas"][:, k], model.tempered(beta))
 
 
 def test_ParallelTempering_of_an_ising_lattice_reaches_its_law_below_the_critical_temperature() -> None:
@@ -92,9 +92,9 @@ def test_ParallelTempering_on_all_rungs_at_once_is_a_loop_over_temperatures(mode
     """Kernels without noise; what swaps permute, the sums over the rungs of x and of its square do not see."""
     model, n, rungs = model(), 7, len(BETAS)
     x = start(n * rungs).view(n, rungs, -1)
-    end, info = ParallelTempering(sampler, betas=BETAS).step(model, {"x": x[:, 0], "x_replicas": x[:, 1:]})
-    ours = torch.cat([end["x"][:, None], end["x_replicas"]], 1)
-    loop = torch.stack([sampler.step(model.tempered(b), {"x": x[:, k]})[0]["x"] for k, b in enumerate(BETAS)], 1)
+    end, info = ParallelTempering(sampler, betas=BETAS).step(model, {"x": x[:, 0], "x.replicas": x[:, 1:]})
+    ours = torch.cat([end["x"][:, None], end["x.replicas"]], 1)
+    loop = torch.stack([sampler.step(tempered(model, b), {"x": x[:, k]})[0]["x"] for k, b in enumerate(BETAS)], 1)
     for power in (1, 2):
         assert torch.allclose(ours.pow(power).sum(1), loop.pow(power).sum(1), rtol=1e-12)
     assert 0 < info["swap"] < 1
@@ -106,10 +106,10 @@ def test_ParallelTempering_swaps_leave_the_product_of_all_laws_invariant(rungs: 
     n, model, betas = 50_000, tiny_rbm(2, 3, weight_std=4.0), torch.tensor((1.0, 0.6, 0.3, 0.0)[:rungs], dtype=F64)
     laws = [probabilities(model.tempered(float(beta)), {"x": bits(2)}) for beta in betas]
     cells = torch.stack([torch.multinomial(law, n, replacement=True) for law in laws], 1)
-    tempered = model.tempered(betas.repeat(n))
+    joint = model.tempered(betas.repeat(n))
 
     def energies(ladder: State) -> Tensor:
-        return tempered.energy({"x": ladder["x"].flatten(0, 1)}).view(n, rungs)
+        return joint.energy({"x": ladder["x"].flatten(0, 1)}).view(n, rungs)
 
     swapped, _, acceptance = exchange({"x": bits(2)[cells]}, energies)
     assert ((acceptance > 0.05) & (acceptance < 0.99)).all()
@@ -142,10 +142,10 @@ def test_ParallelTempering_and_TrajectoryTempering_always_swap_equal_rungs(kind:
         if kind == "temperatures"
         else TrajectoryTempering.of(Still(), [copy.deepcopy(model)])
     )
-    end, info = sampler.step(model, {"x": x, "x_replicas": y[:, None]})
+    end, info = sampler.step(model, {"x": x, "x.replicas": y[:, None]})
     assert info["swap"] == pytest.approx(1)
     assert torch.equal(end["x"], y)
-    assert torch.equal(end["x_replicas"][:, 0], x)
+    assert torch.equal(end["x.replicas"][:, 0], x)
 
 
 def test_ParallelTempering_keeps_clamped_variables_and_metadata_and_labels_condition_every_rung() -> None:
@@ -153,15 +153,15 @@ def test_ParallelTempering_keeps_clamped_variables_and_metadata_and_labels_condi
     n = 8000
     model = RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 3, weight_std=2.0).double()
     sampler = ParallelTempering(Gibbs(("h", "x")), betas=(1.0, 0.5))
-    batch = {"x": torch.zeros(n, 3, dtype=F64), "y": torch.arange(n) % 2, "chain": torch.arange(n)}
+    batch = {"x": torch.zeros(n, 3, dtype=F64), "y": torch.arange(n) % 2, "chain.slot": torch.arange(n)}
     state = sampler.augment_state(batch)
-    assert set(state) == {*batch, "x_replicas"}
+    assert set(state) == {*batch, "x.replicas"}
     with torch.no_grad():
         end, _ = sampler.step(model, state)
         for _ in range(40):
             end, _ = sampler.step(model, end)
     assert end["y"] is batch["y"]
-    assert end["chain"] is batch["chain"]
+    assert end["chain.slot"] is batch["chain.slot"]
     for label in range(2):
         truth = probabilities(model, {"x": bits(3), "y": torch.full((8,), label)})
         assert_counts(index_of(end["x"][batch["y"] == label]).bincount(minlength=8), truth)
@@ -171,7 +171,7 @@ def test_ParallelTempering_has_replicas_of_a_free_label() -> None:
     n, model = 8000, RBM({"x": Bernoulli([2]), "y": Softmax(3)}, 3, weight_std=2.0).double()
     sampler = ParallelTempering(Gibbs(("h", "x", "y")), betas=(1.0, 0.5, 0.1))
     end = _run(sampler, model, {"x": torch.zeros(n, 2, dtype=F64), "y": torch.zeros(n, dtype=torch.int64)}, 40)
-    assert end["y_replicas"].dtype == torch.int64
+    assert end["y.replicas"].dtype == torch.int64
     x, y = bits(2).repeat(3, 1), torch.arange(3).repeat_interleave(4)
     counts = (4 * end["y"] + index_of(end["x"])).bincount(minlength=12)
     assert_counts(counts, probabilities(model, {"x": x, "y": y}))
@@ -179,15 +179,15 @@ def test_ParallelTempering_has_replicas_of_a_free_label() -> None:
 
 def test_ParallelTempering_replicas_outlive_the_step_in_a_buffer() -> None:
     n, model, sampler = 5, tiny_rbm(), ParallelTempering(Gibbs(("h", "x")), betas=(1.0, 0.5, 0.2))
-    buffer = SampleBuffer(n, noise=BernoulliNoise())
+    buffer = SampleBuffer(n, init=BernoulliNoise())
     pos = sampler.augment_state({"x": torch.zeros(n, 4, dtype=F64)})
-    assert sampler.free == ("h", "x", "h_replicas", "x_replicas")
-    end, info = run(sampler, model, buffer.start(pos, sampler.free), 3)
-    assert {"drift_x", "drift_x_replicas", "swap"} == set(info)
+    assert sampler.free == ("h", "x", "h.replicas", "x.replicas")
+    end, info = run_chain(sampler, model, buffer.start(pos, sampler.free), 3)
+    assert {"drift_x", "drift_x.replicas", "swap"} == set(info)
     buffer.finish(end)
     again = buffer.start(pos, sampler.free)
-    order = end["chain"].argsort()[again["chain"]]
-    assert torch.equal(again["x_replicas"], end["x_replicas"][order])
+    order = end["chain.slot"].argsort()[again["chain.slot"]]
+    assert torch.equal(again["x.replicas"], end["x.replicas"][order])
     assert torch.equal(again["x"], end["x"][order])
 
 
@@ -201,7 +201,7 @@ def test_TrajectoryTempering_carries_chains_between_modes_and_log_partition_alon
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), models[:-1])
     end = _run(sampler, models[-1], start, 200)
     _assert_law(end["x"], models[-1])
-    chains = [{"x": end["x_replicas"][:, -1 - t]} for t in range(4)]
+    chains = [{"x": end["x.replicas"][:, -1 - t]} for t in range(4)]
     estimate = log_partition_along(models, chains, 9 * math.log(2))
     truth = torch.stack([log_partition(model, {"x": bits(6)}) for model in models])
     variance = torch.zeros(())
@@ -217,20 +217,20 @@ def test_TrajectoryTempering_carries_chains_between_modes_and_log_partition_alon
 def test_TrajectoryTempering_takes_snapshots_at_the_first_step_and_where_swaps_become_rare() -> None:
     model, sampler = tiny_rbm(), TrajectoryTempering(Gibbs(("h", "x")), rungs=3, threshold=0.5)
     state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
-    assert sampler.memory() == {}
+    assert sampler.state_dict() == {}
     with torch.no_grad():
         state, info = sampler.step(model, state)
         assert info["snapshots"] == 0
         assert info["swap"] == pytest.approx(1)
-        sampler.follow(model)
+        sampler.update(model)
         first = copy.deepcopy(model)
-        sampler.follow(model)
+        sampler.update(model)
         assert len(sampler.snapshots) == 1
         model.units("x").bias += 6
         for _ in range(60):
             state, info = sampler.step(model, state)
     assert 0 < info["swap_newest"] < 0.5
-    sampler.follow(model)
+    sampler.update(model)
     newest, earliest = sampler.snapshots
     assert identical(newest.state_dict(), model.state_dict())
     assert identical(earliest.state_dict(), first.state_dict())
@@ -246,13 +246,13 @@ def test_TrajectoryTempering_drops_the_snapshot_whose_neighbors_overlap_most() -
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), models)
     third, second, first = sampler.snapshots
     sampler.threshold, sampler.acceptance = 0.25, torch.tensor([0.1, 0.9, 0.8])
-    sampler.follow(model)
+    sampler.update(model)
     assert sampler.snapshots[1:] == [third, first]
     assert second not in sampler.snapshots
     assert torch.allclose(sampler.acceptance, torch.tensor([1.0, 0.1, 0.72]))
     alone = TrajectoryTempering.of(Gibbs(("h", "x")), models[:1])
     alone.threshold, alone.acceptance = 0.25, torch.tensor([0.1])
-    alone.follow(model)
+    alone.update(model)
     assert alone.snapshots == models[:1]
 
 
@@ -262,14 +262,14 @@ def test_TrajectoryTempering_comes_back_whole_from_its_memory() -> None:
     state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
     sampler.step(model, state)
     other = TrajectoryTempering(Gibbs(("h", "x")), rungs=2)
-    other.recall(sampler.memory())
-    assert identical(other.memory(), sampler.memory())
+    other.load_state_dict(sampler.state_dict())
+    assert identical(other.state_dict(), sampler.state_dict())
     ends = []
     for one in (sampler, other):
         torch.manual_seed(1)
         ends.append(one.step(model, state))
     assert identical(*ends)
-    assert identical(other.memory(), sampler.memory())
+    assert identical(other.state_dict(), sampler.state_dict())
 
 
 GIBBS = Gibbs(("h", "x"))
@@ -288,11 +288,11 @@ GIBBS = Gibbs(("h", "x"))
         ),
         (
             lambda: ParallelTempering(GIBBS, betas=(1.0, 0.5)).step(tiny_rbm(), {"x": bits(4)}),
-            r"expected 1 replicas of \['h', 'x'\] in the state.*start from sampler.extend\(state\)",
+            r"expected 1 replicas of \['h', 'x'\] in the state.*start from sampler.augment_state\(state\)",
         ),
         (
             lambda: TrajectoryTempering(GIBBS, rungs=3).step(
-                tiny_rbm(), {"x": bits(4), "x_replicas": bits(4)[:, None]}
+                tiny_rbm(), {"x": bits(4), "x.replicas": bits(4)[:, None]}
             ),
             r"expected 3 replicas of \['x'\] in the state",
         ),

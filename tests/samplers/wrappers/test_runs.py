@@ -55,7 +55,7 @@ def test_persistent_chains_with_each_of_them_bring_an_rbm_near_to_four_bits(samp
     model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
     before = _divergence(law, model)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
-    chains = SampleBuffer(batch, noise=BernoulliNoise())
+    chains = SampleBuffer(batch, init=BernoulliNoise())
     module = EBM(
         model,
         ContrastiveDivergence(),
@@ -89,7 +89,7 @@ model:
     objective: ContrastiveDivergence
     sampler: %s
     steps: 2
-    chains: {class_path: SampleBuffer, init_args: {size: 32, reinit_prob: 0.1, noise: BernoulliNoise}}
+    chains: {class_path: SampleBuffer, init_args: {size: 32, reinit_prob: 0.1, init: BernoulliNoise}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.5}}
 data: {class_path: BarsAndStripes, init_args: {side: 3, batch_size: 16, samples: 64}}
 checkpoint: {every_n_steps: 6}

@@ -8,7 +8,7 @@ from scipy import stats
 from support.oracles import FALSE_ALARM, assert_counts, bits, index_of
 from support.targets import Normal, SmallRBM, Tilted, Well, assert_normal, tilted_state
 
-from ebm_lightning.core import run
+from ebm_lightning.core import run_chain
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.samplers import (
@@ -35,9 +35,9 @@ def test_Tempered_langevin_is_langevin_at_that_temperature() -> None:
     """x - s dE/T + sqrt(2 s) z is the coupled step of size s/T at temperature T."""
     model, state = Tilted(), tilted_state()
     torch.manual_seed(1)
-    wrapped, _ = run(Tempered(Langevin(0.3), temperature=3.0), model, state, steps=4)
+    wrapped, _ = run_chain(Tempered(Langevin(0.3), temperature=3.0), model, state, steps=4)
     torch.manual_seed(1)
-    plain, _ = run(Langevin(0.1, temperature=3.0), model, state, steps=4)
+    plain, _ = run_chain(Langevin(0.1, temperature=3.0), model, state, steps=4)
     assert torch.allclose(wrapped["x"], plain["x"], rtol=1e-12)
 
 
@@ -45,7 +45,7 @@ def test_Annealed_langevin_has_the_variance_of_its_recursion() -> None:
     """On N(0, 1) a step at temperature T takes the variance v to (1 - s/T)^2 v + 2 s."""
     temperatures, step = (4.0, 2.0, 1.0), 0.3
     sampler = Annealed(Langevin(step), temperatures=temperatures)
-    end, _ = run(sampler, Normal(), {"x": torch.zeros(100_000, 1)}, steps=2)
+    end, _ = run_chain(sampler, Normal(), {"x": torch.zeros(100_000, 1)}, steps=2)
     variance = 0.0
     for temperature in temperatures * 2:
         variance = (1 - step / temperature) ** 2 * variance + 2 * step
@@ -57,8 +57,8 @@ def test_Annealed_carries_chains_over_a_barrier() -> None:
     n, model = 4000, Well(height=12.0, tilt=0.0)
     start, kernel = torch.ones(n, 1), HMC(0.15, leapfrog=5)
     pass_ = Annealed(kernel, temperatures=(20.0,) * 40 + (5.0,) * 5 + (1.0,) * 5)
-    stuck, _ = run(kernel, model, {"x": start}, steps=20)
-    spread, _ = run(pass_, model, {"x": start}, steps=1)
+    stuck, _ = run_chain(kernel, model, {"x": start}, steps=20)
+    spread, _ = run_chain(pass_, model, {"x": start}, steps=1)
     assert (stuck["x"] > 0).float().mean() > 0.99
     assert abs((spread["x"] > 0).float().mean() - 0.5) < SIGMAS * 0.5 / math.sqrt(n)
 
@@ -70,8 +70,8 @@ def test_Tempered_Annealed_and_Masked_show_the_free_variables_and_bounds_of_what
     assert Tempered(Annealed(MALA(0.1), temperatures=(2.0,)), temperature=2.0).bounds is None
     replicas = ParallelTempering(inner, betas=(1.0, 0.5))
     hot = Tempered(replicas, temperature=2.0)
-    assert hot.free == replicas.free == ("y", "y_replicas")
-    assert hot.extend({"y": torch.zeros(3, 2)})["y_replicas"].shape == (3, 1, 2)
+    assert hot.free == replicas.free == ("y", "y.replicas")
+    assert hot.augment_state({"y": torch.zeros(3, 2)})["y.replicas"].shape == (3, 1, 2)
 
 
 @pytest.mark.parametrize("wrap", [lambda k, t: Tempered(k, temperature=t), lambda k, t: Annealed(k, temperatures=(t,))])
@@ -111,7 +111,7 @@ def test_Tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_paramete
         (lambda: Annealed(MALA(0.1), temperatures=()), "at least one number"),
         (
             lambda: Tempered(Gibbs(("x",)), temperature=2.0).step(Tilted(), tilted_state()),
-            "Tilted has no conditional for 'x'",
+            "Tilted is not GibbsSampleable, it has no conditional",
         ),
         (
             lambda: Tempered(FastWeights(MALA(0.1), rate=0.1), temperature=2.0),

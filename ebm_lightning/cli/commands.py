@@ -1,0 +1,234 @@
+"""The commands that read a configuration, as functions: signature and docstring are the options and the help."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from ebm_lightning.cli.errors import format_parser_error
+from ebm_lightning.cli.lightning import ExperimentCLI, PlanningCLI, TrainingCLI, is_first_rank
+from ebm_lightning.cli.planning import cluster_of, comparison_here, plan_run
+from ebm_lightning.data import TextModule
+from ebm_lightning.evaluation.monitors.samples import SamplePictures
+from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.generation.samples import draw_samples
+from ebm_lightning.generation.text import Manner
+from ebm_lightning.generation.writer import generate as generate_text
+from ebm_lightning.runs import checkpoints
+from ebm_lightning.runs.records import FitResult
+from ebm_lightning.training.callbacks.guard import DivergenceError, DivergenceGuard
+from ebm_lightning.training.callbacks.preemption import Preemption
+from ebm_lightning.training.callbacks.random_state import TrainingRandomState
+from ebm_lightning.utils.malloc import keep_freed_memory
+from ebm_lightning.utils.random import isolated
+
+
+def run(name: str, words: list[str]) -> None:
+    """Parse the words of one command and run it."""
+    keep_freed_memory()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    make, command = COMMANDS[name]
+    try:
+        cli = make(command, words)
+        command(cli, **cli.options)
+    except MisconfigurationException as fault:
+        raise ValueError(f"the trainer cannot be made as configured: {fault}") from fault
+    except ValueError as fault:
+        if "Does not validate against" not in str(fault):
+            raise
+        raise ValueError(format_parser_error(str(fault), [], fault)) from fault
+
+
+def fit(cli: TrainingCLI, result: str | None = None) -> None:
+    """Train to max_steps from the newest whole checkpoint; the same command continues a run that was interrupted.
+
+    Args:
+        cli: the parsed command line.
+        result: Write the run folder and the step reached to this file as JSON.
+    """
+    if result and not Path(result).absolute().parent.is_dir():
+        raise ValueError(f"--result {result}: there is no folder {Path(result).parent}: make it first")
+    with cli.folder.lock() if is_first_rank() else nullcontext():
+        step = _train(cli)
+        stopped_by = cli.callback(Preemption).stopped_by
+        if is_first_rank() and stopped_by is None:
+            _conclude(cli, step)
+    if is_first_rank() and result:
+        FitResult(cli.folder.path, step).save(Path(result))
+    if stopped_by is not None:
+        print(f"stopped by {stopped_by} at step {step}: the same command goes on", file=sys.stderr)
+        raise SystemExit(os.EX_TEMPFAIL)
+
+
+def validate(cli: ExperimentCLI) -> None:
+    """Measure the energies of the validation data under a trained run.
+
+    Args:
+        cli: the parsed command line.
+    """
+    cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=cli.trained())
+
+
+def test(cli: ExperimentCLI, protocols: str | None = None) -> None:  # noqa: PT028  (a command, not a test)
+    """Run the evaluation protocols of a trained run on the test data.
+
+    Args:
+        cli: the parsed command line.
+        protocols: Only these protocols of the run, by class or file and separated by commas: ood,calibration.
+    """
+    cli.trainer.callbacks.extend(named(cli.get("evaluation"), protocols))  # type: ignore[attr-defined]
+    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.trained(), verbose=False)
+
+
+def sample(cli: ExperimentCLI, number: int = 64, steps: int = 500, seed: int = 0) -> None:
+    """Draw fresh chains from noise into samples/ of the run folder: a picture and an .npz.
+
+    The .npz holds every variable of the final states and their energies; labels are distributed in turn. If the
+    sampler predicts from x instead of moving it, x is that of the first test examples.
+
+    Args:
+        cli: the parsed command line.
+        number: How many samples are drawn, at least 1.
+        steps: Transitions of each chain, at least 1.
+        seed: Seed of the chains' random numbers.
+    """
+    cli.load_weights(cli.trained())
+    print("\n".join(map(str, _draw(cli, number, steps, seed))))
+
+
+def generate(
+    cli: ExperimentCLI,
+    prompt: str = "",
+    tokens: int = 200,
+    think: int | None = None,
+    candidates: int = 1,
+    temperature: float = 1.0,
+    seed: int = 0,
+    energies: bool = False,
+) -> None:
+    """Write text into generated/ of the run folder and, token by token, to standard output.
+
+    Beside the text there is a .json of the energies of every token by step, and a picture of them. Of the run's data
+    only the tokenizer is needed, whose vocabulary is in the checkpoint.
+
+    Args:
+        cli: the parsed command line.
+        prompt: The beginning of the text; empty begins a document, if the tokenizer has an end token.
+        tokens: How many are written, at least 1.
+        think: Steps of the sampler for each token, at least 1; null takes those of training.
+        candidates: Predictions of each token, at least 1, of which that of the lowest final energy counts.
+        temperature: Of the draw from softmax(logits / temperature), >= 0; at 0 the most likely token is taken.
+        seed: Seed of the random numbers.
+        energies: Print, for each token, its energies by step and the gap.
+    """
+    data, model = cli.datamodule, cli.model
+    if not isinstance(data, TextModule):
+        raise ValueError(
+            f"`ebm generate` writes text, but the data of this run are {type(data).__name__}: give a run that was "
+            "trained on Text or TextStream"
+        )
+    known = cli.load_weights(cli.trained()).get(type(data).__qualname__)
+    if known is None:
+        raise ValueError(f"the checkpoint of {cli.folder.path} has no vocabulary: train the run on text")
+    model.to(cli.trainer.strategy.root_device)
+    manner, tokenizer = Manner(prompt, tokens, think, candidates, temperature, seed), data.tokenizer_from(known)
+    with isolated(seed):
+        files = generate_text(model, tokenizer, data.length, manner, cli.folder.path / "generated", energies)
+    print("\n".join(map(str, files)), file=sys.stderr)
+
+
+def plan(
+    cli: PlanningCLI,
+    gpus: int = 1,
+    gpu: str = "this",
+    gpus_per_node: int = 8,
+    network: str = "infiniband-400",
+    share: float = 0.35,
+    measure: Literal[1, 2] | None = None,
+) -> None:
+    """Predict the time, memory and scaling of a training run on a cluster, or by measuring it on this machine.
+
+    Args:
+        cli: the parsed command line.
+        gpus: Ranks of the run, one for each GPU; this machine is planned for 1 and 2 processes if it is 1.
+        gpu: Their kind: v100, a100, h100, h200, l40s, rtx4090; or "this" for this machine.
+        gpus_per_node: GPUs in each node.
+        network: Between the nodes: ethernet-100, infiniband-200, infiniband-400, infiniband-8x200 or infiniband-8x400,
+            in Gb/s of each adapter.
+        share: The share of a GPU's peak that its matrix products reach, in (0, 1].
+        measure: Train for some seconds with one process, and with two, and compare with the prediction.
+    """
+    if measure and gpu != "this":
+        raise ValueError(f"--measure compares with this machine, not with {gpu}: leave out --gpu")
+    cluster = cluster_of(cli.trainer, gpu, gpus, gpus_per_node, network, share)
+    made = plan_run(cli.trainer, cli.model, cli.datamodule, cluster)
+    print("\n".join(made.lines()))
+    if measure:
+        print("\n" + "\n".join(comparison_here(made, cli.config_dump, cli.folder, measure)))
+
+
+COMMANDS: dict[str, tuple[type[ExperimentCLI], Callable[..., None]]] = {
+    "fit": (TrainingCLI, fit),
+    "validate": (ExperimentCLI, validate),
+    "test": (ExperimentCLI, test),
+    "sample": (ExperimentCLI, sample),
+    "generate": (ExperimentCLI, generate),
+    "plan": (PlanningCLI, plan),
+}
+
+
+def _train(cli: TrainingCLI) -> int:
+    """Train, going back whenever the guard requires it; returns the step that is reached."""
+    rolled_back = 0
+    while True:
+        start = cli.checkpoint(rolled_back)
+        done = 0 if start is None else checkpoints.step_of(start)
+        if start is not None and done >= cli.trainer.max_steps:
+            print(f"this run is complete: {done} of {cli.trainer.max_steps} steps are done")
+            cli.load_weights(start)
+            return done
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start)
+            return cli.trainer.global_step
+        except DivergenceError as fault:
+            rolled_back = _roll_back(cli, fault)
+
+
+def _roll_back(cli: TrainingCLI, fault: DivergenceError) -> int:
+    """Make everything anew, to start from an earlier checkpoint with another random stream; or raise the fault.
+
+    Returns the number of rollbacks so far.
+    """
+    guard = cli.callback(DivergenceGuard)
+    if guard.rolled_back >= guard.rollbacks:
+        raise fault
+    number = guard.rolled_back + 1
+    if is_first_rank():
+        cli.folder.event("rollback", number=number, reason=str(fault))
+        print(f"rollback {number} of {guard.rollbacks}: {fault}", file=sys.stderr)
+    cli._set_seed()
+    cli.instantiate_classes()
+    cli.callback(DivergenceGuard).rolled_back = number
+    cli.callback(TrainingRandomState).reseed(number)
+    return number
+
+
+def _draw(cli: ExperimentCLI, number: int, steps: int, seed: int) -> list[Path]:
+    cli.model.to(cli.trainer.strategy.root_device)
+    return draw_samples(cli.model, cli.datamodule, cli.folder.path / "samples", number, steps, seed)
+
+
+def _conclude(cli: TrainingCLI, step: int) -> None:
+    """Draw the final samples and print the paths of what the run left."""
+    cli.folder.event("end", step=step)
+    rows = {"run": cli.folder.path, "metrics": cli.folder.path / "metrics.csv"}
+    if cli.model.sampler is not None:
+        pictures = cli.callback(SamplePictures)
+        rows["samples"] = _draw(cli, pictures.number, pictures.steps, seed=0)[0]
+    print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))
