@@ -40,7 +40,7 @@ model:
     chains:
       init_args:
         keep: [y]
-        noise: {class_path: InformativeInit, init_args: {shape: [1, 8, 8], classes: 10}}
+        init: {class_path: InformativeInit, init_args: {shape: [1, 8, 8], classes: 10}}
 evaluation:
   - class_path: ClassificationError
   - class_path: OutOfDistribution

@@ -98,10 +98,13 @@ class TestEnergy:
 class TestMeanField:
     @kinds
     def test_the_means_are_a_fixed_point_of_the_conditionals(self, kind: str) -> None:
+        """Sweeps end where none moves a mean by 1e-7 on average."""
         model = deep_machine(kind, max_mean_field_steps=500)
         state = model.positive_phase({"x": bits(model.units("x").rows)})
         for name in model.variables[1:]:
-            torch.testing.assert_close(model.conditional(name, state).mean, state[name], rtol=0, atol=1e-9)
+            torch.testing.assert_close(
+                model.conditional(name, state).mean, state[name], rtol=0, atol=1e-7 * state[name].numel()
+            )
 
     @kinds
     def test_the_bound_lies_above_the_exact_free_energy(self, kind: str) -> None:

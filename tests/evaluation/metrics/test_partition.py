@@ -30,7 +30,7 @@ def test_Exact_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None
     ("call", "words"),
     [
         (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(number=3\), chains=1, data_base=True\)"),
-        (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy has no annealing path"),
+        (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy is not Annealable"),
     ],
 )
 def test_AIS_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
