@@ -51,14 +51,16 @@ def test_FromCheckpoints_draws_equal_parts_from_the_newest_whole_checkpoints(tmp
     _saved(run, module, range(10, 60, 10))
     run.checkpoint(30).write_bytes(b"damaged")
     data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
-    drawn = FromCheckpoints(3, 25, 1).draw(module, data)
+    with pytest.warns(UserWarning, match="is damaged; the one before it is used"):
+        drawn = FromCheckpoints(3, 25, 1).draw(module, data)
     steps, counts = drawn["x"].round().unique(return_counts=True)
     assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}
     assert torch.equal(module.model.mean, torch.full((3,), 7.0)), "the trained weights must be put back"
     for step in (50, 40, 20):
         of_this = drawn["y"][drawn["x"][:, 0].round() == step]
         assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
-    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
+    words = r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(ValueError, match=words):
         FromCheckpoints(5, 25, 1).draw(module, data)
 
 

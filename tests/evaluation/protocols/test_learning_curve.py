@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import linregress
 
 from ebm_lightning import EBM
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
+from ebm_lightning.utils.plots import curves
 
 
 def _run(folder: Path, values: dict[int, float]) -> EBM:
@@ -37,7 +39,10 @@ def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path
     slope = findings.measurements["slope of log valid/loss on log steps"]
     assert slope.value == pytest.approx(expected.slope)
     assert slope.standard_error == pytest.approx(expected.stderr)
-    assert findings.pictures["curve"].size[0] > 100
+    x, fitted = torch.tensor(steps).double(), np.exp(expected.intercept) * steps**expected.slope
+    lines = {name: (x, torch.tensor(y), None) for name, y in (("run", losses), ("power law", fitted))}
+    drawn = curves(lines, "steps", "valid/loss", logarithmic=True)
+    assert findings.pictures["curve"].tobytes() == drawn.tobytes()
 
 
 @pytest.mark.parametrize("values", [{1: 2.0, 2: 1.0}, {1: 2.0, 2: 0.0, 3: 1.0}])
