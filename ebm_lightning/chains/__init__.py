@@ -1,4 +1,4 @@
-"""Chains: where negatives start (data, noise, a replay buffer) and what survives a negative phase."""
+"""Chains: the initialization of negatives (data, noise, a replay buffer), and chains that persist."""
 
 from ebm_lightning.chains.nonpersistent import DataChains, NoiseChains
 from ebm_lightning.chains.persistent import (

@@ -8,7 +8,7 @@ from ebm_lightning.distributions.noise import UniformNoise
 
 
 class DataChains(Chains):
-    """Contrastive divergence: every chain starts at the data and ends with its negative phase (Hinton 2002).
+    """Chains of contrastive divergence: each starts at the data and ends with its negative phase (Hinton 2002).
 
     >>> import torch
     >>> chains = DataChains()
@@ -20,7 +20,7 @@ class DataChains(Chains):
         return detached(pos)
 
     def finish(self, end: State) -> None:
-        """Nothing persists."""
+        """Do nothing: no chain persists."""
 
 
 class NoiseChains(Chains):
@@ -28,8 +28,8 @@ class NoiseChains(Chains):
 
     Args:
         init: the initial distribution of the free variables; None is uniform on [0, 1).
-        num_chains: chains of a negative phase, for any batch size of the data: what a GPU holds, or what a contrast of
-            means needs. Clamped variables are those of the batch in turn. None is one for each example.
+        num_chains: the number of chains of a negative phase, independent of the batch size of the data. Clamped
+            variables cycle through the batch. None is one chain for each example.
 
     Raises:
         ValueError: if ``num_chains`` < 1.
@@ -50,28 +50,28 @@ class NoiseChains(Chains):
         return {name: initial_value(self.init, pos, name) if name in free else pos[name].detach() for name in pos}
 
     def finish(self, end: State) -> None:
-        """Nothing persists."""
+        """Do nothing: no chain persists."""
 
 
 def detached(state: State) -> State:
-    """A state without graph."""
+    """The state, detached from its graph."""
     return {name: value.detach() for name, value in state.items()}
 
 
 def initial_value(init: Noise, pos: State, name: str) -> Tensor:
-    """The initial value of a chain's variable: noise, or, for labels and categories, the data's value."""
+    """The initial value of a variable of the chains: noise, or the data's value for labels and categories."""
     return init.initial(pos, name) if pos[name].is_floating_point() else pos[name].detach()
 
 
 def repeat_in_turn(pos: State, num_chains: int | None) -> State:
-    """``num_chains`` examples of a batch, in turn and again from its beginning; None leaves the batch as it is."""
+    """``num_chains`` examples, cycling through a batch; the batch itself for None."""
     if num_chains is None:
         return pos
     return {name: value[torch.arange(num_chains, device=value.device) % len(value)] for name, value in pos.items()}
 
 
 def check_num_chains(owner: Chains, num_chains: int | None) -> None:
-    """Raise ValueError if there is no chain."""
+    """Raise ValueError if ``num_chains`` < 1."""
     if num_chains is not None and num_chains < 1:
         raise ValueError(
             f"{type(owner).__name__}(num_chains={num_chains}): expected at least 1 chain, or None for the batch's"

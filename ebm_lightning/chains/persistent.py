@@ -1,4 +1,4 @@
-"""Chains that outlive their negative phase: the sample buffer of persistent CD and of replay-buffer training."""
+"""Persistent chains: the sample buffer of persistent CD and of replay-buffer training."""
 
 import abc
 from collections.abc import Callable
@@ -13,22 +13,27 @@ from ebm_lightning.distributions.noise import UniformNoise
 
 
 class Replacement(abc.ABC):
-    """Which slot of the buffer a finished chain is written to."""
+    """The choice of the slot to which a finished chain is written."""
 
     drops: bool = False
-    """Whether a finished chain may be dropped, which only the device can tell."""
+    """Whether finished chains may be dropped, so that their number is known on the device only."""
 
     @abc.abstractmethod
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
-        """Slot of each finished chain, shape (B,), or -1 if it is dropped.
+        """The slot of each finished chain, shape (B,), or -1 if it is dropped.
 
-        ``drawn`` are the slots the chains were drawn from, ``seen`` counts the chains finished before these.
+        ``drawn`` are the slots from which the chains were drawn, ``seen`` is the number of chains finished before.
         """
 
 
 @dataclass(frozen=True)
 class WriteBack(Replacement):
-    """A chain returns to the slot it was drawn from (Tieleman 2008; JEM, Grathwohl et al. 2020)."""
+    """A chain is written to the slot from which it was drawn (Tieleman 2008; JEM, Grathwohl et al. 2020).
+
+    >>> import torch
+    >>> WriteBack().slots(torch.tensor([3, 0]), size=4, seen=10).tolist()
+    [3, 0]
+    """
 
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
         return drawn
@@ -36,7 +41,14 @@ class WriteBack(Replacement):
 
 @dataclass(frozen=True)
 class FIFO(Replacement):
-    """The newest chains overwrite the oldest (IGEBM, Du & Mordatch 2019)."""
+    """The newest chains overwrite the oldest (IGEBM, Du & Mordatch 2019).
+
+    >>> import torch
+    >>> FIFO().slots(torch.tensor([3, 0]), size=4, seen=11).tolist()
+    [3, 0]
+    >>> FIFO().slots(torch.tensor([3, 0]), size=4, seen=13).tolist()
+    [1, 2]
+    """
 
     def slots(self, drawn: Tensor, size: int, seen: int) -> Tensor:
         return (seen + torch.arange(len(drawn), device=drawn.device)) % size
@@ -44,7 +56,12 @@ class FIFO(Replacement):
 
 @dataclass(frozen=True)
 class Reservoir(Replacement):
-    """A uniform sample of all chains ever finished (Vitter 1985, algorithm R; improved CD, Du et al. 2021)."""
+    """A uniform sample of all finished chains (Vitter 1985, algorithm R; improved CD, Du et al. 2021).
+
+    >>> import torch
+    >>> Reservoir().slots(torch.tensor([3, 0]), size=4, seen=0).tolist()  # empty slots are filled first
+    [0, 1]
+    """
 
     drops = True
 
@@ -52,25 +69,32 @@ class Reservoir(Replacement):
         rank = seen + torch.arange(len(drawn), device=drawn.device)
         pick = (torch.rand(len(drawn), device=drawn.device, dtype=torch.float64) * (rank + 1)).long()
         slots = torch.where(rank < size, rank, torch.where(pick < size, pick, torch.full_like(pick, -1)))
-        overwritten = (slots[:, None] == slots[None, :]).triu(1).any(1)  # the later of two chains for a slot wins
+        overwritten = (slots[:, None] == slots[None, :]).triu(1).any(1)  # of two chains for one slot the later is kept
         return torch.where(overwritten, torch.full_like(slots, -1), slots)
 
 
 class Storage(abc.ABC):
-    """How positions are kept in the buffer."""
+    """The format in which positions are stored in the buffer."""
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """What is kept of ``x``."""
+        """The stored form of ``x``."""
 
     @abc.abstractmethod
     def decode(self, stored: Tensor) -> Tensor:
-        """A position from what was kept."""
+        """The positions of a stored form."""
 
 
 @dataclass(frozen=True)
 class FloatStorage(Storage):
-    """Positions as they are."""
+    """Unchanged positions.
+
+    >>> import torch
+    >>> x = torch.rand(2, 3)
+    >>> storage = FloatStorage()
+    >>> storage.decode(storage.encode(x)) is x
+    True
+    """
 
     def encode(self, x: Tensor) -> Tensor:
         return x
@@ -81,10 +105,16 @@ class FloatStorage(Storage):
 
 @dataclass(frozen=True)
 class Uint8Storage(Storage):
-    """256 levels over ``bounds``, dequantized by uniform noise within a level when read: a quarter of the memory.
+    """256 levels over ``bounds``, dequantized by uniform noise within a level: a quarter of the memory.
 
     Args:
         bounds: the interval of the stored values; values outside are clamped to it.
+
+    >>> import torch
+    >>> storage = Uint8Storage()
+    >>> stored = storage.encode(torch.tensor([0.0, 0.5, 1.0]))
+    >>> stored.tolist(), storage.encode(storage.decode(stored)).tolist()
+    ([0, 128, 255], [0, 128, 255])
     """
 
     bounds: Bounds = (0.0, 1.0)
@@ -100,13 +130,12 @@ class Uint8Storage(Storage):
 
 
 class SampleBuffer(Chains):
-    """Persistent chains: they outlive the step (PCD, Tieleman 2008; replay buffer, Du & Mordatch 2019).
+    """Persistent chains of PCD (Tieleman 2008) and of replay buffers (Du & Mordatch 2019).
 
     A slot is initialized when it is first drawn, and a drawn chain is initialized again with probability
-    ``reinit_prob``. What ``finish`` must know of ``start`` is metadata of the state: "chain.slot" (the slots drawn) and
-    "chain.age" (negative phases lived). Not a registered buffer of the module: DDP would overwrite it with rank 0's.
-    Each rank holds ``size`` chains of its own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` moves,
-    saves and restores them.
+    ``reinit_prob``. ``start`` adds metadata to the state for ``finish``: "chain.slot", the slots drawn, and
+    "chain.age", the number of finished negative phases since initialization. Each rank holds ``size`` chains of its
+    own; :class:`~ebm_lightning.training.callbacks.buffer.BufferCallback` moves, saves and restores them.
 
     Args:
         size: chains held by each rank.
@@ -114,16 +143,15 @@ class SampleBuffer(Chains):
         init: the initial distribution of a chain; None is uniform on [0, 1).
         replacement: the slot to which a finished chain is written; None is :class:`WriteBack`.
         storage: how positions are kept; None is :class:`FloatStorage`.
-        keep: clamped variables (labels, say) stored with their chain and restored with it; a chain that is initialized
-            again takes those of the current data.
-        device: where the chains are kept, for example "cpu"; None keeps them where the data is.
-        max_buffer_gb: upper bound for the chains of a rank, in 10^9 bytes: a chain of logits over a large vocabulary is
-            large. None sets no bound.
-        num_chains: chains of a negative phase, as in :class:`NoiseChains`.
+        keep: clamped variables, such as labels, that are stored with their chain and restored with it; a chain that is
+            initialized again takes those of the current data.
+        device: the device of the chains, for example "cpu"; None is that of the data.
+        max_buffer_gb: upper bound of the memory of a rank's chains, in 10^9 bytes; None is no bound.
+        num_chains: the number of chains of a negative phase, as in :class:`NoiseChains`.
 
     Raises:
         ValueError: if ``size`` < 1, ``reinit_prob`` lies outside [0, 1], ``num_chains`` < 1, a phase needs more chains
-            than ``size``, or the chains would take more than ``max_buffer_gb``.
+            than ``size``, or the chains need more than ``max_buffer_gb``.
 
     >>> import torch
     >>> buffer = SampleBuffer(8, reinit_prob=0.05)
@@ -156,6 +184,7 @@ class SampleBuffer(Chains):
         self.device = torch.device(device) if device else None
         self.max_buffer_gb, self.num_chains = max_buffer_gb, num_chains
         self.seen = 0
+        # Not a registered buffer of the module: DDP would overwrite every rank's chains with rank 0's.
         self.store: State = {}
         self.age = torch.zeros(size, dtype=torch.int64)
         self.alive = torch.zeros(size, dtype=torch.bool)
@@ -166,15 +195,15 @@ class SampleBuffer(Chains):
         n = len(next(iter(pos.values())))
         if n > self.size:
             raise ValueError(f"SampleBuffer(size={self.size}) cannot serve a batch of {n}; make it at least {n}")
-        # A free variable that is not in pos is made by the sampler before it is read (the hidden units of an RBM).
-        kept = [name for name in free if name in pos]
+        # A free variable that is not in pos, such as the hidden units of an RBM, is drawn by the sampler first.
+        stored = [name for name in free if name in pos]
         state = detached(pos)
         chain = torch.randperm(self.size, device=self.age.device)[:n]
         if self.reinit_prob == 0 and self.full:  # nothing is initialized: no noise is drawn
-            for name in (*kept, *self.keep):
+            for name in (*stored, *self.keep):
                 state[name] = self._decode(self.store[name][chain]).to(pos[name].device, pos[name].dtype)
             return {**state, SLOT: chain, AGE: self.age[chain]}
-        fresh = {name: initial_value(self.init, pos, name) for name in kept}
+        fresh = {name: initial_value(self.init, pos, name) for name in stored}
         fresh |= {name: pos[name].detach() for name in self.keep}
         if not self.store:
             self._allocate(fresh)
@@ -189,8 +218,8 @@ class SampleBuffer(Chains):
         slots = self.replacement.slots(end[SLOT], self.size, self.seen)
         self.seen += len(slots)
         if self.replacement.drops:
-            kept = slots >= 0
-            slots, end = slots[kept], {name: end[name][kept] for name in (*self.store, AGE)}
+            written = slots >= 0
+            slots, end = slots[written], {name: end[name][written] for name in (*self.store, AGE)}
         for name, store in self.store.items():
             store[slots] = self._encode(end[name]).to(store.device)
         self.age[slots] = end[AGE] + 1
@@ -198,28 +227,31 @@ class SampleBuffer(Chains):
         self.full = self.full or self._is_full
 
     def exchange(self, slots: Tensor, swap: Callable[[Tensor], Tensor]) -> None:
-        for kept in (*self.store.values(), self.age, self.alive):
-            kept[slots] = swap(kept[slots])
+        for stored in (*self.store.values(), self.age, self.alive):
+            stored[slots] = swap(stored[slots])
         self.full = self._is_full
 
     def info(self) -> Info:
-        """``age``: negative phases that a chain has lived, mean; ``fill``: share of slots in use."""
+        """``age``: the mean number of negative phases of a chain; ``fill``: the share of slots in use."""
         return {"age": self.age.sum() / self.alive.sum(), "fill": self.alive.float().mean()}
 
     def examples(self, n: int) -> State:
-        """Up to ``n`` chains, decoded, with their ages; draws no random number but a decoder's."""
+        """Up to ``n`` chains, decoded, with their ages; only a decoder draws random numbers."""
         slots = self.alive.nonzero().flatten()[:n]
-        return {name: self._decode(kept[slots]) for name, kept in self.store.items()} | {AGE: self.age[slots]}
+        return {name: self._decode(stored[slots]) for name, stored in self.store.items()} | {AGE: self.age[slots]}
 
     def state_dict(self) -> State:
-        """The chains, their ages and the counter: tensors only. An empty dict before the first step."""
+        """The stored chains, their ages and the counter, as tensors; empty before the first step."""
         if not self.store:
             return {}
         counters = {"age": self.age, "alive": self.alive, "seen": torch.tensor(self.seen)}
-        return {**{f"store.{name}": kept for name, kept in self.store.items()}, **counters}
+        return {**{f"store.{name}": stored for name, stored in self.store.items()}, **counters}
 
     def load_state_dict(self, state: State) -> None:
-        """Raises ValueError if the state holds another number of chains; an empty one is none."""
+        """Restore the chains; an empty state changes nothing.
+
+        Raises ValueError if the state holds another number of chains.
+        """
         if not state:
             return
         if len(state["age"]) != self.size:
@@ -227,15 +259,15 @@ class SampleBuffer(Chains):
                 f"SampleBuffer(size={self.size}) cannot load {len(state['age'])} chains: merge them first by "
                 "merge_state_dicts, or give the buffer that size"
             )
-        self.store = {key.removeprefix("store."): kept for key, kept in state.items() if key.startswith("store.")}
+        self.store = {key.removeprefix("store."): value for key, value in state.items() if key.startswith("store.")}
         self.age, self.alive, self.seen = state["age"], state["alive"], int(state["seen"])
         self.full = self._is_full
 
     def merge_state_dicts(self, shards: list[State], rank: int, world_size: int) -> State:
-        """A rank's own chains if there are as many ranks as before and the size is the same.
+        """The rank's own chains if the number of ranks and the size have not changed.
 
-        Otherwise the chains of all ranks are pooled and distributed round-robin; slots that are left over are
-        initialized when first drawn.
+        Otherwise the chains of all ranks are pooled and distributed round-robin; remaining slots are initialized when
+        they are first drawn.
         """
         shards = [shard for shard in shards if shard]
         if not shards or (len(shards) == world_size and len(shards[rank]["age"]) == self.size):
@@ -243,45 +275,45 @@ class SampleBuffer(Chains):
         return self._distribute(shards, rank, world_size)
 
     def to(self, device: torch.device) -> None:
-        """Move the chains to where they are kept: to ``self.device``, or to ``device`` if that is None."""
+        """Move the chains to ``self.device``, or to ``device`` if that is None."""
         home = self.device or device
-        self.store = {name: kept.to(home) for name, kept in self.store.items()}
+        self.store = {name: stored.to(home) for name, stored in self.store.items()}
         self.age, self.alive = self.age.to(home), self.alive.to(home)
 
     @property
     def _is_full(self) -> bool:
-        """Whether no chain will be initialized any more."""
+        """Whether no further chain will be initialized."""
         return self.reinit_prob == 0 and bool(self.alive.all())
 
     def _allocate(self, fresh: State) -> None:
         home = self.device or next(iter(fresh.values())).device
         encoded = {name: self._encode(value) for name, value in fresh.items()}
-        of_one = sum(kept[0].numel() * kept.element_size() for kept in encoded.values()) / 1e9
-        if self.max_buffer_gb is not None and self.size * of_one > self.max_buffer_gb:
+        gb_per_chain = sum(value[0].numel() * value.element_size() for value in encoded.values()) / 1e9
+        if self.max_buffer_gb is not None and self.size * gb_per_chain > self.max_buffer_gb:
             raise ValueError(
-                f"SampleBuffer(size={self.size}) would keep {self.size * of_one:.3g} GB of {', '.join(encoded)}, more "
-                f"than max_buffer_gb={self.max_buffer_gb:g}: expected a size of at most "
-                f"{int(self.max_buffer_gb / of_one)}"
+                f"SampleBuffer(size={self.size}) would keep {self.size * gb_per_chain:.3g} GB of "
+                f"{', '.join(encoded)}, more than max_buffer_gb={self.max_buffer_gb:g}: expected a size of at most "
+                f"{int(self.max_buffer_gb / gb_per_chain)}"
             )
-        for name, kept in encoded.items():
-            self.store[name] = torch.zeros((self.size, *kept.shape[1:]), dtype=kept.dtype, device=home)
+        for name, value in encoded.items():
+            self.store[name] = torch.zeros((self.size, *value.shape[1:]), dtype=value.dtype, device=home)
         self.age, self.alive = self.age.to(home), self.alive.to(home)
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.storage.encode(x) if x.is_floating_point() else x
 
-    def _decode(self, kept: Tensor) -> Tensor:
-        return kept if kept.dtype == torch.int64 else self.storage.decode(kept)
+    def _decode(self, stored: Tensor) -> Tensor:
+        return stored if stored.dtype == torch.int64 else self.storage.decode(stored)
 
     def _distribute(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
-        """This rank's share of all living chains, in slots 0, 1, ...; the remaining slots are empty."""
-        living = [shard["alive"].cpu() for shard in shards]
-        in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in living]).argsort(stable=True)
+        """This rank's share of all initialized chains, in slots 0, 1, ...; the remaining slots are empty."""
+        initialized = [shard["alive"].cpu() for shard in shards]
+        in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in initialized]).argsort(stable=True)
         mine: dict[str, Tensor] = {}
         for key in shards[0]:
             if key == "seen":
                 continue
-            pooled = torch.cat([shard[key].cpu()[alive] for shard, alive in zip(shards, living, strict=True)])
+            pooled = torch.cat([shard[key].cpu()[alive] for shard, alive in zip(shards, initialized, strict=True)])
             share = pooled[in_turn][rank::world_size][: self.size]
             mine[key] = torch.zeros((self.size, *share.shape[1:]), dtype=share.dtype)
             mine[key][: len(share)] = share

@@ -15,7 +15,7 @@ from ebm_lightning.cli.lightning import ExperimentCLI, PlanningCLI, TrainingCLI,
 from ebm_lightning.cli.planning import cluster_of, comparison_here, plan_run
 from ebm_lightning.data import TextModule
 from ebm_lightning.evaluation.monitors.samples import SamplePictures
-from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.evaluation.protocol import select_protocols
 from ebm_lightning.generation.samples import draw_samples
 from ebm_lightning.generation.text import Manner
 from ebm_lightning.generation.writer import generate as generate_text
@@ -82,7 +82,7 @@ def test(cli: ExperimentCLI, protocols: str | None = None) -> None:  # noqa: PT0
         cli: the parsed command line.
         protocols: Only these protocols of the run, by class or file and separated by commas: ood,calibration.
     """
-    cli.trainer.callbacks.extend(named(cli.get("evaluation"), protocols))  # type: ignore[attr-defined]
+    cli.trainer.callbacks.extend(select_protocols(cli.get("evaluation"), protocols))  # type: ignore[attr-defined]
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.trained(), verbose=False)
 
 

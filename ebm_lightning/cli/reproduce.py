@@ -8,26 +8,30 @@ from pathlib import Path
 from ebm_lightning.cli.parser import Command
 from ebm_lightning.cluster.sweep import seeds
 from ebm_lightning.reproduction import slurm
-from ebm_lightning.reproduction.claims import SCALES, Claim, Expected, Promise, expected
+from ebm_lightning.reproduction.claims import SCALES, Claim, Entry, Expected, expected
 from ebm_lightning.reproduction.reproduce import reproduce
-from ebm_lightning.reproduction.results import holds, joint_table, results, table, verdict
+from ebm_lightning.reproduction.results import load, of_claim
+from ebm_lightning.reproduction.status import status, statuses, summary
+from ebm_lightning.reproduction.tables import joint_table, write_tables
 from ebm_lightning.runs.preemption import exit_on_preemption
 
 
 @exit_on_preemption()
 def main(options: argparse.Namespace) -> None:
-    """Run the claims of experiments, write results/ and the READMEs' tables, and fail if a claim is missed."""
+    """Run the claims of experiments, write results/ and the READMEs' tables, and fail if a claim is not reproduced."""
     if options.profile and not options.submit:
-        raise ValueError("--profile says how jobs are asked for: give --submit too")
-    if options.check and options.submit:
-        raise ValueError("--check runs nothing and --submit hands over what is to be run: give one of them")
+        raise ValueError("--profile is the site of jobs: give --submit too")
+    if options.submit and (options.check or options.tables):
+        raise ValueError("--check and --tables run nothing, and --submit submits what is to be run: give one of them")
     chosen = _chosen(options)
     if options.submit:
         for folder, wanted in chosen.items():
             slurm.submit(folder, wanted, options.scale or SCALES[0], options.profile, options.command)
         return
-    if not options.check:
-        for folder, wanted in chosen.items():
+    for folder, wanted in chosen.items():
+        if options.tables:
+            write_tables(folder)
+        elif not options.check:
             reproduce(folder, wanted, options.run)
     _conclude({folder: wanted.claims for folder, wanted in chosen.items()}, options)
 
@@ -38,30 +42,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every experiment below EXPERIMENT, or below experiments/")
     parser.add_argument("--claim", action="append", metavar="ID", help="only the claim or curve of this id; repeatable")
     parser.add_argument("--run", action="append", metavar="FILE", help="only what this run is trained for; repeatable")
-    parser.add_argument("--scale", choices=SCALES, help="only what has this size: laptop, or all sizes with --check")
+    parser.add_argument("--scale", choices=SCALES, help="only what has this size; laptop, or all if nothing is run")
     parser.add_argument("--seeds", metavar="0-2", help="these seeds, as 0-2 or 0,3, in place of each claim's own")
-    parser.add_argument("--submit", action="store_true", help="hand runs to SLURM, as jobs of an array")
+    parser.add_argument("--submit", action="store_true", help="submit the runs to SLURM, as jobs of an array")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
     parser.add_argument("--check", action="store_true", help="run nothing: compare what results/ holds")
+    parser.add_argument("--tables", action="store_true", help="run nothing: write the tables and details again")
 
 
 def _chosen(options: argparse.Namespace) -> dict[Path, Expected]:
-    """What the options choose, by experiment. Raises ValueError where that is nothing, or lacks a claim they name."""
+    """What the options choose, by experiment. Raises ValueError if that is nothing, or lacks a claim they name."""
     wanted_seeds = seeds(options.seeds) if options.seeds is not None else None
-    scales = SCALES if options.check and not options.scale else (options.scale or SCALES[0],)
+    runs_nothing = options.check or options.tables
+    scales = SCALES if runs_nothing and not options.scale else (options.scale or SCALES[0],)
 
-    def choose(promises: Sequence[Promise]) -> tuple[Promise, ...]:
-        found = [one for one in promises if one.scale in scales and (not options.claim or one.id in options.claim)]
+    def choose(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        found = [one for one in entries if one.scale in scales and (not options.claim or one.id in options.claim)]
         return tuple(dataclasses.replace(one, seeds=wanted_seeds or one.seeds) for one in found)
 
     chosen = {}
     for folder in _folders(options):
         found = expected(folder)
-        wanted = Expected(choose(found.claims), () if options.check else choose(found.curves))
+        wanted = Expected(choose(found.claims), () if runs_nothing else choose(found.curves))
         wanted = wanted.of_runs(options.run) if options.run else wanted
-        if wanted.promises:
+        if wanted.entries:
             chosen[folder] = wanted
-    ids = {one.id for wanted in chosen.values() for one in wanted.promises}
+    ids = {one.id for wanted in chosen.values() for one in wanted.entries}
     absent = [name for name in options.claim or [] if name not in ids]
     if absent or not chosen:
         where, what = ", ".join(map(str, options.experiments)) or "experiments", " ".join(["claim", *absent])
@@ -82,19 +88,21 @@ def _folders(options: argparse.Namespace) -> list[Path]:
 
 
 def _conclude(chosen: dict[Path, tuple[Claim, ...]], options: argparse.Namespace) -> None:
-    """Prints one table. Raises ValueError where a claim is missed: by what was run, or with --check by any result."""
-    several = options.all or len(chosen) > 1
-    print("\n".join(joint_table(chosen) if several else table(*next(iter(chosen.items())))))
-    missed = []
+    """Print the tables and the counts. Raises ValueError if what was run, or anything if nothing was, fails a claim."""
+    print("\n".join(joint_table(chosen)))
+    print(f"\n{summary(one for folder, claims in chosen.items() for one in statuses(folder, claims))}")
+    failed = []
     for folder, claims in chosen.items():
+        records = load(folder)
         for claim in claims:
-            every = options.check and options.seeds is None
-            judged = [one for one in results(folder, claim) if every or one["seed"] in claim.seeds]
-            if not all(holds(claim, one) for one in judged):
-                name = f"{folder.absolute().name}/{claim.id}" if several else claim.id
-                missed.append(f"{name} ({verdict(claim, judged).replace('**', '')})")
-    if missed:
-        raise ValueError(f"missed: {', '.join(missed)}")
+            every = (options.check or options.tables) and options.seeds is None
+            compared = [one for one in of_claim(records, claim) if every or one["seed"] in claim.seeds]
+            found = status(claim, compared)
+            if found.fails:
+                name = f"{folder.absolute().name}/{claim.id}" if options.all or len(chosen) > 1 else claim.id
+                failed.append(f"{name} ({found.text.replace('**', '')})")
+    if failed:
+        raise ValueError(f"not reproduced: {', '.join(failed)}")
 
 
 COMMANDS = {"reproduce": Command(main, add_options)}

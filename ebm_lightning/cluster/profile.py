@@ -79,7 +79,7 @@ class Profile:
         for name in self.extra:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 raise ValueError(f"extra: {name!r} is no option of sbatch: write it without dashes in front, in full")
-            if name in OWN or name.replace("-", "_") in FORMS:
+            if name in OWN or name.replace("-", "_") in FIELD_PARSERS:
                 raise ValueError(
                     f"extra: {name} is set by `ebm submit` or by a key of the profile: leave it out of extra"
                 )
@@ -144,11 +144,11 @@ def read(file: Path | None) -> Profile:
 
 
 def _value(key: str, given: Any) -> Any:
-    if key not in FORMS:
-        near = get_close_matches(key, FORMS, n=1)
+    if key not in FIELD_PARSERS:
+        near = get_close_matches(key, FIELD_PARSERS, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no key {key!r}: expected some of {', '.join(FORMS)}{meant}")
-    form, is_of_form, made = FORMS[key]
+        raise ValueError(f"there is no key {key!r}: expected some of {', '.join(FIELD_PARSERS)}{meant}")
+    form, is_of_form, made = FIELD_PARSERS[key]
     if not is_of_form(given):
         raise ValueError(f"{key} must be {form}, not {given!r}")
     return made(given)
@@ -181,5 +181,5 @@ WAYS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
     tuple[str, ...]: ("a list of texts in one line each", _is_list, tuple),
     dict[str, str]: ("keys with texts in one line each", _is_mapping, dict),
 }
-FORMS = {field.name: WAYS[field.type] for field in dataclasses.fields(Profile)}
+FIELD_PARSERS = {field.name: WAYS[field.type] for field in dataclasses.fields(Profile)}
 """How the value of a key is written in YAML: in words, as a test, and what it becomes."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ebm_lightning.runs.provenance import WRITTEN
+from ebm_lightning.runs.provenance import GENERATED_PATHS
 
 DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 
@@ -61,7 +61,7 @@ def source(place: Path) -> Source:
         root,
         head.stdout.decode().strip(),
         _git(root, *DIFF, "HEAD"),
-        bool(_git(root, "diff", "--name-only", "HEAD", "--", ":(top)", *WRITTEN)),
+        bool(_git(root, "diff", "--name-only", "HEAD", "--", ":(top)", *GENERATED_PATHS)),
         tuple(os.fsdecode(name) for name in untracked.split(b"\0") if name),
     )
 

@@ -1,4 +1,4 @@
-"""Energies: what is low where the world is likely."""
+"""Energies: scalar functions of a state, low if the state is likely under the data."""
 
 from ebm_lightning.energies.analytic import DoubleWell, Gaussian, GaussianMixture, Ising
 from ebm_lightning.energies.boltzmann.dbm import DBM

@@ -1,4 +1,4 @@
-"""Energies with known answers: for tests, for first steps, and to see what a sampler gets wrong."""
+"""Analytic energies: log Z and samples in closed form, for tests, first steps and checks of samplers."""
 
 import itertools
 import math
@@ -11,20 +11,25 @@ from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions.conditionals import SpinConditional
 
 LARGEST_ENUMERATED_SIDE = 4
-"""The largest Ising lattice whose partition function is summed up."""
+"""The side of the largest Ising lattice whose partition function is enumerated."""
 
 NEGLIGIBLE = 800.0
-"""An energy so far above the lowest that exp(-E) vanishes in float64."""
+"""An energy above the minimum at which exp(-E) is 0 in float64."""
 
 
 class Gaussian(EnergyModel):
     """E(x) = (x - mean)^T covariance^-1 (x - mean) / 2 over x (B, d): the normal distribution, without its constant.
 
-    Raises ValueError where the covariance does not fit the mean, or is not symmetric and positive definite.
+    Raises ValueError if the covariance does not fit the mean, or is not symmetric and positive definite.
 
     Args:
-        mean: The d coordinates of the mean.
-        covariance: The d variances of independent coordinates, or the d x d covariance matrix.
+        mean: the d coordinates of the mean.
+        covariance: the d variances of independent coordinates, or the d x d covariance matrix.
+
+    >>> import torch
+    >>> energy = Gaussian(mean=[0.0, 0.0], covariance=[1.0, 4.0])
+    >>> energy(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [0.5, 0.5]
     """
 
     mean: Tensor
@@ -55,7 +60,7 @@ class Gaussian(EnergyModel):
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Exact draws (n, d)."""
+        """n exact draws, (n, d)."""
         factor = torch.linalg.cholesky(self.precision)
         noise = torch.randn(len(self.mean), n, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + torch.linalg.solve_triangular(factor.T, noise, upper=True).T
@@ -64,13 +69,17 @@ class Gaussian(EnergyModel):
 class GaussianMixture(EnergyModel):
     """E(x) = -log sum_k weights_k N(x; means_k, std^2 I) over x (B, d); log Z = 0.
 
-    Raises ValueError where the means differ in length, std is not positive, or the weights do not fit the means, are
-    not positive or do not add up to 1.
+    Raises ValueError if the means differ in length, std is not positive, or the weights are not one per mean, not
+    positive or do not add up to 1.
 
     Args:
-        means: For every component the d coordinates of its mean.
-        std: The standard deviation of every coordinate in every component.
-        weights: The probability of every component; None means equal ones.
+        means: the mean of each component, d coordinates.
+        std: the standard deviation of every coordinate in every component, > 0.
+        weights: the probability of each component, > 0, summing to 1; None gives equal weights.
+
+    >>> energy = GaussianMixture(means=[[-2.0], [2.0]], std=0.5)
+    >>> energy.sample(3).shape, energy.log_partition().item()
+    (torch.Size([3, 1]), 0.0)
     """
 
     means: Tensor
@@ -111,18 +120,24 @@ class GaussianMixture(EnergyModel):
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Exact draws (n, d)."""
+        """n exact draws, (n, d)."""
         centers = self.means[torch.multinomial(self.weights, n, replacement=True)]
         return centers + self.std * torch.randn_like(centers)
 
 
 class DoubleWell(EnergyModel):
-    """E(x) = sum_i barrier (x_i^2 - 1)^2 + tilt x_i over x (B, dim): two modes, near -1 and +1, in every coordinate.
+    """E(x) = sum_i barrier (x_i^2 - 1)^2 + tilt x_i over x (B, dim): modes near -1 and +1 in every coordinate.
+
+    Raises ValueError if ``dim`` < 1 or ``barrier`` <= 0.
 
     Args:
-        dim: The number of independent coordinates.
-        barrier: The height of the barrier at 0 above the wells at zero tilt, in units of the temperature; positive.
-        tilt: A constant slope; positive tilts make the wells near -1 the deeper ones.
+        dim: the number of independent coordinates, at least 1.
+        barrier: the height of the barrier at 0 above the wells at zero tilt, in units of the temperature; positive.
+        tilt: a constant slope; a positive tilt makes the well near -1 the deeper one.
+
+    >>> import torch
+    >>> DoubleWell(barrier=3.0)(torch.tensor([[-1.0], [0.0], [1.0]])).tolist()
+    [0.0, 3.0, 0.0]
     """
 
     def __init__(self, dim: int = 1, barrier: float = 1.0, tilt: float = 0.0) -> None:
@@ -136,7 +151,7 @@ class DoubleWell(EnergyModel):
         return (self.barrier * (x.square() - 1).square() + self.tilt * x).sum(1)
 
     def log_partition(self, largest: int = 25) -> Tensor:
-        """log Z in nats, a float64 scalar: dim times a one-dimensional trapezoid sum, exact to float64's rounding."""
+        """log Z in nats, a float64 scalar: dim times a one-dimensional trapezoidal sum, exact up to rounding."""
         reach = 2.0
         while self.barrier * (reach**2 - 1) ** 2 < NEGLIGIBLE + 2 * abs(self.tilt) * reach:
             reach *= 1.25
@@ -148,14 +163,22 @@ class Ising(EnergyModel):
     """E(s) = -coupling sum_<ij> s_i s_j - field sum_i s_i: spins in {-1, +1} on a square lattice with periodic edges.
 
     The variables are the two colors of a checkerboard, ``even`` and ``odd`` (row + column), each (B, side, side / 2)
-    in row order: given one color, the spins of the other are independent. Every site is bound to its right and its
-    lower neighbor, so that a side of 2 has each of its bonds twice. The infinite lattice orders at the coupling
+    in row-major order: given one color, the spins of the other are independent. Each site has a bond to its right and
+    to its lower neighbor, so that a side of 2 has each bond twice. The critical coupling of the infinite lattice is
     log(1 + sqrt 2) / 2, about 0.4407 (Onsager 1944).
 
+    Raises ValueError if ``side`` is odd or less than 2.
+
     Args:
-        side: The side of the lattice in spins, even.
+        side: the side of the lattice in spins, even, at least 2.
         coupling: J, in units of the temperature; positive couplings align neighbors.
         field: h, in units of the temperature; positive fields favor +1.
+
+    >>> import torch
+    >>> energy = Ising(side=4, coupling=0.5)
+    >>> up = torch.ones(1, 4, 2)  # all 32 bonds satisfied
+    >>> energy(even=up, odd=up).item()
+    -16.0
     """
 
     board: Tensor
@@ -171,7 +194,7 @@ class Ising(EnergyModel):
         self.register_buffer("upper", (rows % 2 == 0)[:, None], persistent=False)
 
     def forward(self, even: Tensor, odd: Tensor) -> Tensor:
-        """E, shape (B,), for spins of -1 and +1, (B, side, side / 2) each; every bond joins an even and an odd one."""
+        """E, shape (B,), for spins in {-1, +1}, (B, side, side / 2) each; a bond joins an even and an odd site."""
         bonds = even * self._neighbors("even", odd)
         return -self.coupling * bonds.sum((1, 2)) - self.field * (even + odd).sum((1, 2))
 
@@ -186,19 +209,19 @@ class Ising(EnergyModel):
         return SpinConditional(self.coupling * self._neighbors(block, state[others[block]]) + self.field)
 
     def positive_phase(self, batch: State) -> State:
-        """The two colors of ``batch["x"]``, lattices (B, side, side), where the batch has no colors yet."""
+        """The batch with the two colors of ``batch["x"]``, lattices (B, side, side), if it has no colors yet."""
         if "x" not in batch or "even" in batch or "odd" in batch:
             return batch
         even, odd = self.split(batch["x"])
         return {**batch, "even": even, "odd": odd}
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Lattices (B, side, side) -> the colors even and odd, (B, side, side / 2) each."""
+        """Split lattices (B, side, side) into the colors even and odd, (B, side, side / 2) each."""
         shape = (len(x), self.side, self.side // 2)
         return x[:, self.board].view(shape), x[:, ~self.board].view(shape)
 
     def join(self, even: Tensor, odd: Tensor) -> Tensor:
-        """The colors even and odd, (B, side, side / 2) each -> lattices (B, side, side): the inverse of split."""
+        """Join the colors even and odd, (B, side, side / 2) each, to lattices (B, side, side): the inverse of split."""
         x = even.new_empty(len(even), self.side, self.side)
         x[:, self.board], x[:, ~self.board] = even.flatten(1), odd.flatten(1)
         return x
@@ -216,12 +239,12 @@ class Ising(EnergyModel):
         units = self.side * self.side // 2
         spins = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=units)), dtype=torch.float64)
         odd = spins.view(-1, self.side, self.side // 2).to(self.board.device)
-        seen = self.coupling * self._neighbors("even", odd) + self.field
-        log_two_cosh = seen.abs() + F.softplus(-2 * seen.abs())
+        local = self.coupling * self._neighbors("even", odd) + self.field
+        log_two_cosh = local.abs() + F.softplus(-2 * local.abs())
         return torch.logsumexp(log_two_cosh.sum((1, 2)) + self.field * odd.sum((1, 2)), 0)
 
     def _neighbors(self, block: str, other: Tensor) -> Tensor:
         """The sum of the four neighbors of every spin of ``block``, all of which have the other color."""
         left, right = other.roll(1, -1), other.roll(-1, -1)
-        beside = torch.where(self.upper, left, right) if block == "even" else torch.where(self.upper, right, left)
-        return other + beside + other.roll(1, -2) + other.roll(-1, -2)
+        sideways = torch.where(self.upper, left, right) if block == "even" else torch.where(self.upper, right, left)
+        return other + sideways + other.roll(1, -2) + other.roll(-1, -2)

@@ -1,4 +1,4 @@
-"""One energy model for each class."""
+"""Class-conditional energies: one energy model for each class."""
 
 import copy
 from collections.abc import Iterable
@@ -22,24 +22,30 @@ from ebm_lightning.core import (
 
 
 class PerClass(EnergyModel):
-    """E(x, y) = E_y(x): ``classes`` models of one kind, each of which sees the examples of its own class alone.
+    """E(x, y) = E_y(x): ``classes`` models of one kind, each trained on the examples of its own class only.
 
     The label y is clamped: leave it out of the sampler's ``free``. Then contrastive divergence fits every p(x | y) =
-    exp(-E_y(x)) / Z_y. It does not fit p(y | x), which is ~ p(y) exp(-E_y(x)) / Z_y: the energies of two models are
-    comparable only once their log Z are known. So there is no conditional of y; a logistic regression on ``scores``,
+    exp(-E_y(x)) / Z_y. It does not fit p(y | x), proportional to p(y) exp(-E_y(x)) / Z_y: the energies of two models
+    are comparable only if their log Z are known. So there is no conditional of y; a logistic regression on ``scores``,
     whose biases absorb the log Z, classifies instead (the protocol ScoreClassifier; Hinton 2002, section 10; Mayraz &
     Hinton 2000).
 
-    The models are copies of one, so they begin with the same weights. That is harmless, since no two of them are
-    trained on the same example. A class without an example in a batch gets no gradient there; data-parallel training
-    must then look for unused parameters (strategy ddp_find_unused_parameters_true).
+    The models are copies of one template and start from the same weights. This is harmless, since no two of them are
+    trained on the same example. A class without an example in a batch gets no gradient from it; data-parallel training
+    then needs the strategy ddp_find_unused_parameters_true.
 
     Args:
         model: the template, an energy without a variable y.
         classes: the number of labels, at least 2; y is int64 in 0..classes-1.
 
     Raises:
-        ValueError: where ``classes`` < 2, or the template has a variable y.
+        ValueError: if ``classes`` < 2, or the template has a variable y.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DoubleWell
+    >>> energy = PerClass(DoubleWell(), classes=2)
+    >>> energy.energy({"x": torch.tensor([[0.0], [1.0]]), "y": torch.tensor([0, 1])}).tolist()
+    [1.0, 0.0]
     """
 
     def __init__(self, model: EnergyModel, classes: int) -> None:
@@ -67,13 +73,13 @@ class PerClass(EnergyModel):
         return joined([(rows, self.of_class(label).energy(part)) for label, rows, part in self.split(state)])
 
     def scores(self, state: State) -> Tensor:
-        """-E_c of every class c, shape (B, classes): log p(x | c) up to the unknown log Z_c. Labels are not needed."""
+        """-E_c of every class c, shape (B, classes): log p(x | c) up to the unknown log Z_c. It needs no labels."""
         return torch.stack([-self.of_class(label).energy(state) for label in range(self.classes)], 1)
 
     def split(self, state: State) -> list[tuple[int, Tensor, State]]:
-        """For every class that is there: its label, its rows of the batch, and the state of these rows without y.
+        """For each class in the batch: its label, its rows, and the state of these rows without y.
 
-        Raises ValueError where the state has no y, or one that is no label.
+        Raises ValueError if the state has no y, or a value of y is not a label.
         """
         if "y" not in state:
             raise ValueError(
@@ -97,7 +103,7 @@ class PerClass(EnergyModel):
         ]
 
     def positive_phase(self, batch: State) -> State:
-        """Every example as the model of its class completes it."""
+        """The positive phase of each example under the model of its class."""
         completed = [(rows, self.of_class(label).positive_phase(part)) for label, rows, part in self.split(batch)]
         names = completed[0][1]
         return {**batch, **{name: joined([(rows, part[name]) for rows, part in completed]) for name in names}}
@@ -116,16 +122,17 @@ class PerClass(EnergyModel):
         return RowConditional(parts)
 
     def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
-        """An exact draw from the model of each example's class. Raises ValueError if y is to be drawn too."""
+        """An exact draw from the model of each example's class. Raises ValueError if ``free`` contains y."""
         if "y" in free:
             raise ValueError(f"PerClass cannot draw the label 'y': leave it out of free={free}, it is clamped")
-        drawn = [
+        samples = [
             (rows, require(self.of_class(label), AncestralSampleable).ancestral_sample(part, free))
             for label, rows, part in self.split(state)
         ]
-        return {**state, **{name: joined([(rows, part[name]) for rows, part in drawn]) for name in free}}
+        return {**state, **{name: joined([(rows, part[name]) for rows, part in samples]) for name in free}}
 
     def recognition_energy(self, state: State) -> Tensor:
+        """-log q(latents | data) of the model of each example's class, in nats, (B,)."""
         return joined(
             [
                 (rows, require(self.of_class(label), HasRecognition).recognition_energy(part))
@@ -134,17 +141,18 @@ class PerClass(EnergyModel):
         )
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
-        """Every model at the inverse temperature beta, in the template's own way."""
+        """The models at the inverse temperature ``beta``, each in its own tempered form."""
         return TemperedPerClass(self, beta)
 
     def check(self, state: State) -> None:
+        """Raise ValueError if an example is not what the model of its class is defined on."""
         for label, _, part in self.split(state):
             self.of_class(label).check(part)
 
     def initialize(self, batches: Iterable[State]) -> None:
-        """Every model by the training data of its class, which are kept in memory meanwhile.
+        """Initialize each model from the training data of its class, which are held in memory meanwhile.
 
-        Raises ValueError where a class has none.
+        Raises ValueError if a class has no training data.
         """
         if not isinstance(self.of_class(0), DataInitialized):
             return
@@ -162,14 +170,14 @@ class PerClass(EnergyModel):
             require(self.of_class(label), DataInitialized).initialize(parts)
 
     def filters(self, block: str) -> Tensor:
-        """Those of every model, class after class: (classes x units, ...)."""
+        """The filters of all models, class after class: (classes x units, ...)."""
         return torch.cat(
             [require(self.of_class(label), HasReceptiveFields).filters(block) for label in range(self.classes)]
         )
 
 
 class TemperedPerClass(EnergyModel):
-    """The models of a PerClass at an inverse temperature, each tempered in its own way.
+    """The models of a :class:`PerClass` at an inverse temperature, each in its own tempered form.
 
     Args:
         per_class: the models; their parameters are shared.
@@ -203,7 +211,7 @@ class TemperedPerClass(EnergyModel):
 
 @dataclass(frozen=True)
 class RowConditional(Conditional):
-    """A conditional of which every example has a part: ``parts`` are pairs of rows and their distribution."""
+    """A conditional that differs between groups of examples: ``parts`` are pairs of rows and their distribution."""
 
     parts: list[tuple[Tensor, Conditional]]
 
@@ -222,11 +230,11 @@ class RowConditional(Conditional):
 
 
 def joined(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """One tensor (B, ...) from pairs of rows, which are all of 0..B-1 once, and their values."""
+    """One tensor (B, ...) from pairs of rows and their values; the rows together are a permutation of 0..B-1."""
     values = torch.cat([value for _, value in parts])
     return values[torch.argsort(torch.cat([rows for rows, _ in parts])).to(values.device)]
 
 
 def of_rows(beta: float | Tensor, rows: Tensor) -> float | Tensor:
-    """A number, or of one for each example (B,) those of some rows."""
+    """The inverse temperature of some rows: ``beta`` itself if it is a number, its ``rows`` if it is (B,)."""
     return beta[rows] if isinstance(beta, Tensor) and beta.ndim == 1 else beta

@@ -1,7 +1,7 @@
-"""Energies made of energies: and, or, not (Du, Li & Mordatch 2020, "Compositional visual generation").
+"""Compositions of energies: product, mixture, negation (Du, Li & Mordatch 2020, "Compositional visual generation").
 
-The parts share the variables that have the same name. They are taken as they are: nothing is fitted to the data before
-the first step. Where their densities live at different temperatures or log Z differ, so do their voices.
+The parts share the variables that have the same name. No part is initialized from the data before the first step. The
+parts' temperatures and log Z set their relative weights in the composition.
 """
 
 import math
@@ -14,15 +14,21 @@ from ebm_lightning.core import EnergyModel, ExactlyNormalized, State, require
 
 
 class Product(EnergyModel):
-    """E = sum_i E_i, over the union of the parts' variables: p ~ prod_i p_i, likely where every part says so.
+    """E = sum_i E_i, over the union of the parts' variables: p ~ prod_i p_i, large if it is large under every part.
 
-    The log Z of the parts drop out (Hinton 2002). ``Product([a, Negation(b, strength)])`` is E_a - strength E_b.
+    The log Z of the parts cancel (Hinton 2002). ``Product([a, Negation(b, strength)])`` is E_a - strength E_b.
 
     Args:
         models: the parts, at least one.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: if there is no part.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> narrow, wide = Gaussian(mean=[0.0], covariance=[1.0]), Gaussian(mean=[0.0], covariance=[4.0])
+    >>> Product([narrow, wide]).energy({"x": torch.tensor([[2.0]])}).item()  # 2 + 1/2
+    2.5
     """
 
     def __init__(self, models: list[EnergyModel]) -> None:
@@ -34,7 +40,7 @@ class Product(EnergyModel):
         return each(self.models, state).sum(1)
 
     def positive_phase(self, batch: State) -> State:
-        """Every part adds what the batch and the parts before it leave open."""
+        """The batch, completed by the positive phase of each part in turn."""
         return completed(self.models, batch)
 
     def check(self, state: State) -> None:
@@ -43,17 +49,23 @@ class Product(EnergyModel):
 
 
 class Mixture(EnergyModel):
-    """E = -log sum_i w_i exp(-E_i), over the union of the parts' variables: likely where some part says so.
+    """E = -log sum_i w_i exp(-E_i), over the union of the parts' variables: low if the energy of some part is low.
 
-    The weights are those of unnormalized densities: part i has the share w_i Z_i / sum_j w_j Z_j of the probability.
-    For shares of one's choice, w_i is the share over Z_i, where that is known.
+    The weights multiply unnormalized densities: part i has the share w_i Z_i / sum_j w_j Z_j of the probability. For
+    given shares, set w_i to the share divided by Z_i, if that is known.
 
     Args:
         models: the parts, at least one.
-        weights: w_i > 0, one for each; they need not add up to 1. None takes ones.
+        weights: w_i > 0, one for each part; they need not add up to 1. None is 1 for each.
 
     Raises:
-        ValueError: where there is no part, or the weights are not positive or not one for each.
+        ValueError: if there is no part, or the weights are not positive or not one for each part.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> energy = Mixture([Gaussian(mean=[-1.0], covariance=[1.0]), Gaussian(mean=[1.0], covariance=[1.0])])
+    >>> round(energy.energy({"x": torch.tensor([[0.0]])}).item(), 4)  # 1/2 - log 2
+    -0.1931
     """
 
     log_weights: Tensor
@@ -72,7 +84,7 @@ class Mixture(EnergyModel):
         return -torch.logsumexp(self.log_weights.to(energies.dtype) - energies, 1)
 
     def positive_phase(self, batch: State) -> State:
-        """Every part adds what the batch and the parts before it leave open."""
+        """The batch, completed by the positive phase of each part in turn."""
         return completed(self.models, batch)
 
     def check(self, state: State) -> None:
@@ -82,12 +94,12 @@ class Mixture(EnergyModel):
     def log_partition(self, largest: int = 25) -> Tensor:
         """log sum_i w_i Z_i in nats, a float64 scalar.
 
-        Raises ValueError where a part does not know its own log Z, or is an energy over fewer variables.
+        Raises ValueError if the log Z of a part is not known, or a part is an energy over fewer variables.
         """
         parts = energies_of(self.models)
         if any(set(part.variables) != set(self.variables) for part in parts):
             raise ValueError(
-                f"Mixture has no log Z where its parts are energies over different variables, got "
+                f"Mixture has no log Z if its parts are energies over different variables, got "
                 f"{[part.variables for part in parts]}: mix energies over the same ones"
             )
         log_z = torch.stack([require(part, ExactlyNormalized).log_partition(largest).double() for part in parts])
@@ -95,17 +107,22 @@ class Mixture(EnergyModel):
 
 
 class Negation(EnergyModel):
-    """E = -strength E', likely where another energy is high: not the part, within a :class:`Product`.
+    """E = -strength E', low if another energy is high: a negation, within a :class:`Product`.
 
-    On its own it is no distribution as a rule, because exp(strength E') has no finite integral. In a product the other
-    parts must outweigh it far away.
+    In general it is not a distribution by itself, because exp(strength E') has no finite integral. In a product the
+    other parts must grow faster at infinity.
 
     Args:
         model: E'.
-        strength: how strongly it is avoided, >= 0.
+        strength: factor of E', >= 0.
 
     Raises:
-        ValueError: where ``strength`` is negative or not finite.
+        ValueError: if ``strength`` is negative or not finite.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> Negation(Gaussian(mean=[0.0], covariance=[1.0]), strength=0.5).energy({"x": torch.tensor([[2.0]])}).item()
+    -1.0
     """
 
     def __init__(self, model: EnergyModel, strength: float = 1.0) -> None:
@@ -126,12 +143,12 @@ class Negation(EnergyModel):
 
 
 def energies_of(models: Iterable[nn.Module]) -> list[EnergyModel]:
-    """The same models, as the energies that they are."""
+    """The models, typed as energies."""
     return [model for model in models if isinstance(model, EnergyModel)]
 
 
 def union(whole: EnergyModel, models: list[EnergyModel]) -> tuple[str, ...]:
-    """The variables of all parts, each once, in the order in which they come. Raises ValueError where no part is."""
+    """The variables of all parts, each once, in order of appearance. Raises ValueError if there is no part."""
     if not models:
         raise ValueError(f"{type(whole).__name__}(models=[]): expected at least one energy")
     return tuple(dict.fromkeys(name for model in models for name in model.variables))
@@ -143,7 +160,7 @@ def each(models: Iterable[nn.Module], state: State) -> Tensor:
 
 
 def completed(models: Iterable[nn.Module], batch: State) -> State:
-    """The batch with what each part completes it by in turn; what is there stays."""
+    """The batch, completed by the positive phase of each part in turn; variables that it has are kept."""
     for part in energies_of(models):
         batch = {**part.positive_phase(batch), **batch}
     return batch

@@ -1,4 +1,4 @@
-"""The Helmholtz machine: a directed model of binary causes, with a recognition network that guesses them."""
+"""The Helmholtz machine: a directed model with binary latents and a recognition network that infers them."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -14,24 +14,32 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Units, mean_rows
 class HelmholtzMachine(EnergyModel):
     """E(x, h1, ..., hL) = -log p(x, h1, ..., hL) in nats, a sigmoid belief network; it is normalized, so log Z = 0.
 
-    Generative, from the top down: p(hL) = sigmoid(prior), p(h_l | h_l+1) = sigmoid(G_l h_l+1 + g_l) unit by unit, and
-    p(x | h1) of every visible group from the field that h1 sends to it. Recognition, from the bottom up and with
-    weights of its own: q(h_l | h_l-1) = sigmoid(R_l h_l-1 + r_l), where h_0 are the rows of the visible groups.
-    ``positive_phase`` draws h1..hL from q, ``ancestral_sample`` draws from p, and ``recognition_energy`` is -log q(h1,
-    ..., hL | x). No draw carries a graph: the energy teaches the generative weights alone, the recognition energy the
-    others alone. Dayan, Hinton, Neal & Zemel (1995); Hinton, Dayan, Frey & Neal (1995).
+    The generative model, from the top down: p(hL) = sigmoid(prior), p(h_l | h_l+1) = sigmoid(G_l h_l+1 + g_l) unit by
+    unit, and p(x | h1) of each visible group from the input of h1. The recognition model, from the bottom up and with
+    its own weights: q(h_l | h_l-1) = sigmoid(R_l h_l-1 + r_l), with h_0 the encoded visible groups.
+    ``positive_phase`` draws h1..hL from q, ``ancestral_sample`` draws from p, and ``recognition_energy`` is
+    -log q(h1, ..., hL | x). No draw carries a graph: the gradient of the energy is in the generative weights only, that
+    of the recognition energy in the recognition weights only. Dayan, Hinton, Neal & Zemel (1995); Hinton, Dayan, Frey &
+    Neal (1995).
 
     Args:
-        visible: the groups by the name of their variable; none may be called h1, h2, ...
-        hidden: the units of every layer of causes, from h1, next to the data, up to hL.
+        visible: the groups by the name of their variable; the names h1, h2, ... are reserved.
+        hidden: the number of units of each latent layer, from h1, next to the data, up to hL.
         weight_std: standard deviation of the initial weights of both networks, which are normal.
-        data_bias: whether the visible biases begin as those of independent units fitted to the training data instead
-            of 0. Dreams then look like data in their means from the first step; otherwise the recognition network may
-            learn early from dreams that are all alike.
+        data_bias: whether the visible biases are initialized to those of independent units fitted to the training data
+            instead of 0. Samples from the generative model then match the means of the data from the first step;
+            otherwise early training of the recognition network may use samples without diversity.
 
     Raises:
-        ValueError: where there is no visible group, no layer or an empty one, a group has the name of a layer, or
-            binary units are to take gray levels, of which no probability is defined.
+        ValueError: if there is no visible group, no layer or an empty one, a group has the name of a layer, or
+            binary units take gray levels, for which no probability is defined.
+
+    >>> import torch
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> model = HelmholtzMachine({"x": Bernoulli([3])}, hidden=[2], weight_std=0.0)  # all units fair coins
+    >>> state = model.positive_phase({"x": torch.ones(1, 3)})
+    >>> state["h1"].shape, round(model.energy(state).item(), 4)  # 5 log 2
+    (torch.Size([1, 2]), 3.4657)
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class HelmholtzMachine(EnergyModel):
         self.rows = [group.rows for group in visible.values()]
         widths = [sum(self.rows), *hidden]
         pairs = list(pairwise(widths))
-        # The groups have biases of their own.
+        # The lowest generative layer has no bias: the visible groups have biases of their own.
         self.generative = nn.ModuleList(
             nn.Linear(above, below, level > 0) for level, (below, above) in enumerate(pairs)
         )
@@ -75,7 +83,7 @@ class HelmholtzMachine(EnergyModel):
                 nn.init.zeros_(layer.bias)
 
     def units(self, name: str) -> Units:
-        """A visible group. Raises ValueError where there is none of this name."""
+        """A visible group. Raises ValueError if there is no group of this name."""
         if name not in self.groups:
             raise ValueError(f"this HelmholtzMachine has the visible groups {self.groups}, got {name!r}")
         group = self.visible[name]
@@ -102,72 +110,74 @@ class HelmholtzMachine(EnergyModel):
 
     @property
     def bounds_log_prob(self) -> bool:
+        """True: the expectation of :meth:`free_energy` over q is an upper bound of -log p(x)."""
         return True
 
     def free_energy(self, batch: State) -> Tensor:
-        """log q(h | x) - log p(x, h) for one draw h ~ q, (B,): in expectation the description length, >= -log p(x)."""
+        """log q(h | x) - log p(x, h) for one draw h ~ q, (B,): in expectation an upper bound of -log p(x)."""
         state = self.positive_phase(batch)
         return self.energy(state) - self.recognition_energy(state)
 
     @torch.no_grad()
     def positive_phase(self, batch: State) -> State:
-        """The batch with causes drawn from q(h1, ..., hL | x); those that it holds already are drawn anew."""
-        below, drawn = self.encode(batch), dict(batch)
+        """The batch with latents drawn from q(h1, ..., hL | x); latents that it already holds are redrawn."""
+        below, state = self.encode(batch), dict(batch)
         for name, layer in zip(self.layers, self.recognition, strict=True):
-            below = drawn[name] = BernoulliConditional(layer(below)).sample()
-        return drawn
+            below = state[name] = BernoulliConditional(layer(below)).sample()
+        return state
 
     @torch.no_grad()
     def ancestral_sample(self, state: State, free: tuple[str, ...]) -> State:
-        """An exact draw of the variables in ``free``, from the top down, given what is clamped above them.
+        """An exact draw of the variables in ``free``, from the top down, given the clamped layers above them.
 
-        Raises ValueError where ``free`` names something else, or something above a variable that is clamped.
+        Raises ValueError if ``free`` holds another name, or a variable above a clamped one.
         """
         self._check_free(free)
         n = len(next(iter(state.values())))
-        dreamt = dict(state)
+        sampled = dict(state)
         for name in [name for name in reversed(self.layers) if name in free]:
-            dreamt[name] = self._given_above(name, dreamt, n).sample()
-        for name, field in self._fields(dreamt["h1"]).items():
+            sampled[name] = self._given_above(name, sampled, n).sample()
+        for name, field in self._fields(sampled["h1"]).items():
             if name in free:
                 units = self.units(name)
-                dreamt[name] = units.conditional(field, units.bias).sample()
-        return dreamt
+                sampled[name] = units.conditional(field, units.bias).sample()
+        return sampled
 
     def encode(self, state: State) -> Tensor:
-        """The rows of all visible groups side by side, (B, rows). Raises ValueError where the state lacks a group."""
+        """The rows of all visible groups, concatenated, (B, rows). Raises ValueError if the state lacks a group."""
         rows = [self.units(name).encode(select_variable(self, state, name)) for name in self.groups]
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def check(self, state: State) -> None:
+        """Raise ValueError if a visible group is missing or its values are not of its kind."""
         for name in self.groups:
             self.units(name).check(select_variable(self, state, name))
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[State]) -> None:
-        """The visible biases from the means of the data, where ``data_bias``."""
+        """Initialize the visible biases from the means of the data, if ``data_bias``."""
         if not self.data_bias:
             return
         for name, mean in mean_rows({name: self.units(name) for name in self.groups}, batches).items():
             self.units(name).bias.copy_(self.units(name).fitted_bias(mean, 0.0))
 
     def log_partition(self, largest: int = 25) -> Tensor:
-        """0: the energy is a negative log-probability."""
+        """log Z = 0, a float64 scalar: the energy is a negative log-probability."""
         return torch.zeros((), dtype=torch.float64, device=self.prior.device)
 
     def filters(self, block: str) -> Tensor:
-        """What each unit of h1 adds to the field of a visible group."""
+        """The weights of each unit of h1 on a visible group, (units, *shape)."""
         weight = self.generative[0].weight
         assert isinstance(weight, Tensor)
         own = torch.split(weight.T, self.rows, 1)[self.groups.index(block)]
         return own.reshape(len(own), *self.units(block).shape, -1).squeeze(-1)
 
     def _fields(self, h1: Tensor) -> dict[str, Tensor]:
-        """What h1 sends to each visible group, (B, rows of the group)."""
+        """The input of each visible group from h1, (B, rows of the group)."""
         return dict(zip(self.groups, torch.split(self.generative[0](h1), self.rows, 1), strict=True))
 
     def _given_above(self, name: str, state: State, n: int | None = None) -> BernoulliConditional:
-        """p(h_l | h_l+1) of a layer; of the top one the prior, for the examples of the state or for ``n``."""
+        """p(h_l | h_l+1) of a layer; for the top layer the prior, for the examples of the state or for ``n``."""
         level = self.layers.index(name) + 1
         if level == len(self.layers):
             return BernoulliConditional(self.prior.expand(len(state[name]) if n is None else n, -1))
@@ -180,6 +190,7 @@ class HelmholtzMachine(EnergyModel):
         clamped = [name for name in below if name not in free]
         if unknown or clamped or not free:
             raise ValueError(
-                f"HelmholtzMachine cannot dream of {free}: its variables are {self.variables}, and what is dreamt must "
-                f"reach down to the data, so expected {self.variables} or a part of it without the topmost layers"
+                f"HelmholtzMachine cannot draw free={free}: its variables are {self.variables}, and the free ones must "
+                f"include all below them down to the data, so expected {self.variables} or a part of it without the "
+                "topmost layers"
             )

@@ -1,4 +1,4 @@
-"""A network as an energy."""
+"""Energies given by a network."""
 
 from typing import cast
 
@@ -8,7 +8,7 @@ from ebm_lightning.core import EnergyModel
 
 
 def _per_example(model: EnergyModel, out: Tensor, examples: int) -> Tensor:
-    """(B, 1) or (B,) -> (B,). Raises ValueError where the output of a net has any other shape."""
+    """Reshape (B, 1) or (B,) to (B,). Raises ValueError if the output of a net has any other shape."""
     if out.shape not in ((examples,), (examples, 1)):
         raise ValueError(
             f"{type(model).__name__} expects its net to give one number per example, shape ({examples},) or "
@@ -21,7 +21,12 @@ class DeepEnergy(EnergyModel):
     """E(x) = net(x): an energy over x of any shape (B, ...).
 
     Args:
-        net: A network that gives one number per example, (B,) or (B, 1).
+        net: a network with one output per example, (B,) or (B, 1).
+
+    >>> import torch
+    >>> energy = DeepEnergy(torch.nn.Linear(2, 1))
+    >>> energy.energy({"x": torch.zeros(3, 2)}).shape
+    torch.Size([3])
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -29,15 +34,20 @@ class DeepEnergy(EnergyModel):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        """E(x), shape (B,). Raises ValueError where the net does not give one number per example."""
+        """E(x), shape (B,). Raises ValueError if the net does not give one number per example."""
         return _per_example(self, cast(Tensor, self.net(x)), len(x))
 
 
 class ConditionalDeepEnergy(EnergyModel):
-    """E(x, y) = net(x, y): an energy over x (B, ...) and the labels, or whatever else the net takes, y (B, ...).
+    """E(x, y) = net(x, y): an energy over x (B, ...) and the labels, or another input of the net, y (B, ...).
 
     Args:
-        net: A network of two arguments that gives one number per example, (B,) or (B, 1).
+        net: a network of two arguments with one output per example, (B,) or (B, 1).
+
+    >>> import torch
+    >>> energy = ConditionalDeepEnergy(torch.nn.Bilinear(2, 3, 1))
+    >>> energy.energy({"x": torch.zeros(4, 2), "y": torch.zeros(4, 3)}).shape
+    torch.Size([4])
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -45,5 +55,5 @@ class ConditionalDeepEnergy(EnergyModel):
         self.net = net
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """E(x, y), shape (B,). Raises ValueError where the net does not give one number per example."""
+        """E(x, y), shape (B,). Raises ValueError if the net does not give one number per example."""
         return _per_example(self, cast(Tensor, self.net(x, y)), len(x))

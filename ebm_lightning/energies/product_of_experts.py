@@ -11,14 +11,14 @@ from ebm_lightning.core import EnergyModel, State
 class StudentTPoE(EnergyModel):
     """E(x) = sum_j alpha_j log(1 + (w_j . x + b_j)^2 / 2) + containment |x|^2 / 2: experts on linear filters.
 
-    Each expert is a Student-t density, up to a constant, of its filter's response: s = w_j . x + b_j has the factor
-    (1 + s^2 / 2)^-alpha_j, which is t with nu = 2 alpha_j - 1 degrees of freedom and the scale sqrt(2 / nu). Its peak
-    and heavy tails make sparse filters. As many experts as coordinates are independent component analysis, whose log Z
-    is known; with more there is no closed form. With fewer, or wherever filters do not span x, the density is improper
-    and chains drift off along the free directions, unless ``containment`` > 0 holds them. It is not learned.
+    Each expert is, up to a constant, a Student-t density of its filter's response s = w_j . x + b_j: the factor is
+    (1 + s^2 / 2)^-alpha_j, a t with nu = 2 alpha_j - 1 degrees of freedom and the scale sqrt(2 / nu). Its peak and
+    heavy tails favor sparse responses. As many experts as coordinates are independent component analysis, whose log Z
+    is known; with more there is no closed form. With fewer, or if the filters do not span x, the density is improper
+    and chains diverge along the unconstrained directions, unless ``containment`` > 0. The containment is not learned.
 
-    No conditional is known: sample with HMC. Contrastive divergence with short HMC chains from the data is how the
-    model was proposed.
+    No conditional is known: sample by HMC. The model was proposed with contrastive divergence by short HMC chains from
+    the data.
     Hinton (2002), products of experts; Welling, Hinton & Osindero (2003), eq. 3; Roth & Black (2005) for images.
 
     Args:
@@ -26,10 +26,15 @@ class StudentTPoE(EnergyModel):
         experts: the number of filters.
         containment: weight of the quadratic term, >= 0; 0 leaves it out.
         weight_std: standard deviation of the initial filters, which are normal.
-        exponent: initial value of every alpha_j, > 0; 1 is the Cauchy density, below 1/2 an expert is improper.
+        exponent: initial value of every alpha_j, > 0; 1 is the Cauchy density, at most 1/2 is improper.
 
     Raises:
-        ValueError: where a number is out of range.
+        ValueError: if a number is out of range.
+
+    >>> import torch
+    >>> energy = StudentTPoE(shape=[2], experts=4)
+    >>> energy.energy({"x": torch.zeros(3, 2)}).tolist()  # the biases are 0
+    [0.0, 0.0, 0.0]
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class StudentTPoE(EnergyModel):
         return energy + self.containment / 2 * x.square().sum(1) if self.containment else energy
 
     def check(self, state: State) -> None:
+        """Raise ValueError if x has another shape or values that are not finite."""
         x = state["x"]
         if x.shape[1:] != self.shape or not bool(x.isfinite().all()):
             raise ValueError(
@@ -77,8 +83,8 @@ class StudentTPoE(EnergyModel):
     def log_partition(self, largest: int = 25) -> Tensor:
         """log Z = sum_j log(sqrt(2 pi) Gamma(alpha_j - 1/2) / Gamma(alpha_j)) - log |det W|, of a complete model.
 
-        Raises ValueError where there are not as many experts as coordinates, where ``containment`` > 0, or where an
-        alpha_j <= 1/2 leaves the density improper.
+        Raises ValueError if there are not as many experts as coordinates, if ``containment`` > 0, or if an
+        alpha_j <= 1/2 makes the density improper.
         """
         experts, coordinates = self.weight.shape
         alpha = self.alpha.double()
@@ -92,7 +98,7 @@ class StudentTPoE(EnergyModel):
         return factors.sum() - torch.linalg.slogdet(self.weight.double()).logabsdet
 
     def filters(self, block: str) -> Tensor:
-        """w_j, shape (experts, *shape)."""
+        """The filters w_j, shape (experts, *shape)."""
         if block != "x":
             raise ValueError(f"StudentTPoE has filters on 'x', got {block!r}")
         return self.weight.view(-1, *self.shape)

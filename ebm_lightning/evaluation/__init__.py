@@ -30,13 +30,16 @@ from ebm_lightning.evaluation.components.outlier_sets import (
 from ebm_lightning.evaluation.components.refinement import Refinement
 from ebm_lightning.evaluation.components.sample_sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
 from ebm_lightning.evaluation.components.threat_models import L2, Ball, Linf
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult
 from ebm_lightning.evaluation.protocols.attributes import Attributes
 from ebm_lightning.evaluation.protocols.calibration import Calibration
 from ebm_lightning.evaluation.protocols.classification import ClassificationError, ScoreClassifier
 from ebm_lightning.evaluation.protocols.exact_divergence import ExactDivergence
-from ebm_lightning.evaluation.protocols.filters import Filters
-from ebm_lightning.evaluation.protocols.importance_sampling import ImportanceLikelihood, ShortestDescription
+from ebm_lightning.evaluation.protocols.filters import ReceptiveFields
+from ebm_lightning.evaluation.protocols.importance_sampling import (
+    DescriptionLengthClassifier,
+    ImportanceSampledLikelihood,
+)
 from ebm_lightning.evaluation.protocols.inpainting import Denoising, Inpainting
 from ebm_lightning.evaluation.protocols.learning_curve import LearningCurve
 from ebm_lightning.evaluation.protocols.likelihood import Likelihood
@@ -46,10 +49,11 @@ from ebm_lightning.evaluation.protocols.prediction import Perplexity, Prediction
 from ebm_lightning.evaluation.protocols.robustness import Robustness
 from ebm_lightning.evaluation.protocols.sample_quality import Generation
 from ebm_lightning.evaluation.protocols.training_cost import TrainingCost
-from ebm_lightning.evaluation.protocols.two_sample import TwoSample
+from ebm_lightning.evaluation.protocols.two_sample import MMD
 
 __all__ = [
     "L2",
+    "MMD",
     "AddedNoise",
     "Attributes",
     "Ball",
@@ -59,17 +63,16 @@ __all__ = [
     "ConstantImages",
     "Corruption",
     "Denoising",
+    "DescriptionLengthClassifier",
     "ExactDivergence",
     "FeatureExtractor",
-    "Filters",
-    "Findings",
     "FreshChains",
     "FromBuffer",
     "FromCheckpoints",
     "GaussianPixels",
     "Generation",
     "ImageSet",
-    "ImportanceLikelihood",
+    "ImportanceSampledLikelihood",
     "Inception",
     "Inpainting",
     "Interpolations",
@@ -90,7 +93,9 @@ __all__ = [
     "Perplexity",
     "PredictionError",
     "Protocol",
+    "ProtocolResult",
     "RandomPixels",
+    "ReceptiveFields",
     "Refinement",
     "Resized",
     "Robustness",
@@ -98,10 +103,8 @@ __all__ = [
     "SampleSource",
     "Score",
     "ScoreClassifier",
-    "ShortestDescription",
     "TrainedClassifier",
     "TrainingCost",
-    "TwoSample",
     "UniformPixels",
     "UpsideDown",
 ]

@@ -3,8 +3,8 @@
 import abc
 import copy
 import dataclasses
-import json
 import math
+import re
 from typing import Any
 
 import lightning.pytorch as L
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.runs.files import write_atomically
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.provenance import environment
+from ebm_lightning.runs.records import MeasurementRecord, ProtocolRecord
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.random import isolated
 
@@ -27,21 +27,28 @@ class Measurement:
 
     Args:
         value: the number.
-        standard_error: None where none is known.
+        standard_error: None if none is known.
         interval: where the number lies for a reason that the standard error leaves out, such as the uncertainty of
-            log Z; None where there is none. An end may be infinite.
-        warning: why the number is not to be trusted, in one sentence; empty where it is.
+            log Z; None if there is none. An end may be infinite.
+        warning: why the number is unreliable, in one sentence; empty if it is reliable.
+        label: what a table calls it; empty takes its key.
     """
 
     value: float
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
     warning: str = ""
+    label: str = ""
 
-    def record(self) -> dict[str, Any]:
-        """For JSON, which knows no infinity: an infinite end of the interval is null."""
-        ends = [end if math.isfinite(end) else None for end in self.interval or ()]
-        return {**dataclasses.asdict(self), "interval": ends or None}
+    def labeled(self, label: str) -> "Measurement":
+        """The same number under a label."""
+        return dataclasses.replace(self, label=label)
+
+    def record(self) -> MeasurementRecord:
+        """For JSON, which knows no infinity: an infinite end of the interval is None."""
+        low, high = self.interval or (math.inf, math.inf)
+        interval = (_finite(low), _finite(high)) if self.interval is not None else None
+        return MeasurementRecord(self.value, self.standard_error, interval, self.warning, self.label)
 
 
 def mean(values: Tensor) -> Measurement:
@@ -60,15 +67,21 @@ def percent_true(which: Tensor) -> Measurement:
     return percent(float(which.double().mean()), len(which))
 
 
-def some(state: State, number: int | None) -> State:
-    """A random choice of the examples, at most so many; all of them, in random order, where ``number`` is None."""
+def snake_case(text: str) -> str:
+    """A text as part of a key: ``PermutedPixels(seed=0)`` is ``permuted_pixels_0``; names of arguments are left out."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", re.sub(r"\b\w+=", "", text))
+    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+
+
+def random_subset(state: State, number: int | None) -> State:
+    """A random choice of at most ``number`` examples; all of them, in random order, if it is None."""
     rows = torch.randperm(len(next(iter(state.values()))))[:number]
     return {name: value[rows.to(value.device)] for name, value in state.items()}
 
 
 @dataclasses.dataclass
-class Findings:
-    """What a protocol found: measurements by name, and pictures by name."""
+class ProtocolResult:
+    """What a protocol measured: measurements by key, in snake_case with the unit, and pictures by name."""
 
     measurements: dict[str, Measurement]
     pictures: dict[str, Image.Image] = dataclasses.field(default_factory=dict)
@@ -77,9 +90,9 @@ class Findings:
 class Protocol(L.Callback, abc.ABC):
     """One measurement of a trained run. Final subclasses are dataclasses: their fields are the protocol's settings.
 
-    The findings go to ``evaluation/<protocol>.json`` and ``.png`` of the run folder, with the settings and where they
-    come from, and to the terminal. Published numbers differ by protocol more than by method. Rank 0 measures; where a
-    subclass sets ``on_every_rank`` all do, each with a random stream of its own, and rank 0's findings count.
+    The result goes to ``evaluation/<protocol>.json`` and ``.png`` of the run folder, with the settings and where they
+    come from, and to the terminal. Published numbers differ by protocol more than by method. Rank 0 measures; if a
+    subclass sets ``on_every_rank`` all do, each with a random stream of its own, and rank 0's result counts.
     """
 
     on_every_rank = False
@@ -87,7 +100,7 @@ class Protocol(L.Callback, abc.ABC):
     _step = 0
 
     @abc.abstractmethod
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         """Measures on the test split; random numbers come from a stream seeded by the rank, so by 0 in one process."""
 
     @property
@@ -110,39 +123,39 @@ class Protocol(L.Callback, abc.ABC):
         assert isinstance(pl_module, EBM)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         with isolated(trainer.global_rank):
-            findings = self.measure(pl_module, data)
+            result = self.measure(pl_module, data)
         if trainer.is_global_zero:
-            self._keep(findings, data.preprocessing, RunFolder(trainer.default_root_dir))
-            self._print(findings, data.preprocessing)
+            self._keep(result, data.preprocessing, RunFolder(trainer.default_root_dir))
+            self._print(result, data.preprocessing)
 
-    def _keep(self, findings: Findings, convention: str | None, run: RunFolder) -> None:
+    def _keep(self, result: ProtocolResult, preprocessing: str | None, run: RunFolder) -> None:
         folder = run.path / "evaluation"
         folder.mkdir(exist_ok=True)
         name = type(self).__name__
-        for suffix, image in findings.pictures.items():
+        for suffix, image in result.pictures.items():
             image.save(folder / f"{name}-{suffix}.png")
-        record = {
-            "protocol": self.id,
-            "settings": self._settings(),
-            "split": "test",
-            "convention": convention,
-            "measurements": {key: found.record() for key, found in findings.measurements.items()},
-            "step": self._step,
-            "seed": run.config()["seed_everything"],
-            "training_minutes": round(run.minutes(), 1),
-            "environment": environment(),
-        }
-        write_atomically(folder / f"{name}.json", json.dumps(record, indent=1))
+        ProtocolRecord(
+            protocol=self.id,
+            settings=self._settings(),
+            split="test",
+            preprocessing=preprocessing,
+            measurements={key: found.record() for key, found in result.measurements.items()},
+            step=self._step,
+            seed=run.config()["seed_everything"],
+            training_minutes=round(run.minutes(), 1),
+            environment=environment(),
+        ).save(folder / f"{name}.json")
 
-    def _print(self, findings: Findings, convention: str | None) -> None:
-        """One line each; log-probabilities name the convention of the data, without which they say nothing."""
+    def _print(self, result: ProtocolResult, preprocessing: str | None) -> None:
+        """Print one line each, by label; log-probabilities name the preprocessing, without which they say nothing."""
         print(f"\n{self.id}")
-        for key, found in findings.measurements.items():
+        for key, found in result.measurements.items():
             spread = f" +- {found.standard_error:.2g}" if found.standard_error is not None else ""
             between = " [{:.4f}, {:.4f}]".format(*found.interval) if found.interval is not None else ""
-            under = f"  under {convention}" if convention and "log-" in key else ""
-            print(f"  {key:40} {found.value:10.4f}{spread}{between}{under}")
-        for warning in dict.fromkeys(found.warning for found in findings.measurements.values() if found.warning):
+            label = found.label or key
+            under = f"  under {preprocessing}" if preprocessing and "log-" in label else ""
+            print(f"  {label:40} {found.value:10.4f}{spread}{between}{under}")
+        for warning in dict.fromkeys(found.warning for found in result.measurements.values() if found.warning):
             print(f"  warning: {warning}")
 
     def _settings(self) -> dict[str, Any]:
@@ -150,10 +163,10 @@ class Protocol(L.Callback, abc.ABC):
         return {field.name: _plain(getattr(self, field.name)) for field in own}
 
 
-def named(protocols: list[Protocol], names: str | None) -> list[Protocol]:
+def select_protocols(protocols: list[Protocol], names: str | None) -> list[Protocol]:
     """Those of the protocols that names separated by commas ask for, by class or by the file they are in; None: all.
 
-    Raises ValueError where a name is that of no protocol in the list.
+    Raises ValueError if a name is that of no protocol in the list.
     """
     if names is None:
         return protocols
@@ -166,6 +179,10 @@ def named(protocols: list[Protocol], names: str | None) -> list[Protocol]:
             f"{', '.join(type(protocol).__name__ for protocol in protocols) or 'none, since it names none'}"
         )
     return [protocol for protocol, both in known.items() if asked & {name.lower() for name in both}]
+
+
+def _finite(end: float) -> float | None:
+    return end if math.isfinite(end) else None
 
 
 def _plain(value: Any) -> Any:

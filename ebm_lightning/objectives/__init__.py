@@ -1,4 +1,4 @@
-"""How the positive and the negative phase are compared."""
+"""Objectives: contrasts of the positive and the negative phase, and supervised terms."""
 
 from ebm_lightning.objectives.classification import Classification
 from ebm_lightning.objectives.contrastive_divergence import ContrastiveDivergence

@@ -1,4 +1,4 @@
-"""The discriminative objective: how well an energy over data and labels predicts the labels."""
+"""The discriminative objective: the cross-entropy of labels under an energy over data and labels."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from ebm_lightning.distributions.conditionals import CategoricalConditional
 class Classification(Objective):
     """-mean log p(block | the model's other variables), from the model's own conditional, in nats.
 
-    What rides along, such as hidden units, is left out of what is conditioned on: an RBM sums them out exactly. No
-    samples are needed. With a contrast in one Sum it is hybrid training: {"generative": ContrastiveDivergence(),
+    Auxiliary variables, such as hidden units, are not conditioned on: an RBM sums them out exactly. No samples are
+    needed. Together with a contrast in a Sum it is hybrid training: {"generative": ContrastiveDivergence(),
     "discriminative": Classification()}.
-    Examples of unknown label, y = -1, are left out: semi-supervised training, where a contrast in the same Sum learns
-    from all. The mean is over the labeled examples of a batch, and 0 where there are none.
+    Examples of unknown label, y = -1, are left out, for semi-supervised training with a contrast over all examples in
+    the same Sum. The mean is over the labeled examples of a batch, and 0 if there are none.
     Terms: ``loss``; ``error``, the share of labels that are not the most probable one.
     Larochelle & Bengio (2008), eq. 2 and section 4 for the hybrid; Grathwohl et al. (2020) for deep energies.
 
@@ -24,7 +24,14 @@ class Classification(Objective):
         block: the label, int64 (B,); the model's conditional of it must be categorical.
 
     Raises:
-        ValueError: at a call, where the batch has no labels, or the model has no categorical conditional of them.
+        ValueError: at a call, if the batch has no labels, or the model has no categorical conditional of them.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import JEM
+    >>> jem = JEM(torch.nn.Flatten(), classes=2)  # logits f(x) = x
+    >>> terms = Classification()(jem, {"x": torch.zeros(3, 2), "y": torch.tensor([0, 1, -1])}, None)
+    >>> round(terms["loss"].item(), 4), terms["error"].item()  # log 2
+    (0.6931, 0.5)
     """
 
     block: str = "y"

@@ -1,4 +1,4 @@
-"""The contrast of energies: data down, samples up."""
+"""Contrastive divergence: the mean energy of data minus that of samples."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,25 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms, joint_energ
 class ContrastiveDivergence(Objective):
     """mean E(data) - mean E(chains) + l2 (mean E(data)^2 + mean E(chains)^2).
 
-    Where the chains are draws from p, the gradient of the contrast is that of the mean of -log p(data): maximum
-    likelihood. From chains that start at the data it is CD-k, from persistent ones PCD. The chains enter as constants,
-    whatever graph they carry: the contrast is not differentiated through the sampler. The gap is blind to a shift of
-    the energy; ``l2`` holds the energies near zero (IGEBM takes 1.0, the UvA tutorial 0.1).
+    If the chains are samples from p, the gradient of the contrast is that of the mean of -log p(data): maximum
+    likelihood. With chains that start at the data it is CD-k, with persistent chains PCD. The chains are detached: the
+    contrast is not differentiated through the sampler. The gap is invariant to a shift of the energy; ``l2`` keeps the
+    energies near zero (1.0 in IGEBM, 0.1 in the UvA tutorial).
     Terms: ``loss``; ``gap``, data minus chains; means ``energy_data``, ``energy_chains`` and standard deviations
-    ``energy_data_std``, ``energy_chains_std`` over the batch; ``l2``, the penalty as added, where the weight is > 0.
+    ``energy_data_std``, ``energy_chains_std`` over the batch; ``l2``, the weighted penalty, if the weight is > 0.
     Hinton (2002); Du & Mordatch (2019), section 3.
 
     Args:
         l2: weight of the penalty on squared energies, >= 0.
 
     Raises:
-        ValueError: where ``l2`` < 0; at a call, where there are no chains.
+        ValueError: if ``l2`` < 0; at a call, if there are no chains.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> energy, data, chains = Gaussian(mean=[0.0], covariance=[1.0]), torch.zeros(2, 1), torch.full((2, 1), 2.0)
+    >>> ContrastiveDivergence()(energy, {"x": data}, {"x": chains})["gap"].item()
+    -2.0
     """
 
     l2: float = 0.0

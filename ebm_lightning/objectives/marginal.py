@@ -11,18 +11,27 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms, free_energy
 class Marginal(Objective):
     """An objective on -log p*(rest), with one variable of the model summed out of both phases.
 
-    In one Sum it sets a term of p(x) beside those of p(x, y) and p(y | x), from the same chains: {"joint":
+    In a Sum it adds a term of p(x) to those of p(x, y) and p(y | x), with the same chains: {"joint":
     ContrastiveDivergence(), "marginal": Marginal(ContrastiveDivergence()), "discriminative": Classification()}.
-    Grathwohl et al. (2020), whose released code weighs the three. Chains with y clamped to the data's labels serve the
-    term of p(x) as far as they are draws from p(x | y) with the data's share of every label.
+    Grathwohl et al. (2020), whose released code has weights for all three. Chains with y clamped to the data's labels
+    are valid for the term of p(x) if they are samples from p(x | y) at the label frequencies of the data.
     Terms: those of the objective.
 
     Args:
-        objective: what is to be computed on the marginal.
-        block: the variable summed out; the model's ``free_energy`` must be able to.
+        objective: the objective on the marginal.
+        block: the variable that the model's ``free_energy`` sums out.
 
     Raises:
-        ValueError: at a call, where the model has no such variable, or cannot sum it out.
+        ValueError: at a call, if the model has no such variable, or cannot sum it out.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import JEM, JointJEM
+    >>> from ebm_lightning.objectives import ContrastiveDivergence
+    >>> model = JointJEM(JEM(torch.nn.Flatten(), classes=2))  # logits f(x) = x
+    >>> data = {"x": torch.zeros(1, 2), "y": torch.tensor([0])}
+    >>> terms = Marginal(ContrastiveDivergence())(model, data, data)
+    >>> round(terms["energy_data"].item(), 4)  # -log 2: y is summed out
+    -0.6931
     """
 
     objective: Objective

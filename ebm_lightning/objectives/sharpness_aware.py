@@ -1,4 +1,4 @@
-"""Flat minima: an objective at the worst parameters nearby."""
+"""Sharpness-aware minimization: an objective at the worst parameters within a radius."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -12,26 +12,35 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms
 
 @dataclass(frozen=True)
 class SharpnessAware(Objective):
-    """L(w + e), e = rho g / |g| with g = dL/dw: the objective where it is largest, to first order, within rho of w.
+    """L(w + e), e = rho g / |g| with g = dL/dw: to first order the largest value of L within the radius rho of w.
 
-    e is a constant, so that the gradient is dL/dw at w + e and any optimizer steps with it from w: SAM. ``adaptive``
-    measures the distance relative to the parameters, e = rho w^2 g / | |w| g |: ASAM, whose rho is larger. |.| is over
-    all parameters of the model together; g is that of this rank's batch and holds neither weight decay nor clipping.
-    Both passes see the same phases, so that chains advance once in a step, which an optimizer that calls the training
-    step twice would not leave so. The second pass leaves the model's buffers alone: statistics of batch normalization
-    move once. Where no gradient is asked for it is the objective itself.
+    e is a constant, so that the gradient is dL/dw at w + e, with which any optimizer steps from w: SAM. ``adaptive``
+    measures the distance relative to the parameters, e = rho w^2 g / | |w| g |: ASAM, with a larger rho. |.| is the
+    norm over all parameters of the model; g is the gradient of this rank's batch, without weight decay and clipping.
+    Both passes use the same phases, so that chains advance once per step; with an optimizer that calls the training
+    step twice they would advance twice. The second pass does not change the model's buffers: the statistics of batch
+    normalization are updated once. Without grad mode it is the objective itself.
     Terms: ``loss``, at w + e; ``sharpness``, L(w + e) - L(w); every other term of the objective, at w.
     Foret, Kleiner, Mobahi & Neyshabur (2021), eq. 2 and 3; Kwon et al. (2021) for ``adaptive``; SADA-JEM, whose
-    released code takes rho 2, adaptive.
+    released code has rho 2, adaptive.
 
     Args:
         objective: L.
-        rho: radius, >= 0, in units of the parameters; where ``adaptive``, relative to them.
-        adaptive: whether large parameters may move farther than small ones.
+        rho: radius, >= 0, in units of the parameters; relative to them if ``adaptive``.
+        adaptive: whether the radius is relative to the size of each parameter.
 
     Raises:
-        ValueError: where ``rho`` < 0, or the objective remembers something, which two passes would move twice; at a
-            call, where the chains carry a graph.
+        ValueError: if ``rho`` < 0, or the objective has state, which two passes would update twice; at a call, if the
+            chains carry a graph.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DeepEnergy
+    >>> from ebm_lightning.objectives import ContrastiveDivergence
+    >>> energy = DeepEnergy(torch.nn.Linear(1, 1))
+    >>> pos, neg = {"x": torch.ones(1, 1)}, {"x": torch.zeros(1, 1)}
+    >>> terms = SharpnessAware(ContrastiveDivergence(), rho=0.5)(energy, pos, neg)
+    >>> round(terms["sharpness"].item(), 4)  # L = w, so that e = rho
+    0.5
     """
 
     objective: Objective
@@ -44,8 +53,8 @@ class SharpnessAware(Objective):
             raise ValueError(f"SharpnessAware(rho={self.rho}): expected a number >= 0")
         if isinstance(self.objective, nn.Module) and self.objective.state_dict():
             raise ValueError(
-                "SharpnessAware takes the objective twice in a step, which would move what it remembers twice: leave "
-                "out Sparsity and its like"
+                "SharpnessAware calls the objective twice in a step, which would update its state twice: leave out "
+                "Sparsity and other objectives with state"
             )
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
@@ -58,22 +67,22 @@ class SharpnessAware(Objective):
         g = torch.autograd.grad(terms["loss"], list(parameters.values()), materialize_grads=True)
         moved = {name: p + e for (name, p), e in zip(parameters.items(), self._climb(parameters, g), strict=True)}
         moved |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-        view = _Seen(model, self.objective)
+        view = _LossModule(model, self.objective)
         loss = functional_call(view, {f"model.{name}": value for name, value in moved.items()}, (pos, neg))
         here = {name: term.detach() for name, term in terms.items()}
         return {**here, "loss": loss, "sharpness": loss.detach() - here["loss"]}
 
     @torch.no_grad()
     def _climb(self, parameters: Mapping[str, Tensor], g: tuple[Tensor, ...]) -> list[Tensor]:
-        """e, a tensor for each parameter; 0 where the gradient is."""
+        """e, a tensor for each parameter; 0 where the gradient is 0."""
         size = [p.abs() if self.adaptive else torch.ones_like(p) for p in parameters.values()]
         length = torch.nn.utils.get_total_norm([t * slope for t, slope in zip(size, g, strict=True)])
         rate = self.rho / length.clamp_min(torch.finfo(length.dtype).tiny)
         return [rate * t.square() * slope for t, slope in zip(size, g, strict=True)]
 
 
-class _Seen(nn.Module):
-    """An objective's loss as a function of a model that may be exchanged."""
+class _LossModule(nn.Module):
+    """The loss of an objective as a module, for ``functional_call`` with other parameters."""
 
     def __init__(self, model: EnergyModel, objective: Objective) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A penalty that keeps hidden units off most of the time."""
+"""A sparsity penalty on the mean activity of hidden units."""
 
 from typing import Any
 
@@ -11,24 +11,32 @@ from ebm_lightning.utils.distributed import mean_over_ranks
 
 
 class Sparsity(Objective, nn.Module):
-    """cost sum_j (q_j - target) mean(logit_j): it pulls the mean activity q_j of every hidden unit to a target.
+    """cost sum_j (q_j - target) mean(logit_j): a penalty on the deviation of the mean activity q_j of each hidden unit.
 
-    logit_j is the total input of unit j, so that its bias and its incoming weights move alike: cost (q_j - target) is
-    the derivative in the total input of a cross-entropy between target and activity. q_j follows the mean of
-    p(h_j = 1 | data) over the batch, q <- damping q + (1 - damping) q_batch, and begins as that of the first batch. It
-    enters as a constant. It is taken over all ranks, kept in the checkpoint, and moves only in training steps; apart
-    from it an objective remembers nothing. Add it to a contrast in a Sum.
+    logit_j is the total input of unit j, so that its bias and its incoming weights are both penalized:
+    cost (q_j - target) is the derivative in the total input of the cross-entropy between target and activity. q_j is
+    the running mean of p(h_j = 1 | data), q <- damping q + (1 - damping) q_batch, initialized to that of the first
+    batch. It is a constant in the gradient, the mean over all ranks, part of the checkpoint, and updated in training
+    steps only. Add it to a contrast in a Sum.
     Terms: ``loss``; ``activity``, the mean of q over the units; ``off_target``, the root mean square of q - target.
     Hinton (2010), "A practical guide", section 11.
 
     Args:
-        target: wanted share of the data for which a unit is on, in (0, 1); 0.01 to 0.1 is usual.
+        target: the target of the mean activity, in (0, 1); 0.01 to 0.1 is usual.
         cost: weight of the penalty, >= 0.
-        damping: memory of q from one step to the next, in [0, 1); 0.9 to 0.99 is usual.
+        damping: decay of the running mean q per step, in [0, 1); 0.9 to 0.99 is usual.
         block: the hidden units, whose conditional must be binary.
 
     Raises:
-        ValueError: where a number is out of range; at a call, where the model's ``block`` is not binary.
+        ValueError: if a number is out of range; at a call, if the model's ``block`` is not binary.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import RBM
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> model = RBM({"x": Bernoulli([4])}, hidden=3)
+    >>> terms = Sparsity(target=0.1, cost=1.0)(model, {"x": torch.zeros(2, 4)}, None)
+    >>> terms["activity"].item(), round(terms["off_target"].item(), 4)
+    (0.5, 0.4)
     """
 
     def __init__(self, target: float, cost: float, damping: float = 0.9, block: str = "h") -> None:
@@ -46,9 +54,9 @@ class Sparsity(Objective, nn.Module):
         if not isinstance(conditional, BernoulliConditional):
             raise ValueError(
                 f"Sparsity(block={self.block!r}) needs binary units, but their conditional in {type(model).__name__} "
-                f"is a {type(conditional).__name__}: name the hidden units of a model that has such"
+                f"is a {type(conditional).__name__}: name the hidden units of a model that has binary ones"
             )
-        q = self._followed(conditional.mean.detach().mean(0))
+        q = self._running_mean(conditional.mean.detach().mean(0))
         if self.training and torch.is_grad_enabled():
             self.q = q
         off = q - self.target
@@ -59,13 +67,13 @@ class Sparsity(Objective, nn.Module):
         }
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: q, empty before the first step. No buffer, for the units are not counted before."""
+        """q for the checkpoint; empty before the first step, which determines the number of units."""
         return {} if self.q is None else {"q": self.q}
 
     def set_extra_state(self, state: Any) -> None:
         self.q = state.get("q")
 
-    def _followed(self, batch: Tensor) -> Tensor:
-        """q after one more batch, whose mean over all ranks is ``batch``."""
+    def _running_mean(self, batch: Tensor) -> Tensor:
+        """q after one more batch with the mean ``batch`` on this rank."""
         batch = mean_over_ranks(batch)
         return batch if self.q is None else torch.lerp(batch, self.q.to(batch), self.damping)

@@ -1,4 +1,4 @@
-"""An objective on other data than the rest of a sum."""
+"""An objective on a further stream of data."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,28 @@ from ebm_lightning.core import EnergyModel, Objective, State, Terms
 
 @dataclass(frozen=True)
 class FromStream(Objective):
-    """An objective on a further stream of the data: ``x_<stream>`` takes the place of x, and so for every variable.
+    """An objective on a further stream of the data: ``x_<stream>`` replaces x, and so on for every variable.
 
-    In one Sum the term of p(y | x) may so use augmented images and that of p(x) plain ones, or each a batch of its own:
-    {"generative": ContrastiveDivergence(), "discriminative": FromStream(Classification(), "labeled")}. The chains are
-    the same for all parts; what the model completes of the data is that of the batch's own variables.
+    In a Sum the terms of p(y | x) and p(x) can then have different data, such as augmented and plain images, or two
+    batches: {"generative": ContrastiveDivergence(), "discriminative": FromStream(Classification(), "labeled")}. The
+    chains are the same for all parts; variables added by the positive phase are those of the batch's own data.
     SADA-JEM for plain and augmented images; Grathwohl et al. (2020), whose released code draws two batches.
     Terms: those of the objective.
 
     Args:
-        objective: what is computed on the stream.
-        stream: its name, as the data have it: Images(streams={"labeled": DataStream(...)}).
+        objective: the objective on the stream.
+        stream: its name in the data, as in Images(streams={"labeled": DataStream(...)}).
 
     Raises:
-        ValueError: at a call, where the batch has no variable of the stream.
+        ValueError: at a call, if the batch has no variable of the stream.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import JEM
+    >>> from ebm_lightning.objectives import Classification
+    >>> jem = JEM(torch.nn.Flatten(), classes=2)  # logits f(x) = x
+    >>> batch = {"x": torch.zeros(3, 2), "x_labeled": torch.zeros(1, 2), "y_labeled": torch.tensor([0])}
+    >>> round(FromStream(Classification(), "labeled")(jem, batch, None)["loss"].item(), 4)  # log 2
+    0.6931
     """
 
     objective: Objective
@@ -28,10 +36,10 @@ class FromStream(Objective):
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         end = f"_{self.stream}"
-        drawn = {name.removesuffix(end): value for name, value in pos.items() if name.endswith(end)}
-        if not drawn:
+        stream = {name.removesuffix(end): value for name, value in pos.items() if name.endswith(end)}
+        if not stream:
             raise ValueError(
                 f"FromStream(stream={self.stream!r}) finds no variable x{end} or the like in the batch, which holds "
                 f"{sorted(pos)}: give the data a stream of that name, as in Images(streams={{{self.stream!r}: ...}})"
             )
-        return self.objective(model, {**pos, **drawn}, neg)
+        return self.objective(model, {**pos, **stream}, neg)

@@ -1,7 +1,9 @@
-"""An experiment is a folder and a promise: its claims, the runs that test them, and what came out. Imports no torch."""
+"""An experiment is a folder with its claims, the runs that test them, and their results. Imports no torch."""
 
 from ebm_lightning.reproduction.claims import Claim, Curve, Expected, claims, expected
-from ebm_lightning.reproduction.results import BEGIN, END, Record, results, table, tables, verdict, write_table
+from ebm_lightning.reproduction.results import Record, load, of_claim
+from ebm_lightning.reproduction.status import Status, status, statuses, summary
+from ebm_lightning.reproduction.tables import BEGIN, END, details, places, table, write_tables
 
 __all__ = [
     "BEGIN",
@@ -10,11 +12,16 @@ __all__ = [
     "Curve",
     "Expected",
     "Record",
+    "Status",
     "claims",
+    "details",
     "expected",
-    "results",
+    "load",
+    "of_claim",
+    "places",
+    "status",
+    "statuses",
+    "summary",
     "table",
-    "tables",
-    "verdict",
-    "write_table",
+    "write_tables",
 ]

@@ -1,9 +1,9 @@
-"""What an experiment promises: the claims and curves of its ``expected.yaml``."""
+"""What an experiment claims: the claims, measurements and curves of its ``expected.yaml``."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,27 +14,31 @@ SCALES = ("laptop", "cluster")
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One line of ``claims:``: a number, where it comes from, and when ours counts as reproducing it.
+    """One line of ``claims:``: a number, where it comes from, and its target, within which ours reproduces it.
+
+    Without a target, ``at_least`` or ``at_most``, it cannot fail: it is a measurement, and is reported.
 
     Args:
-        id: a name, unique in the experiment; the results' files begin with it.
-        what: the measurement in words.
+        id: a name, unique in the experiment.
+        label: what the table calls it, in a few words with the unit.
         run: the configuration in the experiment's folder that is trained for it.
         protocol: the evaluation protocol that measures it.
-        metric: the name of the measurement in the protocol's findings.
-        source: the table or figure of the paper, or "ours" where the paper has no such number.
-        paper: the paper's value; None where it has none.
-        at_least: ours must not be smaller; None for no such bound.
-        at_most: ours must not be larger; None for no such bound.
+        metric: the key of the measurement in the protocol's record.
+        source: the table or figure of the paper, or "ours" if the paper has no such number.
+        paper: the paper's value; None if it has none.
+        at_least: the target's lower end; None if it has none.
+        at_most: the target's upper end; None if it has none.
+        no_target: why a published value has no target.
         seeds: seeds it is run with.
         scale: "laptop" or "cluster".
-        note: what a reader must know, such as that the paper's value is unverified.
+        what: the measurement in full, for the details; empty if the label says it.
+        note: what a reader must know, such as why the target is what it is.
         minus: a second configuration: the value is the metric of ``run`` minus that of ``minus``, seed by seed.
-        convention: the pixel convention of the number, such as "FixedBinarization(seed=0)"; None states none.
+        preprocessing: that of the data, such as "FixedBinarization(seed=0)"; None states none.
     """
 
     id: str
-    what: str
+    label: str
     run: str
     protocol: str
     metric: str
@@ -42,38 +46,38 @@ class Claim:
     paper: float | None = None
     at_least: float | None = None
     at_most: float | None = None
+    no_target: str = ""
     seeds: tuple[int, ...] = (0,)
     scale: str = "laptop"
+    what: str = ""
     note: str = ""
     minus: str | None = None
-    convention: str | None = None
+    preprocessing: str | None = None
 
     @property
     def runs(self) -> tuple[str, ...]:
         """The configurations that are trained for it."""
         return (self.run,) if self.minus is None else (self.run, self.minus)
 
-    def holds(self, value: float) -> bool:
-        """Whether a value of ours reproduces this claim."""
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
-
-    def shortfall(self, value: float) -> float:
-        """How far a value lies outside the bounds; 0 inside, NaN for NaN."""
+    def miss(self, value: float) -> float:
+        """How far a value lies outside the target; 0 inside, NaN for NaN."""
         low = self.at_least - value if self.at_least is not None else 0.0
         high = value - self.at_most if self.at_most is not None else 0.0
         return value if math.isnan(value) else max(low, high, 0.0)
 
     @property
-    def bounded(self) -> bool:
-        """Whether it can fail."""
+    def has_target(self) -> bool:
+        """Whether it can fail: else it is a measurement."""
         return self.at_least is not None or self.at_most is not None
 
     @property
-    def bound(self) -> str:
-        """The bounds, as the table prints them."""
-        low = f">= {self.at_least:g}" if self.at_least is not None else ""
-        high = f"<= {self.at_most:g}" if self.at_most is not None else ""
-        return " and ".join(filter(None, (low, high))) or "none"
+    def target(self) -> str:
+        """The target, as the table prints it; empty if there is none."""
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +102,6 @@ class Curve:
     seeds: tuple[int, ...] = (0,)
     scale: str = "laptop"
 
-    def file(self, run: str, seed: int) -> str:
-        """The name of the file in results/ for one run and seed."""
-        return f"{self.id}-{Path(run).stem}-seed{seed}.json"
-
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
@@ -111,13 +111,13 @@ class Expected:
     curves: tuple[Curve, ...]
 
     @property
-    def promises(self) -> tuple[Claim | Curve, ...]:
+    def entries(self) -> tuple[Claim | Curve, ...]:
         """All of them."""
         return (*self.claims, *self.curves)
 
     def pairs(self) -> list[tuple[str, int]]:
         """What is trained for it: each run and seed once, in order of need."""
-        return list(dict.fromkeys((run, seed) for one in self.promises for seed in one.seeds for run in one.runs))
+        return list(dict.fromkeys((run, seed) for one in self.entries for seed in one.seeds for run in one.runs))
 
     def of_runs(self, runs: Collection[str]) -> "Expected":
         """The claims that need no other run than these, and the curves that show one of them."""
@@ -125,7 +125,7 @@ class Expected:
         return Expected(claims, tuple(curve for curve in self.curves if set(curve.runs) & set(runs)))
 
 
-Promise = TypeVar("Promise", Claim, Curve)
+Entry = TypeVar("Entry", Claim, Curve)
 
 
 def claims(folder: Path) -> list[Claim]:
@@ -136,8 +136,8 @@ def claims(folder: Path) -> list[Claim]:
 def expected(folder: Path) -> Expected:
     """The claims and curves of an experiment.
 
-    Raises ValueError where its expected.yaml is absent, holds a key that no claim or curve has, names a run that is not
-    there, or gives two of them one id.
+    Raises ValueError if its expected.yaml is absent, holds a key that no claim or curve has, names a run that is not
+    there, gives two of them one id, or has a published value with neither a target nor the reason why it has none.
     """
     file = folder / "expected.yaml"
     if not file.is_file():
@@ -152,16 +152,17 @@ def expected(folder: Path) -> Expected:
         raise ValueError(f"{file} has the unknown key {unknown[0]}: the keys are claims and curves")
     found = Expected(_lines(Claim, loaded.get("claims"), file), _lines(Curve, loaded.get("curves"), file))
     _check_names(found, file)
+    _check_targets(found.claims, file)
     return found
 
 
-def _lines(kind: type[Promise], lines: Any, file: Path) -> tuple[Promise, ...]:
+def _lines(kind: type[Entry], lines: Any, file: Path) -> tuple[Entry, ...]:
     if not isinstance(lines, list | None):
         raise ValueError(f"{file}: {kind.__name__.lower()}s must be a list, not {lines!r}")
     return tuple(_line(kind, line, file) for line in lines or [])
 
 
-def _line(kind: type[Promise], line: Any, file: Path) -> Promise:
+def _line(kind: type[Entry], line: Any, file: Path) -> Entry:
     name = kind.__name__.lower()
     if not isinstance(line, dict):
         raise ValueError(f"{file}: a {name} must be keys with values, not {line!r}")
@@ -172,7 +173,7 @@ def _line(kind: type[Promise], line: Any, file: Path) -> Promise:
     if absent := [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in line]:
         raise ValueError(f"{place} lacks the key {absent[0]}")
     for key, value in line.items():
-        form, is_of_form = FORMS[fields[key].type]
+        form, is_of_form = FIELD_PARSERS[fields[key].type]
         if not is_of_form(value):
             raise ValueError(f"{place}: {key} must be {form}, not {value!r}")
     if line.get("scale", "laptop") not in SCALES:
@@ -185,19 +186,19 @@ def _is_list_of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and value != [] and all(type(item) is kind for item in value)
 
 
-FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+FIELD_PARSERS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("text", lambda value: isinstance(value, str)),
     str | None: ("text", lambda value: isinstance(value, str | None)),
     float | None: ("a number (in YAML 1.0e-3, not 1e-3)", lambda value: isinstance(value, int | float | None)),
     tuple[int, ...]: ("a list of whole numbers", _is_list_of(int)),
     tuple[str, ...]: ("a list of texts", _is_list_of(str)),
 }
-"""How the value of a field is written in YAML, by the field's annotation: in words, and as a test."""
+"""How the value of a field is written in YAML, by the field's annotation: as a message says it, and as a test."""
 
 
 def _check_names(found: Expected, file: Path) -> None:
-    ids = [one.id for one in found.promises]
-    for one in found.promises:
+    ids = [one.id for one in found.entries]
+    for one in found.entries:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", one.id):
             raise ValueError(f"{file}: the id {one.id!r} names files: use letters, digits, dots, dashes, underscores")
         if ids.count(one.id) > 1:
@@ -205,10 +206,18 @@ def _check_names(found: Expected, file: Path) -> None:
         for run in one.runs:
             if not (file.parent / run).is_file():
                 raise ValueError(f"{file}: {one.id} names the run {run}, but there is no file {file.parent / run}")
-    files = [f"{claim.id}-seed0.json" for claim in found.claims]
-    files += [curve.file(run, 0) for curve in found.curves for run in curve.runs]
-    pictures = [f"{stem}.png" for stem in {Path(run).stem for run, _ in found.pairs()}]
-    pictures += [f"{curve.id}.png" for curve in found.curves]
-    for name in [*files, *pictures]:
-        if (files + pictures).count(name) > 1:
-            raise ValueError(f"{file}: two of its ids and runs would write the same results/{name}: rename one")
+    runs = {Path(run).stem for run, _ in found.pairs()}
+    for curve in found.curves:
+        if curve.id in runs:
+            raise ValueError(f"{file}: a curve and a run would write the same results/{curve.id}.png: rename one")
+
+
+def _check_targets(claims: Sequence[Claim], file: Path) -> None:
+    for claim in claims:
+        if claim.has_target and claim.no_target:
+            raise ValueError(f"{file}: {claim.id} has a target and says why it has none: remove one")
+        if claim.paper is not None and not claim.has_target and not claim.no_target:
+            raise ValueError(
+                f"{file}: {claim.id} has the paper's value {claim.paper:g} and no target: give at_least or at_most, "
+                "decided from the paper, or no_target with the reason why none can be set"
+            )

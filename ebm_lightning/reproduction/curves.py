@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ebm_lightning.reproduction.claims import Curve
-from ebm_lightning.reproduction.results import Record, locked, origin, read
+from ebm_lightning.reproduction.results import Record, load, locked, of_curve, provenance
 from ebm_lightning.runs.folder import RunFolder
 
 Points = tuple[Sequence[float], Sequence[float]]
@@ -23,7 +23,7 @@ def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
         "against": curve.against,
         "x": x,
         "y": y,
-        **origin(run),
+        **provenance(run),
         "minutes": round(run.minutes(), 1),
     }
 
@@ -31,7 +31,7 @@ def curve_record(curve: Curve, run: RunFolder, name: str, seed: int) -> Record:
 def points(run: RunFolder, against: str, metric: str) -> tuple[list[float], list[float]]:
     """The values of two names at the steps that have both, in order of step; "step" is the step itself.
 
-    Raises ValueError where no step has both.
+    Raises ValueError if no step has both.
     """
     columns = run.metrics()
     columns["step"] = {step: float(step) for column in columns.values() for step in column}
@@ -47,15 +47,16 @@ def points(run: RunFolder, against: str, metric: str) -> tuple[list[float], list
 
 def draw(folder: Path, curve: Curve) -> None:
     """Draws ``results/<id>.png`` from results/: a color for each run, a thin line for each seed, a bold mean."""
-    from matplotlib.figure import Figure  # takes a second: only where a picture is drawn
+    from matplotlib.figure import Figure  # takes a second: only if a picture is drawn
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot(xlabel=curve.against.replace("_", " "), ylabel=curve.metric.replace("_", " "))
     axes.set_title(curve.what, fontsize="medium", wrap=True)
     target = folder / "results" / f"{curve.id}.png"
     with locked(folder / "expected.yaml"):
+        records = load(folder)
         for number, run in enumerate(curve.runs):
-            seeds = [(record["x"], record["y"]) for record in _records(folder, curve, run)]
+            seeds = [(record["x"], record["y"]) for record in of_curve(records, curve, run)]
             lines(axes, number, Path(run).stem, seeds)
         axes.legend()
         partial = target.with_name(target.name + ".partial")
@@ -71,14 +72,8 @@ def lines(axes: Any, number: int, label: str, seeds: Sequence[Points]) -> None:
         axes.plot(*mean(seeds), color=f"C{number}", linewidth=2, label=label)
 
 
-def _records(folder: Path, curve: Curve, run: str) -> list[Record]:
-    """The records of one run of a curve, as results/ has them."""
-    files = sorted((folder / "results").glob(f"{curve.id}-{Path(run).stem}-seed*.json"))
-    return [found for found in map(read, files) if found.get("curve") == curve.id and found["run"] == run]
-
-
 def mean(seeds: Sequence[Points]) -> tuple[list[float], list[float]]:
-    """The mean of several curves at all their points on their common range, linear in between; empty where none is."""
+    """The mean of several curves at all their points on their common range, linear in between; empty if none is."""
     import numpy as np
 
     curves = [np.array([x, y])[:, np.argsort(x, kind="stable")] for x, y in seeds]

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 from ebm_lightning.reproduction.curves import lines, points
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.identity import identity
+from ebm_lightning.runs.records import ProtocolRecord
 
 COLUMNS = ("run", "value", "step", "seeds", "mean", "deviation", "each")
 
@@ -39,7 +39,7 @@ def groups(folder: Path) -> dict[str, list[RunFolder]]:
 
     The name is that of the configuration, with the values in which its runs differ, by which the groups of one
     configuration are ordered. Those on which they build are not compared: they differ with the seed. Raises ValueError
-    where the folder holds no run.
+    if the folder holds no run.
     """
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
     if not runs:
@@ -73,12 +73,12 @@ def _common(run: RunFolder) -> dict[str, Any]:
 
 
 def values(run: RunFolder) -> dict[str, tuple[int, float]]:
-    """What a run's protocols measured, by protocol and name, and the last of all that it logged, each with its step."""
+    """What a run's protocols measured, by protocol and label, and the last of what it logged, each with its step."""
     found = {}
     for file in sorted((run.path / "evaluation").glob("*.json")):
-        record = json.loads(file.read_text())
-        for name, measured in record["measurements"].items():
-            found[f"{file.stem} {name}"] = record["step"], float(measured["value"])
+        record = ProtocolRecord.load(file)
+        for key, measured in record.measurements.items():
+            found[f"{file.stem} {measured.label or key}"] = record.step, measured.value
     if (run.path / "metrics.csv").is_file():
         found |= {name: max(column.items()) for name, column in run.metrics().items()}
     return found
@@ -92,7 +92,7 @@ def table(found: dict[str, list[RunFolder]], names: Sequence[str] | None = None)
         names: parts of the names of the values to show; None shows measurements, losses and what was validated.
 
     Raises:
-        ValueError: where no run has such a value.
+        ValueError: if no run has such a value.
     """
     shown = names or ("train/loss", "valid/", " ")
     rows = []
@@ -127,9 +127,9 @@ def default_curve(found: dict[str, list[RunFolder]]) -> str | None:
 def draw(found: dict[str, list[RunFolder]], name: str, target: Path) -> Path:
     """Draws a logged value over steps: a color for each group, a thin line for each seed, a bold mean.
 
-    Raises ValueError where no run has logged it.
+    Raises ValueError if no run has logged it.
     """
-    from matplotlib.figure import Figure  # takes a second: only where a picture is drawn
+    from matplotlib.figure import Figure  # takes a second: only if a picture is drawn
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel=name.replace("_", " "))

@@ -1,11 +1,11 @@
-"""The runs behind an experiment's promises: trained, tested and written down, each run and seed once."""
+"""The runs of an experiment: trained, tested and recorded, each run and seed once."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +16,16 @@ import yaml
 
 from ebm_lightning.reproduction.claims import Expected, expected
 from ebm_lightning.reproduction.curves import curve_record, draw
-from ebm_lightning.reproduction.results import record, tables, write, write_table
+from ebm_lightning.reproduction.results import record, save
+from ebm_lightning.reproduction.tables import places, write_tables
 from ebm_lightning.runs.dependencies import runs_below
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.provenance import environment
+from ebm_lightning.runs.records import FitResult, ProtocolRecord
 
 
 def reproduce(folder: Path, wanted: Expected, only: Collection[str] | None = None) -> None:
-    """Trains and tests what is wanted, and writes results/ and the tables after each run and seed.
+    """Train and test what is wanted, and write results/ and the tables after each run and seed.
 
     A run that is complete is not trained again, and one that is measured already is not tested again, so that the same
     command goes on after an interruption.
@@ -33,34 +35,35 @@ def reproduce(folder: Path, wanted: Expected, only: Collection[str] | None = Non
         wanted: the claims and curves, with the seeds to run.
         only: the configurations to run; None runs all that are needed.
     """
-    tables(folder)  # a README without a place for the table is refused before the training, not after it
+    places(folder)  # a README without a place for the table is refused before the training, not after it
     (folder / "results").mkdir(exist_ok=True)
     done: dict[tuple[str, int], RunFolder] = {}
     for run, seed in wanted.pairs():
         if only and run not in only:
             continue
-        for below in built_on(folder, run):
+        for below in dependencies(folder, run):
             _train(folder / below, seed)
         done[run, seed] = trained = _train(folder / run, seed)
         claims = [claim for claim in wanted.claims if run in claim.runs and seed in claim.seeds]
         _test(trained, list(dict.fromkeys(claim.protocol for claim in claims)))
         if seed == _first_seed(folder, run):
             _copy_pictures(trained, folder / "results", Path(run).stem)
-        for claim in claims:
-            if all((part, seed) in done for part in claim.runs):
-                made = record(claim, seed, [done[part, seed] for part in claim.runs])
-                write(folder, f"{claim.id}-seed{seed}.json", made)
-        for curve in wanted.curves:
-            if run in curve.runs and seed in curve.seeds:
-                write(folder, curve.file(run, seed), curve_record(curve, trained, run, seed))
-                draw(folder, curve)
-        write_table(folder)
+        curves = [curve for curve in wanted.curves if run in curve.runs and seed in curve.seeds]
+        complete = [claim for claim in claims if all((part, seed) in done for part in claim.runs)]
+        save(
+            folder,
+            *(record(claim, seed, [done[part, seed] for part in claim.runs]) for claim in complete),
+            *(curve_record(curve, trained, run, seed) for curve in curves),
+        )
+        for curve in curves:
+            draw(folder, curve)
+        write_tables(folder)
 
 
-def built_on(folder: Path, run: str) -> list[str]:
+def dependencies(folder: Path, run: str) -> list[str]:
     """The configurations of the experiment whose runs this one loads, those that must be trained first in front.
 
-    Raises ValueError where one of them is not there.
+    Raises ValueError if one of them is not there.
     """
     config = folder / run
     if not config.is_file():
@@ -68,19 +71,20 @@ def built_on(folder: Path, run: str) -> list[str]:
     found: list[str] = []
     for arguments in runs_below(yaml.safe_load(config.read_text())):
         name = f"{arguments['run']}.yaml"
-        if "/" not in name and name != run:  # a run may be judged by its own classifier
-            found += [*built_on(folder, name), name]
+        if "/" not in name and name != run:  # a run may be evaluated by its own classifier
+            found += [*dependencies(folder, name), name]
     return list(dict.fromkeys(found))
 
 
 def _train(config: Path, seed: int) -> RunFolder:
-    place = _ebm("fit", "-c", str(config), "--seed_everything", str(seed))
-    assert place, "`ebm fit` ends by naming its run folder"
-    return RunFolder(place)
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "fit.json"
+        _ebm("fit", "-c", str(config), "--seed_everything", str(seed), "--result", str(file))
+        return RunFolder(FitResult.load(file).run)
 
 
 def _test(run: RunFolder, protocols: list[str]) -> None:
-    """Runs the protocols of a run unless all that are wanted stand there, measured as they would be now."""
+    """Run the protocols of a run unless all that are wanted have measured it, as they would now."""
     configured = {line["class_path"].rpartition(".")[2]: line.get("init_args") or {} for line in _evaluation(run)}
     for protocol in protocols:
         if protocol not in configured:
@@ -107,22 +111,24 @@ def _is_measured(run: RunFolder, protocol: str, settings: dict[str, Any], now: d
     file = run.path / "evaluation" / f"{protocol}.json"
     if now["commit"] is None or now["dirty"] or not file.exists():
         return False
-    found = json.loads(file.read_text())
-    then, measured = found["environment"], found.get("settings", {})
+    try:
+        found = ProtocolRecord.load(file)
+    except ValueError:  # of an earlier form
+        return False
     return (
-        (then["commit"], then["dirty"]) == (now["commit"], False)
-        and run.checkpoints()[-1:] == [run.checkpoint(found["step"])]
+        (found.environment["commit"], found.environment["dirty"]) == (now["commit"], False)
+        and run.checkpoints()[-1:] == [run.checkpoint(found.step)]
         and all(
-            measured[key] == value
+            found.settings[key] == value
             for key, value in settings.items()
-            if key in measured and isinstance(value, str | int | float | None)
+            if key in found.settings and isinstance(value, str | int | float | None)
         )
     )
 
 
 def _first_seed(folder: Path, run: str) -> int:
     """The first of the seeds that the experiment states for a run: its pictures are those of the results."""
-    return next(one.seeds[0] for one in expected(folder).promises if run in one.runs)
+    return next(one.seeds[0] for one in expected(folder).entries if run in one.runs)
 
 
 def _copy_pictures(run: RunFolder, target: Path, name: str) -> None:
@@ -134,43 +140,38 @@ def _copy_pictures(run: RunFolder, target: Path, name: str) -> None:
         shutil.copyfile(picture, target / f"{name}-{picture.stem}.png")
 
 
-def _ebm(*arguments: str) -> str:
-    """Runs one command of `ebm`; returns the run folder it printed. Raises ValueError where it failed.
+def _ebm(*arguments: str) -> None:
+    """Run one command of `ebm`. Raises ValueError if it fails.
 
-    Where it was asked to make room, this process ends with status 75 too, whatever became of it: the same command of
+    If this process is preempted meanwhile, it ends with status 75, whatever became of the command: the same command of
     `ebm reproduce` goes on.
     """
     command = [sys.executable, "-m", "ebm_lightning", *arguments]
-    with _signals() as signals, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        signals.hand_to(process)
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            said.append(line)
-    if signals.noted or process.returncode == os.EX_TEMPFAIL:
+    sys.stdout.flush()  # what the command prints comes after what this process has printed
+    with _signals() as signals, subprocess.Popen(command) as process:
+        signals.forward_to(process)
+        process.wait()
+    if signals.received or process.returncode == os.EX_TEMPFAIL:
         raise SystemExit(os.EX_TEMPFAIL)
     if process.returncode:
         raise ValueError(f"`ebm {' '.join(arguments)}` failed with status {process.returncode}")
-    folders = [line.split(maxsplit=1)[1].strip() for line in said if line.startswith("run  ")]
-    return folders[-1] if folders else ""
 
 
 class _Signals:
-    """The signals by which SLURM asks to make room, which came and which a process is handed."""
+    """The signals of preemption that were received, which are forwarded to a process."""
 
     def __init__(self) -> None:
-        self.noted: list[int] = []
-        self._process: subprocess.Popen[str] | None = None
+        self.received: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def hand_to(self, process: "subprocess.Popen[str]") -> None:
-        """Hands on those that came already, and those that will come."""
+    def forward_to(self, process: "subprocess.Popen[bytes]") -> None:
+        """Forward those that were received already, and those that will be."""
         self._process = process
-        for number in self.noted:
+        for number in self.received:
             process.send_signal(number)
 
-    def come(self, number: int, frame: FrameType | None) -> None:
-        self.noted.append(number)
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
         if self._process is not None:
             self._process.send_signal(number)
 
@@ -178,7 +179,7 @@ class _Signals:
 @contextmanager
 def _signals() -> Iterator[_Signals]:
     made = _Signals()
-    before = {number: signal.signal(number, made.come) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    before = {number: signal.signal(number, made.on_signal) for number in (signal.SIGUSR1, signal.SIGTERM)}
     try:
         yield made
     finally:

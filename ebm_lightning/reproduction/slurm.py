@@ -1,4 +1,4 @@
-"""Handing an experiment to SLURM: one job for each run and seed."""
+"""An experiment as jobs of SLURM: one for each run and seed."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ebm_lightning.cluster.script import Task
 from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.sweep import root
 from ebm_lightning.reproduction.claims import Expected
-from ebm_lightning.reproduction.reproduce import built_on
+from ebm_lightning.reproduction.reproduce import dependencies
 
 
 def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, command: list[str]) -> None:
@@ -25,13 +25,13 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
         command: the command line that this came from.
 
     Raises:
-        ValueError: where the profile is for several nodes or for other ranks than a run has, and as
+        ValueError: if the profile is for several nodes or for other ranks than a run has, and as
             :meth:`Submission.submit` does.
     """
     asked, place = profile.read(site), folder.absolute()
     if asked.nodes > 1:
         raise ValueError(f"`ebm reproduce` trains on one node, and {site} is for {asked.nodes}: use another")
-    trained = {config for run, _ in wanted.pairs() for config in (*built_on(folder, run), run)}
+    trained = {config for run, _ in wanted.pairs() for config in (*dependencies(folder, run), run)}
     for run in sorted(trained):
         if (ranks := _ranks(folder / run)) != asked.ranks:
             raise ValueError(
@@ -40,7 +40,7 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
             )
     tasks = []
     for seed, runs in jobs(wanted):
-        ids = [one.id for one in wanted.of_runs(runs).promises if seed in one.seeds]
+        ids = [one.id for one in wanted.of_runs(runs).entries if seed in one.seeds]
         options = [word for id in ids for word in ("--claim", id)] + [word for run in runs for word in ("--run", run)]
         words = ("reproduce", str(place), *options, "--scale", scale, "--seeds", str(seed))
         tasks.append(Task(root().absolute() / place.name / f"reproduce-{Path(runs[0]).stem}-seed{seed}", words))
@@ -53,7 +53,7 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
 
 
 def _ranks(config: Path) -> int:
-    """The ranks that a configuration trains on, one on each node where it leaves their number open."""
+    """The ranks that a configuration trains on, one on each node if it leaves their number open."""
     trainer = (yaml.safe_load(config.read_text()) or {}).get("trainer") or {}
     devices = trainer.get("devices")
     return trainer.get("num_nodes", 1) * (devices if isinstance(devices, int) else 1)

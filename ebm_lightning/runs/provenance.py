@@ -22,7 +22,7 @@ PACKAGES = (
 )
 
 
-WRITTEN = tuple(
+GENERATED_PATHS = tuple(
     f":(top,exclude,glob){place}"
     for place in (
         *("README.md", "experiments/*/README.md", "experiments/*/results/**"),
@@ -60,7 +60,7 @@ def source() -> dict[str, Any]:
     if snapshot.is_file():
         made: dict[str, Any] = json.loads(snapshot.read_text())
         return made
-    dirty = bool(git("status", "--porcelain", "--", ":(top)", *WRITTEN))
+    dirty = bool(git("status", "--porcelain", "--", ":(top)", *GENERATED_PATHS))
     return {"commit": git("rev-parse", "HEAD"), "dirty": dirty, "diff": git("diff", "HEAD")}
 
 

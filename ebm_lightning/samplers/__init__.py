@@ -1,4 +1,4 @@
-"""Markov kernels: Langevin, Hamiltonian and Gibbs moves, descent, dreams; tempering, replicas, masks, fast weights."""
+"""Markov kernels: Langevin, HMC, Gibbs, ancestral sampling, descent; wrappers for tempering, masks, fast weights."""
 
 from ebm_lightning.samplers.ancestral import Ancestral
 from ebm_lightning.samplers.descent import Descent

@@ -9,9 +9,9 @@ from ebm_lightning.core import AncestralSampleable, EnergyModel, Info, Sampler, 
 class Ancestral(Sampler):
     """One exact draw of the free variables from the top of a directed model down to the data.
 
-    The previous state does not matter, so that one step is as good as many, from any start.
-    The draw is from p(free | clamped), and carries no graph. Info: none, for ``run_chain`` gives every variable's
-    drift. The sleep phase of Hinton, Dayan, Frey & Neal (1995).
+    The draw is from p(free | clamped), whatever the previous values of the free variables, so that one step suffices.
+    It carries no graph. Info: empty; ``run_chain`` adds the drift of every variable. It is the sleep phase of Hinton,
+    Dayan, Frey & Neal (1995).
 
     Args:
         free: the variables to draw: all of the model's, or those below latents that are clamped.
@@ -19,6 +19,14 @@ class Ancestral(Sampler):
     Raises:
         ValueError: if ``free`` is empty; at a step, if the model is no
             :class:`~ebm_lightning.core.AncestralSampleable`.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import HelmholtzMachine
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> model = HelmholtzMachine({"x": Bernoulli([3])}, hidden=[2])
+    >>> state, info = Ancestral(("x", "h1")).step(model, {"x": torch.zeros(5, 3)})
+    >>> state["x"].shape, state["h1"].shape
+    (torch.Size([5, 3]), torch.Size([5, 2]))
     """
 
     free: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Descent on a candidate: how an energy-based transformer reaches its prediction."""
+"""Descent on a candidate: the prediction of an energy-based transformer."""
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,12 @@ class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
 
     In order: y is detached from earlier steps if ``detach``; noise N(0, 1) times ``noise`` is added; y becomes
     p = softmax(y) if ``softmax``; g = dE/dp is taken at p and clipped to +-clip / alpha; y <- p - alpha g. So the
-    energy is evaluated at a distribution, while the result are logits, which the next step normalizes. Without noise
-    this is descent, at temperature 0; the noise is that of a chain at the temperature noise^2 / (2 alpha).
+    energy is evaluated at a distribution, while the results are logits, which the next step normalizes. Without noise
+    this is gradient descent, at temperature 0; with noise the temperature is noise^2 / (2 alpha).
 
-    In train mode the step size is drawn afresh at every step, uniformly from [alpha / s, s alpha] with s the
+    In train mode the step size is redrawn at every step, uniformly from [alpha / s, s alpha] with s the
     ``step_size_jitter``; in eval mode it is alpha. (The released code draws it once for all steps of a prediction.) The
-    trajectory is kept in train mode alone: many steps would fill the memory with it.
+    trajectory is kept in train mode only, since many steps would need too much memory.
     The metadata "descent.step" (B,), int64, grows by 1 if the state has it.
     Info: ``energy`` and ``grad_norm`` where the gradient is taken, before clipping, ``alpha``, and ``clip_share``, the
     share of clipped gradient elements, if ``clip`` is set.
@@ -41,22 +41,22 @@ class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
     | text, System 2   | 5         | no      | no, no                    | 3     | 2      | RandomSteps(2, 3), 1 |
     | images, System 1 | 3000      | yes     | yes, no                   | 0     | 1      | 1, 1                 |
 
-    A learned step size has 3 times its value as the multiple of the optimizer's learning rate.
-    Steps and backprop are EBM's. Text is normalized, images are not.
+    The ``lr_multiplier`` of a learned step size is 3 ``step_size``. Steps and backprop are arguments of EBM. Text uses
+    ``softmax``, images do not.
 
     Args:
         step_size: alpha, at least 1e-4, in units of the variable squared per unit of energy.
         free: the one variable that moves, shape (B, ...).
-        learned: whether alpha is a parameter; it then acts as max(alpha, 1e-4).
-        detach: whether every step starts from a constant, so that the loss of each step is its own.
+        learned: whether alpha is a parameter; the step size is then max(alpha, 1e-4).
+        detach: whether every step starts from a constant, so that no loss is differentiated through earlier steps.
         noise: standard deviation of the noise of one step, >= 0, in units of the variable.
         softmax: whether a softmax over the last axis precedes every step.
-        clip: how far one element may move in a step of size alpha, in units of the variable; None is any distance.
-        step_size_jitter: s >= 1; 1 leaves the step size as it is.
-        step_size_jitter_axes: how many leading axes have step sizes of their own: 1 is one for each example, 2 one for
-            each example and position, as for text.
-        return_trajectory: whether the state holds where every step ended, "<block>.trajectory" (B, steps, ...), and the
-            energies (B, steps) where every step began, "<block>.energies".
+        clip: the largest change of one element in a step of size alpha, in units of the variable; None for no limit.
+        step_size_jitter: s >= 1; 1 for no jitter.
+        step_size_jitter_axes: the number of leading axes with independent step sizes: 1 is one per example, 2 is one
+            per example and position, as for text.
+        return_trajectory: whether the state holds the end of each step, "<block>.trajectory" (B, steps, ...), and the
+            energies at the start of each step, "<block>.energies" (B, steps).
 
     Raises:
         ValueError: if a number is out of range, or ``free`` does not name exactly one variable.
@@ -109,7 +109,7 @@ class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
             self.register_buffer("alpha", alpha, persistent=False)
 
     def augment_state(self, state: State) -> State:
-        """The state with a trajectory of no steps yet, if it is to be kept."""
+        """The state with an empty trajectory, if ``return_trajectory`` in train mode."""
         if not (self.return_trajectory and self.training):
             return state
         y = state[self.block]
@@ -126,9 +126,9 @@ class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
             y = y.detach()
         if self.noise > 0:
             y = y + self.noise * torch.randn_like(y)
-        seen = self.energy_input({**state, block: y})
-        y = seen[block]
-        grad, energy = energy_grad(model, seen, block)
+        at = self.energy_input({**state, block: y})
+        y = at[block]
+        grad, energy = energy_grad(model, at, block)
         alpha = self.alpha.clamp(min=MIN_STEP_SIZE)
         bound = None if self.clip is None else self.clip / alpha
         info = step_info(energy, grad, bound) | {"alpha": alpha.detach()} if with_info else {}
@@ -140,13 +140,13 @@ class Descent(nn.Module, Sampler):  # in this order: state_dict is the module's
     def _jittered(self, alpha: Tensor, y: Tensor) -> Tensor:
         if not self.training or self.step_size_jitter == 1:
             return alpha
-        drawn = y.shape[: self.step_size_jitter_axes]
-        share = torch.rand(*drawn, *[1] * (y.ndim - len(drawn)), dtype=y.dtype, device=y.device)
+        shape = y.shape[: self.step_size_jitter_axes]
+        share = torch.rand(*shape, *[1] * (y.ndim - len(shape)), dtype=y.dtype, device=y.device)
         return alpha / self.step_size_jitter + share * (alpha * self.step_size_jitter - alpha / self.step_size_jitter)
 
 
 def _counted(end: State, reached: State) -> State:
-    """The state with the step counted, and what was reached appended to what is kept of earlier steps."""
+    """The end of a step, with the step counted and its values appended to the trajectory, if the state has one."""
     counted = {STEP: end[STEP] + 1} if STEP in end else {}
-    kept = {name: value[:, None].to(end[name].dtype) for name, value in reached.items() if name in end}
-    return end | counted | {name: torch.cat([end[name], value], 1) for name, value in kept.items()}
+    added = {name: value[:, None].to(end[name].dtype) for name, value in reached.items() if name in end}
+    return end | counted | {name: torch.cat([end[name], value], 1) for name, value in added.items()}

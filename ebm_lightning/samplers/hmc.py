@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo: long moves along the energy's surface, accepted so that p is invariant."""
+"""Hamiltonian Monte Carlo: Metropolis-Hastings with proposals by Hamiltonian dynamics."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -14,8 +14,8 @@ def velocity_verlet(
     """(position, momentum, grad, energy) after ``steps`` >= 1 leapfrog steps of dx/dt = p, dp/dt = -dE/dx, unit mass.
 
     ``grad`` is dE/dblock at the start, so a trajectory costs ``steps`` gradients: inner half steps of the momentum are
-    merged into whole ones. Positions, momenta and gradients have the block's shape (B, ...), the energy is (B,).
-    The map is reversible and keeps volume; the error of E + |p|^2/2 over a fixed time is O(step_size^2).
+    merged into full steps. Positions, momenta and gradients have the block's shape (B, ...), the energy is (B,).
+    The map is reversible and preserves volume; the error of E + |p|^2/2 over a fixed time is O(step_size^2).
     Neal (2011), MCMC using Hamiltonian dynamics, eqs. 5.18 to 5.20.
     """
     assert steps >= 1
@@ -30,21 +30,30 @@ def velocity_verlet(
 
 @dataclass(frozen=True)
 class HMC(Sampler):
-    """Hamiltonian Monte Carlo: a fresh momentum, ``leapfrog`` steps, accepted with probability min(1, exp(H - H_end)).
+    """Hamiltonian Monte Carlo: a new momentum, ``leapfrog`` steps, accepted with probability min(1, exp(H - H_end)).
 
-    H = E(x) + |momentum|^2 / 2 with a momentum from N(0, 1), forgotten after the step. One transition takes
-    ``leapfrog`` + 1 gradients. Positions are unbounded. An acceptance near 0.65 is the efficient one in high dimension
+    H = E(x) + |momentum|^2 / 2 with a momentum from N(0, 1) for each transition. One transition takes
+    ``leapfrog`` + 1 gradients. Positions are unbounded. In high dimension the optimal acceptance rate is near 0.65
     (Beskos et al. 2013).
-    Info: ``energy`` where the step ends, ``grad_norm`` where it begins, ``accept``, the share of accepted trajectories.
+    Info: ``energy`` at the end of the transition, ``grad_norm`` at its start, ``accept``, the share of accepted
+    trajectories.
     Duane et al. (1987); Neal (2011), section 5.3.
 
     Args:
-        step_size: of the leapfrog integrator, > 0, in units of the variable (mass 1).
+        step_size: step size of the leapfrog integrator, > 0, in units of the variable (mass 1).
         leapfrog: integrator steps of one trajectory, at least 1.
         free: the one variable that moves, shape (B, ...).
 
     Raises:
-        ValueError: where ``step_size`` <= 0, ``leapfrog`` < 1, or ``free`` does not name exactly one variable.
+        ValueError: if ``step_size`` <= 0, ``leapfrog`` < 1, or ``free`` does not name exactly one variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> _ = torch.manual_seed(0)
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> state, info = HMC(0.01).step(energy, {"x": torch.randn(100, 1)})
+    >>> round(info["accept"].item(), 1)  # the integrator's error is O(step_size^2)
+    1.0
     """
 
     step_size: float

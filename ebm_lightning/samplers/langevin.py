@@ -1,4 +1,4 @@
-"""Langevin dynamics: the coupled unadjusted chain, the decoupled one of deep energy models, and the exact MALA."""
+"""Langevin dynamics: the unadjusted chain, the one of deep energy models with decoupled noise, and MALA."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -13,9 +13,9 @@ from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy
 class Langevin(Sampler):
     """Unadjusted Langevin dynamics: x <- x - s dE/dx + sqrt(2 s T) N(0, 1), with step size s and temperature T.
 
-    As s -> 0 the chain's law tends to p^(1/T), that is, exp(-E/T) normalized; at finite s it is biased by O(s). On a
-    standard normal, at T = 1, the chain's own variance is 1 / (1 - s/2). T = 0 is gradient descent.
-    Info: ``energy`` and ``grad_norm`` where the step begins. Roberts & Tweedie (1996).
+    As s -> 0 the stationary distribution tends to exp(-E/T), normalized; at finite s its bias is O(s). For a standard
+    normal p, at T = 1, the stationary variance is 1 / (1 - s/2). T = 0 is gradient descent.
+    Info: ``energy`` and ``grad_norm`` at the start of the step. Roberts & Tweedie (1996).
 
     Args:
         step_size: s > 0, in units of the variable squared per unit of energy.
@@ -23,7 +23,14 @@ class Langevin(Sampler):
         free: the one variable that moves, shape (B, ...).
 
     Raises:
-        ValueError: where ``step_size`` <= 0, ``temperature`` < 0, or ``free`` does not name exactly one variable.
+        ValueError: if ``step_size`` <= 0, ``temperature`` < 0, or ``free`` does not name exactly one variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> state, info = Langevin(0.25, temperature=0.0).step(energy, {"x": torch.ones(1, 1)})
+    >>> state["x"].item(), info["energy"].item()  # x - s x; x^2 / 2 at the start
+    (0.75, 0.5)
     """
 
     step_size: float
@@ -48,11 +55,11 @@ class Langevin(Sampler):
 
 @dataclass(frozen=True)
 class SGLD(Sampler):
-    """Langevin dynamics of deep energy models, noise decoupled from the step: x <- x - step_size dE/dx + noise N(0, 1).
+    """Langevin dynamics of deep energy models, with decoupled noise: x <- x - step_size dE/dx + noise N(0, 1).
 
     This is :class:`Langevin` at the temperature noise^2 / (2 step_size): without clip and bounds, and for small steps,
-    its law is near p^(1/temperature), not p. Each of the published settings lies far below temperature 1, where chains
-    are nearer to descent than to draws from the model:
+    its stationary distribution is near p^(1/temperature), not p. All published settings have temperatures far below 1,
+    at which chains are closer to gradient descent than to samples from p:
 
     | source                                    | step_size | noise | clip | bounds  | noise_first | temperature |
     |-------------------------------------------|-----------|-------|------|---------|-------------|-------------|
@@ -62,24 +69,31 @@ class SGLD(Sampler):
     | improved CD, CIFAR-10 (Du et al. 2021)    | 100       | 0.001 | none | (0, 1)  | yes         | 5e-9        |
     | UvA deep-learning tutorial 8, MNIST       | 10        | 0.005 | 0.03 | (-1, 1) | yes         | 1.25e-6     |
 
-    These are the settings of the released code. JEM++ moves in inner steps of 0.2, as :class:`ProximalSGLD` does;
-    improved CD takes step 500 on CelebA; the UvA tutorial also clamps between the noise and the gradient. JEM writes
+    These are the settings of the released code. JEM++ has inner steps of size 0.2, see :class:`ProximalSGLD`; improved
+    CD has step size 500 on CelebA; the UvA tutorial also clamps between the noise and the gradient. JEM writes
     x + df/dx with f = -E.
     Info: ``energy`` and ``grad_norm`` (before clipping) where the gradient is taken, and ``clip_share``, the share of
-    clipped gradient elements, where ``clip`` is set.
+    clipped gradient elements, if ``clip`` is set.
 
     Args:
         step_size: factor of the gradient, > 0, in units of the variable squared per unit of energy.
         noise: standard deviation of the noise of one step, >= 0, in units of the variable.
-        clip: every element of the gradient is clipped to [-clip, clip]; None leaves it as it is.
-        bounds: the interval to which positions are clamped at the end of a step; None leaves them unbounded.
+        clip: every element of the gradient is clipped to [-clip, clip]; None for no clipping.
+        bounds: the interval to which positions are clamped at the end of a step; None for no bounds.
         noise_first: whether the noise is added before the gradient is taken, which is then taken at the noised position
             (IGEBM), or after it (JEM).
         free: the one variable that moves, shape (B, ...).
 
     Raises:
-        ValueError: where ``step_size`` <= 0, ``noise`` < 0, ``clip`` <= 0, ``bounds`` are not (low, high) with
+        ValueError: if ``step_size`` <= 0, ``noise`` < 0, ``clip`` <= 0, ``bounds`` are not (low, high) with
             low < high, or ``free`` does not name exactly one variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> sampler = SGLD(2.0, noise=0.0, clip=0.1)
+    >>> round(sampler.step(energy, {"x": torch.ones(1, 1)})[0]["x"].item(), 4), sampler.temperature  # 1 - 2 * 0.1
+    (0.8, 0.0)
     """
 
     step_size: float
@@ -103,7 +117,7 @@ class SGLD(Sampler):
 
     @property
     def temperature(self) -> float:
-        """noise^2 / (2 step_size): the temperature at which the coupled chain would take the same step."""
+        """noise^2 / (2 step_size): the temperature of :class:`Langevin` with the same step."""
         return self.noise**2 / (2 * self.step_size)
 
     def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
@@ -127,12 +141,12 @@ class SGLD(Sampler):
 
 @dataclass(frozen=True)
 class MALA(Sampler):
-    """Metropolis-adjusted Langevin: the proposal of :class:`Langevin` at temperature 1, accepted so that p stays.
+    """Metropolis-adjusted Langevin algorithm: :class:`Langevin` at temperature 1 as the proposal; p is invariant.
 
     y = x - s dE(x) + sqrt(2 s) z is taken with probability min(1, p(y) q(x|y) / (p(x) q(y|x))), where
     log q(x|y) = -|z - sqrt(s/2) (dE(x) + dE(y))|^2 / 2 and log q(y|x) = -|z|^2 / 2, up to the same constant.
-    Positions are unbounded. An acceptance near 0.57 is the efficient one in high dimension (Roberts & Rosenthal 1998).
-    Info: ``energy`` where the step ends, ``grad_norm`` where it begins, ``accept``, the share of accepted proposals.
+    Positions are unbounded. In high dimension the optimal acceptance rate is near 0.57 (Roberts & Rosenthal 1998).
+    Info: ``energy`` at the end of the step, ``grad_norm`` at its start, ``accept``, the share of accepted proposals.
     Roberts & Tweedie (1996).
 
     Args:
@@ -140,7 +154,15 @@ class MALA(Sampler):
         free: the one variable that moves, shape (B, ...).
 
     Raises:
-        ValueError: where ``step_size`` <= 0, or ``free`` does not name exactly one variable.
+        ValueError: if ``step_size`` <= 0, or ``free`` does not name exactly one variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> _ = torch.manual_seed(0)
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> state, info = MALA(1e-3).step(energy, {"x": torch.randn(100, 1)})
+    >>> round(info["accept"].item(), 1)  # tends to 1 as the step size tends to 0
+    1.0
     """
 
     step_size: float

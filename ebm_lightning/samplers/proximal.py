@@ -1,4 +1,4 @@
-"""Langevin dynamics that asks the whole net for a gradient once and its first layer several times."""
+"""Langevin dynamics with several updates for each pass through the whole network: Proximal YOPO-SGLD."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -13,29 +13,40 @@ from ebm_lightning.core import Bounds, EnergyModel, Info, Sampler, State, energy
 class ProximalSGLD(Sampler):
     """``inner`` steps x <- x - step_size J(x)^T p with one p = dE/dh, h = first(x) and J = dh/dx, then noise N(0, 1).
 
-    By the chain rule J^T p is dE/dx where p was taken, where the transition begins; afterwards p is stale and J is not,
-    so that one pass through the whole net serves several updates of x. With ``inner`` 1 this is :class:`SGLD`, draw for
-    draw. A linear first layer, such as the convolution of a WideResNet, has a constant J: the transition is then SGLD's
-    with the step inner step_size, at the cost of more passes through that layer. M outer and N inner updates are
-    ``steps: M`` of the EBM and ``inner: N`` here. The temperature is noise^2 / (2 inner step_size), for small steps and
-    without clip and bounds: 0 in the published setting, step_size 0.2, inner 5, clip 1, bounds (-1, 1) and no noise.
-    Info: ``energy`` and ``grad_norm`` (before clipping) where the transition begins, and ``clip_share``, the share of
-    gradient elements clipped there, where ``clip`` is set. Yang & Ji (2021), JEM++, whose Proximal YOPO-SGLD it is, and
-    their released code; Zhang et al. (2019), YOPO.
+    By the chain rule J^T p is dE/dx at the start of the transition, where p is computed; in later inner steps J is
+    updated and p is not, so that one pass through the whole network yields several updates of x. With ``inner`` 1 this
+    is :class:`SGLD`, with the same random numbers. A linear first layer, such as the convolution of a WideResNet, has a
+    constant J: the transition is then that of SGLD with the step size inner step_size, at the cost of more passes
+    through that layer. M outer and N inner updates are ``steps: M`` of the EBM and ``inner: N`` here. The temperature
+    is noise^2 / (2 inner step_size), for small steps and without clip and bounds: 0 in the published setting, step_size
+    0.2, inner 5, clip 1, bounds (-1, 1) and no noise.
+    Info: ``energy`` and ``grad_norm`` (before clipping) at the start of the transition, and ``clip_share``, the share
+    of gradient elements clipped there, if ``clip`` is set. Yang & Ji (2021), Proximal YOPO-SGLD of JEM++, and their
+    released code; Zhang et al. (2019), YOPO.
 
     Args:
         step_size: factor of the gradient in an inner step, > 0, in units of the variable squared per unit of energy.
-        first: path of the layer in the model, such as "net.trunk.0". It takes the variable itself; what of the variable
-            reaches the energy beside it would count in the first inner step only.
+        first: path of the layer in the model, such as "net.trunk.0". Its input is the variable itself; any other path
+            from the variable to the energy would contribute to the first inner step only.
         inner: N, inner steps in one transition, >= 1.
         noise: standard deviation of the noise of one transition, >= 0, in units of the variable.
-        clip: every element of an inner gradient is clipped to [-clip, clip]; None leaves it as it is.
-        bounds: the interval to which positions are clamped after every inner step; None leaves them unbounded.
+        clip: every element of an inner gradient is clipped to [-clip, clip]; None for no clipping.
+        bounds: the interval to which positions are clamped after every inner step; None for no bounds.
         free: the one variable that moves, shape (B, ...).
 
     Raises:
-        ValueError: where a number is out of range, or ``free`` does not name exactly one variable; at a step, where
+        ValueError: if a number is out of range, or ``free`` does not name exactly one variable; at a step, if
             ``first`` is no such layer of the model.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DeepEnergy
+    >>> from ebm_lightning.samplers import SGLD
+    >>> _ = torch.manual_seed(0)
+    >>> energy = DeepEnergy(torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.SiLU(), torch.nn.Linear(4, 1)))
+    >>> inner, outer = ProximalSGLD(0.1, first="net.0", inner=5, noise=0.0), SGLD(0.5, noise=0.0)
+    >>> x = {"x": torch.zeros(1, 2)}
+    >>> torch.allclose(inner.step(energy, x)[0]["x"], outer.step(energy, x)[0]["x"])  # the first layer is linear
+    True
     """
 
     step_size: float
@@ -61,7 +72,7 @@ class ProximalSGLD(Sampler):
 
     @property
     def temperature(self) -> float:
-        """noise^2 / (2 inner step_size): the temperature at which the coupled chain would take the same transition."""
+        """noise^2 / (2 inner step_size): the temperature of Langevin dynamics with the same transition."""
         return self.noise**2 / (2 * self.inner * self.step_size)
 
     def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
@@ -93,11 +104,11 @@ class ProximalSGLD(Sampler):
         inputs: list[Tensor] = []
         slopes: list[Tensor] = []
 
-        def watch(_: nn.Module, given: tuple[Any, ...], h: Tensor) -> None:
-            inputs.append(given[0])
+        def record(_: nn.Module, args: tuple[Any, ...], h: Tensor) -> None:
+            inputs.append(args[0])
             h.register_hook(slopes.append)  # type: ignore[no-untyped-call]
 
-        handle = layer.register_forward_hook(watch)
+        handle = layer.register_forward_hook(record)
         try:
             grad, energy = energy_grad(model, state, self.block)
         finally:

@@ -79,7 +79,7 @@ def test_metrics_are_rows_of_time_step_name_and_value(trained: Path) -> None:
     assert (trained / "metrics.csv").read_text().splitlines()[0] == "time,step,name,value"
     rows = _metrics(trained)
     steps = {name: [int(row["step"]) for row in rows if row["name"] == name] for name in {r["name"] for r in rows}}
-    every_step = ("train/loss", "train/gap", "train/grad_norm", "sampler/energy", "buffer/age", "buffer/fill")
+    every_step = ("train/loss", "train/gap", "train/grad_norm", "sampler/energy", "chains/age", "chains/fill")
     for name in every_step:
         assert steps[name] == list(range(12)), name
     assert len(steps["valid/energy_data"]) == 2
@@ -225,25 +225,25 @@ def test_validate_tells_the_energy_of_the_validation_data(ebm, trained: Path) ->
 def test_test_writes_what_its_protocols_found_with_where_it_comes_from(ebm, trained: Path) -> None:
     status, said = ebm("test", trained)
     assert status == 0
-    record = json.loads((trained / "evaluation" / "TwoSample.json").read_text())
+    record = json.loads((trained / "evaluation" / "MMD.json").read_text())
     (protocol,) = RunFolder(trained).config()["evaluation"]
     assert record["settings"] == protocol["init_args"]
     assert (record["settings"]["number"], record["split"], record["seed"]) == (100, "test", 3)
-    assert record["protocol"].startswith("TwoSample(number=100, steps=3")
+    assert record["protocol"].startswith("MMD(number=100, steps=3")
     assert record["environment"]["commit"] == git("rev-parse", "HEAD")
     assert record["environment"]["versions"]["torch"] == metadata.version("torch")
     assert record["training_minutes"] == round(RunFolder(trained).minutes(), 1)
     sets = {"trained model", "untrained model", "independent pixels", "training data"}
-    assert record["measurements"].keys() == {f"MMD2 {name}" for name in sets}
+    assert record["measurements"].keys() == {f"mmd2_{name.replace(' ', '_')}" for name in sets}
     for found in record["measurements"].values():
         assert f"{found['value']:.4f} +- {found['standard_error']:.2g}" in said
     drawn = {file.name for file in (trained / "evaluation").glob("*.png")}
-    assert drawn == {f"TwoSample-{name.replace(' ', '-')}.png" for name in sets}
+    assert drawn == {f"MMD-{name.replace(' ', '-')}.png" for name in sets}
 
 
 def test_findings_name_the_training_step_they_are_about(ebm, trained: Path) -> None:
     assert ebm("test", trained)[0] == 0
-    assert json.loads((trained / "evaluation" / "TwoSample.json").read_text())["step"] == 12
+    assert json.loads((trained / "evaluation" / "MMD.json").read_text())["step"] == 12
 
 
 def test_looking_at_a_run_leaves_its_numbers_and_checkpoints_alone(ebm, trained: Path, tmp_path: Path) -> None:

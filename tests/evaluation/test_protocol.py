@@ -19,9 +19,9 @@ from ebm_lightning.core import EnergyModel
 from ebm_lightning.data import BarsAndStripes, Loading
 from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
-from ebm_lightning.evaluation import Findings, Measurement, OutOfDistribution, Protocol, TwoSample, UniformPixels
+from ebm_lightning.evaluation import MMD, Measurement, OutOfDistribution, Protocol, ProtocolResult, UniformPixels
 from ebm_lightning.evaluation.metrics import LogPartition
-from ebm_lightning.evaluation.protocol import named
+from ebm_lightning.evaluation.protocol import select_protocols
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.training.module import EBM
@@ -58,12 +58,14 @@ class Dice(Protocol):
     throws: int = 3
     sides: list[Measurement] = field(default_factory=lambda: [Measurement(6.0)])
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         mean = float(torch.rand(self.throws).mean())
-        return Findings({"mean": Measurement(mean, 0.1), "bare": Measurement(1.0)}, {"dice": Image.new("L", (3, 2))})
+        return ProtocolResult(
+            {"mean": Measurement(mean, 0.1), "bare": Measurement(1.0)}, {"dice": Image.new("L", (3, 2))}
+        )
 
 
-def test_Protocol_keeps_its_Findings_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
+def test_Protocol_keeps_its_ProtocolResult_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
     (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
@@ -78,24 +80,24 @@ def test_Protocol_keeps_its_Findings_its_settings_and_where_they_come_from(tmp_p
     bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": ""}
     expected = {**bare, "value": float(torch.rand(3).mean()), "standard_error": 0.1}
     assert record["measurements"] == {"mean": expected, "bare": bare}
-    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='')"
+    six = "Measurement(value=6.0, standard_error=None, interval=None, warning='', label='')"
     assert record["settings"] == {"throws": 3, "sides": [six]}
     assert record["protocol"] == f"Dice(throws=3, sides={[six]})"
-    assert record["convention"] is None
+    assert record["preprocessing"] is None
     assert (record["seed"], record["split"], record["training_minutes"]) == (17, "test", 1.5)
     assert record["environment"]["versions"].keys() >= {"torch", "lightning"}
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
 
 
 def test_Protocol_is_asked_for_by_class_or_file() -> None:
-    every = [TwoSample(), OutOfDistribution([UniformPixels()]), Dice()]
-    assert named(every, None) == every
-    assert named(every, "ood, two_sample") == every[:2]
-    assert named(every, "dice") == named(every, "Dice") == every[2:]
-    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of TwoSample, OutOfDistribu"):
-        named(every, "ood,mixing,calibration")
+    every = [MMD(), OutOfDistribution([UniformPixels()]), Dice()]
+    assert select_protocols(every, None) == every
+    assert select_protocols(every, "ood, two_sample") == every[:2]
+    assert select_protocols(every, "dice") == select_protocols(every, "Dice") == every[2:]
+    with pytest.raises(ValueError, match="no protocol calibration, mixing: expected some of MMD, OutOfDistribu"):
+        select_protocols(every, "ood,mixing,calibration")
     with pytest.raises(ValueError, match="no protocol ood: expected some of none, since it names none"):
-        named([], "ood")
+        select_protocols([], "ood")
 
 
 def test_Protocol_on_another_rank_writes_nothing(tmp_path: Path) -> None:
@@ -106,12 +108,12 @@ def test_Protocol_on_another_rank_writes_nothing(tmp_path: Path) -> None:
 
 @dataclass(eq=False)
 class Doubtful(Protocol):
-    """Finds an estimate that is not to be trusted."""
+    """Has an estimate that is unreliable."""
 
-    def measure(self, module: EBM, data: object) -> Findings:
+    def measure(self, module: EBM, data: object) -> ProtocolResult:
         estimate = LogPartition(3.0, -math.inf, 4.0, 2.5, 1.2, 100)
         interval = (-estimate.high, -estimate.low)
-        return Findings({"log-probability test": Measurement(-3.0, 0.1, interval, estimate.warning)})
+        return ProtocolResult({"test_log_prob_nats": Measurement(-3.0, 0.1, interval, estimate.warning)})
 
 
 def test_Measurement_that_is_doubtful_is_kept_and_printed_with_its_warning(tmp_path: Path, capsys) -> None:
@@ -124,9 +126,9 @@ def test_Measurement_that_is_doubtful_is_kept_and_printed_with_its_warning(tmp_p
     Doubtful().on_test_end(trainer, module)
     text = (tmp_path / "evaluation" / "Doubtful.json").read_text()
     record = json.loads(text, parse_constant=refuse_constant)
-    assert record["convention"] == "binary"
-    found, said = record["measurements"]["log-probability test"], capsys.readouterr().out
+    assert record["preprocessing"] == "binary"
+    found, said = record["measurements"]["test_log_prob_nats"], capsys.readouterr().out
     assert found["interval"] == [-4.0, None]
-    assert "not to be trusted" in found["warning"]
+    assert "log Z is unreliable" in found["warning"]
     assert "-3.0000 +- 0.1 [-4.0000, inf]  under binary" in said
     assert f"warning: {found['warning']}" in said

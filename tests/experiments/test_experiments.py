@@ -1,7 +1,7 @@
-"""Every shipped experiment keeps its promise's form: it parses, it is whole, and a tiny version of it runs."""
+"""Every shipped experiment: it parses, it is complete, its tables are what its results say, and a tiny version runs."""
 
 import io
-import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from support import TESTS
 
 from ebm_lightning import reproduction
 from ebm_lightning.cluster.sweep import points
-from ebm_lightning.reproduction.reproduce import built_on
+from ebm_lightning.reproduction.reproduce import dependencies
 
 ROOT = Path(__file__).parents[2] / "experiments"
 GOLDEN = TESTS / "golden"
@@ -22,6 +22,20 @@ FOLDERS = sorted(path.parent for path in ROOT.glob("*/expected.yaml"))
 FILES = {path: yaml.safe_load(path.read_text()) for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))}
 RUNS = [path for path, content in FILES.items() if "seed_everything" in content]
 """What has a seed is a run; the others are overlays of the tests, claims, and sweeps."""
+
+FAMILIES = {
+    "quickstart": ["digits"],
+    "salakhutdinov2008_ais": ["cd1_25"],
+    "tieleman2008_pcd": ["pcd_25", "pt_25"],
+    "salakhutdinov2009_dbm": ["dbm"],
+    "hinton1995_wake_sleep": ["bars"],
+    "du2019_igebm": ["mnist_laptop"],
+    "grathwohl2020_jem": ["mnist_laptop"],
+    "gladstone2025_ebt": ["text_laptop", "text_laptop_s2"],
+}
+"""One run of each family, whose resolved configuration is kept in golden/."""
+
+FAMILY_RUNS = [ROOT / folder / f"{name}.yaml" for folder, names in FAMILIES.items() for name in names]
 
 
 def _name(run: Path) -> str:
@@ -34,7 +48,7 @@ def _resolved(ebm, *arguments: object) -> dict:
     return yaml.safe_load(said)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=_name)
+@pytest.mark.parametrize("run", FAMILY_RUNS, ids=_name)
 def test_the_resolved_configuration_is_the_golden_one(run: Path, ebm) -> None:
     """A default that a library changes shows here. To accept: delete the golden file and run this test once."""
     golden = GOLDEN / f"{_name(run)}.yaml"
@@ -46,7 +60,11 @@ def test_the_resolved_configuration_is_the_golden_one(run: Path, ebm) -> None:
     assert resolved == yaml.safe_load(golden.read_text())
 
 
-@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_there_is_a_golden_configuration_of_each_family_and_no_other() -> None:
+    assert {file.stem for file in GOLDEN.iterdir()} == set(map(_name, FAMILY_RUNS))
+
+
+@pytest.mark.parametrize("run", FAMILY_RUNS, ids=_name)
 def test_the_resolved_configuration_resolves_to_itself(run: Path, ebm) -> None:
     """The golden file is the resolved configuration, as the test before says."""
     golden = GOLDEN / f"{_name(run)}.yaml"
@@ -99,7 +117,7 @@ def _smoked(ebm, run: Path, place: Path) -> Path:
     options = ["--trainer.enable_progress_bar", "false"]
     if yaml.safe_load(run.read_text())["data"]["class_path"] != "DenoisingPairs":  # whose images hold out themselves
         options += ["--data.init_args.val_size", "0.2"]
-    for below in built_on(run.parent, run.name):
+    for below in dependencies(run.parent, run.name):
         _smoked(ebm, run.parent / below, place)
     status, said = ebm("fit", "-c", run, *chosen, *options)
     assert status == 0, said
@@ -123,18 +141,29 @@ def test_every_claim_names_a_run_a_protocol_and_where_its_number_comes_from(fold
     for claim in found:
         config = yaml.safe_load((folder / claim.run).read_text())
         assert claim.protocol in [one["class_path"] for one in config["evaluation"]]
+        assert re.fullmatch("[a-z0-9_]+", claim.metric)
         assert claim.source
+        assert len(claim.label) <= 80
         assert (folder / "README.md").exists()
         assert (folder / "smoke.yaml").exists()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_table_of_the_readme_is_what_the_results_say(folder: Path) -> None:
-    for file, begin in reproduction.tables(folder):
+def test_the_tables_are_what_the_results_say(folder: Path) -> None:
+    """In both READMEs and in the details; `ebm reproduce --all --tables` writes them."""
+    places = reproduction.places(folder)
+    assert ROOT.parent / "README.md" in [file for file, _, _ in places]
+    for file, begin, lines in places:
         between = file.read_text().split(begin)[1].split(reproduction.END)[0].strip().splitlines()
-        assert between == reproduction.table(folder)
-    for file in (folder / "results").glob("*.json"):
-        record = json.loads(file.read_text())
+        assert between == lines()
+    assert (folder / "results" / "details.md").read_text().splitlines() == reproduction.details(folder)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_record_is_of_a_claim_or_curve_and_says_where_it_comes_from(folder: Path) -> None:
+    known = {one.id for one in reproduction.expected(folder).entries}
+    for record in reproduction.load(folder):
+        assert (record.get("claim") or record["curve"]) in known
         assert record["commit"]
         assert record["dirty"] is False
         kept = {"x", "y", "metric", "against"} if "curve" in record else {"value", "protocol"}

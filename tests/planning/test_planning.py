@@ -84,6 +84,7 @@ def test_accumulated_batches_are_one_step(linear: Step) -> None:
 def test_data_that_are_not_there_may_be_replaced(tiny: Path, ebm, tmp_path: Path) -> None:
     """The hub is a folder that is empty; the counts are those of the shape."""
     stream = ("TextStream", "--data.init_args.corpus.path", tmp_path, "--data.init_args.tokenizer", "Bytes")
+    stream += ('--data.init_args.loading={"max_train": null}',)  # a stream has no number of windows to limit
     status, said = ebm("plan", tiny, "--gpu", "h100", "--", "--data", *stream)
     assert status == 1
     assert re.search(r"ebm: error: HubText\(.*cannot be read .*; any data of this shape do for a plan", said)

@@ -1,7 +1,6 @@
 """`ebm report` and `ebm sync`, against run folders made by hand."""
 
 import csv
-import json
 import os
 import re
 import statistics
@@ -13,8 +12,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.lab import protocol_record
 
 from ebm_lightning.reproduction import report
+from ebm_lightning.runs.records import MeasurementRecord
 
 VALUES = {0: 1.5, 1: 2.25, 2: -4.0}
 
@@ -33,8 +34,8 @@ def group(tmp_path: Path) -> Path:
 def _run(folder: Path, config: dict, value: float, last: int = 9) -> None:
     (folder / "evaluation").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    record = {"step": last, "measurements": {"bits": {"value": 10 * value}}}
-    (folder / "evaluation" / "Likelihood.json").write_text(json.dumps(record))
+    measured = {"length_bits": MeasurementRecord(10 * value, label="length, bits"), "ess": MeasurementRecord(1.0)}
+    protocol_record(measured, step=last).save(folder / "evaluation" / "Likelihood.json")
     with (folder / "metrics.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("time", "step", "name", "value"))
@@ -54,11 +55,11 @@ def test_runs_that_differ_in_their_seed_are_averaged(ebm, group: Path) -> None:
     assert list(cells) == [
         (run, value)
         for run in ("net", "other (steps=2)", "other (steps=10)")
-        for value in ("Likelihood bits", "train/loss")
+        for value in ("Likelihood length, bits", "Likelihood ess", "train/loss")
     ]
     mean, deviation = statistics.fmean(VALUES.values()), float(np.std(list(VALUES.values()), ddof=1))
     assert cells["net", "train/loss"] == ["9", "0, 1, 2", f"{mean:.4g}", f"{deviation:.4g}", "1.5, 2.25, -4"]
-    assert cells["net", "Likelihood bits"][2:4] == [f"{10 * mean:.4g}", f"{10 * deviation:.4g}"]
+    assert cells["net", "Likelihood length, bits"][2:4] == [f"{10 * mean:.4g}", f"{10 * deviation:.4g}"]
     assert cells["other (steps=2)", "train/loss"] == ["9", "0", "2", "-", "2"]
     assert said.splitlines()[-1] == f"train/loss over steps: {group / 'report.png'}"
     assert Image.open(group / "report.png").size == (768, 504)
@@ -84,7 +85,10 @@ def test_runs_that_build_on_those_of_their_seed_are_one_group(tmp_path: Path) ->
 def test_what_cannot_be_reported_is_one_sentence(ebm, group: Path, tmp_path: Path) -> None:
     for arguments, sentence in (
         ((tmp_path,), "holds no run: give the folder of an experiment's runs"),
-        ((group, "--value", "FID"), "no run has a value of FID: expected part of one of Likelihood bits, buffer/age"),
+        (
+            (group, "--value", "FID"),
+            "no run has a value of FID: expected part of one of Likelihood ess, Likelihood length",
+        ),
         ((group, "--plot", "FID"), "has logged no step with both 'step' and 'FID'"),
     ):
         status, said = ebm("report", *arguments)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.lab import HARDWARE, HERE, Lab, make_experiment, put, read
+from support.lab import HARDWARE, HERE, Lab, make_experiment, put, read, rows
 
 from ebm_lightning import reproduction
+from ebm_lightning.cli.reproduce import main
 from ebm_lightning.reproduction import reproduce
 
 # what is run
@@ -16,23 +17,22 @@ from ebm_lightning.reproduction import reproduce
 def test_each_run_and_seed_is_trained_and_tested_once(lab: Lab, tmp_path: Path) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "b", "seeds": [1, 2]}, {"id": "far", "scale": "cluster"}]
     folder = make_experiment(tmp_path / "exp", claims)
-    reproduction.main([str(folder)])
+    main([str(folder)])
     assert lab.said == [(verb, "r", seed) for seed in (0, 1, 2) for verb in ("fit", "test")]
-    assert sorted(file.name for file in (folder / "results").glob("*.json")) == [
-        *("a-seed0.json", "a-seed1.json", "b-seed1.json", "b-seed2.json")
-    ]
+    made = [(one["claim"], one["seed"]) for one in reproduction.load(folder)]
+    assert made == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
 
 
 def test_a_record_says_where_its_number_comes_from(lab: Lab, tmp_path: Path) -> None:
     lab.measure = lambda name, seed: {"value": -86.3, "standard_error": 0.04, "interval": [-86.5, -86.2]}
-    lab.convention = lambda name: "FixedBinarization(seed=0)"
+    lab.preprocessing = lambda name: "FixedBinarization(seed=0)"
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    reproduction.main([str(folder)])
-    made = read(folder, "a-seed0")
+    main([str(folder)])
+    made = read(folder)
     assert len(made.pop("config")) == 16
     assert made == {
         **{"claim": "a", "value": -86.3, "standard_error": 0.04, "interval": [-86.5, -86.2], "warning": ""},
-        **{"convention": "FixedBinarization(seed=0)", "protocol": "P(steps=5)", "split": "test", "seed": 0},
+        **{"preprocessing": "FixedBinarization(seed=0)", "protocol": "P(steps=5)", "split": "test", "seed": 0},
         **{"threads": 2, "minutes": 2.0, "tested_at_commit": HERE["commit"], **HERE, **HARDWARE},
     }
 
@@ -40,20 +40,20 @@ def test_a_record_says_where_its_number_comes_from(lab: Lab, tmp_path: Path) -> 
 def test_a_number_measured_from_changed_source_is_marked(lab: Lab, tmp_path: Path) -> None:
     lab.now["dirty"] = True
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    reproduction.main([str(folder)])
-    assert read(folder, "a-seed0")["dirty"] is True
-    assert "| 0123456 with changes |" in reproduction.table(folder)[-1]
+    main([str(folder)])
+    assert read(folder)["dirty"] is True
+    assert "at 0123456 with changes\n" in (folder / "results" / "details.md").read_text()
 
 
 def test_an_interruption_loses_nothing_and_the_same_command_goes_on(lab: Lab, tmp_path: Path, capsys) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [0, 1]}])
     lab.fault = ("fit", "r", 1)
     with pytest.raises(ValueError, match="lights"):
-        reproduction.main([str(folder)])
-    assert read(folder, "a-seed0")["value"] == 1.0
+        main([str(folder)])
+    assert read(folder)["value"] == 1.0
     assert "; seed 1 not run |" in (folder / "README.md").read_text()
     lab.fault, before = None, len(lab.said)
-    reproduction.main([str(folder)])
+    main([str(folder)])
     assert lab.said[before:] == [("fit", "r", 0), ("fit", "r", 1), ("test", "r", 1)]
     said = capsys.readouterr().out
     assert said.count("skipped: ") == 1
@@ -61,11 +61,13 @@ def test_an_interruption_loses_nothing_and_the_same_command_goes_on(lab: Lab, tm
     assert "; seed 1 not run" not in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("change", ["commit", "no commit", "dirty now", "dirty then", "step", "settings", "file"])
+@pytest.mark.parametrize(
+    "change", ["commit", "no commit", "dirty now", "dirty then", "step", "settings", "file", "form"]
+)
 def test_a_run_is_tested_again_where_anything_has_changed(lab: Lab, tmp_path: Path, change: str) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
     lab.now["dirty"] = change == "dirty then"
-    reproduction.main([str(folder)])
+    main([str(folder)])
     file = lab.runs / "r-0" / "evaluation" / "P.json"
     lab.now = {
         "commit": {"commit": "fedc", "no commit": None}.get(change, HERE["commit"]),
@@ -77,21 +79,23 @@ def test_a_run_is_tested_again_where_anything_has_changed(lab: Lab, tmp_path: Pa
         file.write_text(file.read_text().replace('"steps": 5', '"steps": 6'))
     if change == "file":
         file.unlink()
-    reproduction.main([str(folder)])
+    if change == "form":
+        file.write_text(file.read_text().replace('"preprocessing"', '"convention"'))
+    main([str(folder)])
     assert lab.said.count(("test", "r", 0)) == 2
 
 
 def test_a_protocol_that_the_run_does_not_have_is_refused_before_the_test(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "protocol": "Q"}])
     with pytest.raises(ValueError, match="has no Q in its `evaluation`"):
-        reproduction.main([str(folder)])
+        main([str(folder)])
     assert lab.said == [("fit", "r", 0)]
 
 
 def test_a_metric_that_was_not_measured_is_named(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "metric": "n"}])
     with pytest.raises(ValueError, match="P measured no 'n': it has m"):
-        reproduction.main([str(folder)])
+        main([str(folder)])
 
 
 def test_a_readme_without_a_place_for_the_table_is_refused_before_the_training(lab: Lab, tmp_path: Path) -> None:
@@ -99,14 +103,14 @@ def test_a_readme_without_a_place_for_the_table_is_refused_before_the_training(l
     for text in ("nothing", f"{reproduction.END} {reproduction.BEGIN}"):
         (folder / "README.md").write_text(text)
         with pytest.raises(ValueError, match="lacks the markers"):
-            reproduction.main([str(folder)])
+            main([str(folder)])
     assert lab.said == []
 
 
 def test_pictures_are_those_of_the_first_stated_seed(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [3, 4]}])
     for seeds in ("3,4", "4"):
-        reproduction.main([str(folder), "--seeds", seeds])
+        main([str(folder), "--seeds", seeds])
         for name, size in (("r.png", (2, 2)), ("r-P-histogram.png", (3, 3))):
             picture = Image.open(folder / "results" / name)
             assert (picture.size, picture.getpixel((0, 0))) == (size, 3)
@@ -117,7 +121,7 @@ def test_pictures_are_those_of_the_first_stated_seed(lab: Lab, tmp_path: Path) -
 )
 def test_seeds_replace_those_of_every_claim(lab: Lab, tmp_path: Path, text: str, seeds: list[int]) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [0, 1]}])
-    reproduction.main([str(folder), "--seeds", text])
+    main([str(folder), "--seeds", text])
     assert [seed for verb, _, seed in lab.said if verb == "fit"] == seeds
 
 
@@ -130,26 +134,27 @@ def test_seeds_that_are_none_are_one_sentence(ebm, tmp_path: Path, text: str) ->
 
 
 def test_only_a_miss_of_what_was_run_fails_the_command(lab: Lab, tmp_path: Path) -> None:
-    """A job of one seed is not judged by another seed's result, which the table still shows."""
+    """A job of one seed does not fail because of another seed's result, which the table still shows."""
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "at_least": 0.5, "seeds": [0, 1]}])
-    put(folder, "a-seed1", value=0.1, seed=1)
-    reproduction.main([str(folder), "--seeds", "0"])
-    assert "**short by 0.4**" in (folder / "README.md").read_text()
-    with pytest.raises(ValueError, match=r"missed: a \(short by 0.4\)"):
-        reproduction.main([str(folder), "--check"])
-    reproduction.main([str(folder), "--check", "--seeds", "0"])
+    put(folder, value=0.1, seed=1)
+    main([str(folder), "--seeds", "0"])
+    assert "**missed by 0.4**" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"not reproduced: a \(missed by 0.4\)"):
+        main([str(folder), "--check"])
+    main([str(folder), "--check", "--seeds", "0"])
 
 
-def test_what_ebm_prints_is_passed_on_and_its_run_folder_returned(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_what_ebm_prints_is_printed_and_its_failure_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.setattr(sys, "executable", "echo")
-    assert reproduce._ebm("fit\nrun      a folder/r-0\nmetrics  m") == "a folder/r-0"
-    assert "metrics  m" in capsys.readouterr().out
+    print("before")
+    reproduce._ebm("fit", "-c", "r.yaml")
+    assert capfd.readouterr().out == "before\n-m ebm_lightning fit -c r.yaml\n"
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(ValueError, match="`ebm test r` failed with status 1"):
         reproduce._ebm("test", "r")
 
 
-# differences of two runs, and pixel conventions
+# differences of two runs, and preprocessings
 
 
 def test_a_difference_trains_both_runs_and_keeps_both_parts(lab: Lab, tmp_path: Path) -> None:
@@ -161,73 +166,76 @@ def test_a_difference_trains_both_runs_and_keeps_both_parts(lab: Lab, tmp_path: 
     folder = make_experiment(
         tmp_path / "exp", [{"id": "a", "minus": "q.yaml", "seeds": [0, 1]}, {"id": "b", "run": "q.yaml"}]
     )
-    reproduction.main([str(folder)])
+    main([str(folder)])
     fits = [(name, seed) for verb, name, seed in lab.said if verb == "fit"]
     assert sorted(fits) == [("q", 0), ("q", 1), ("r", 0), ("r", 1)]
-    made = read(folder, "a-seed0")
+    made = read(folder, claim="a", seed=0)
     assert (made["value"], made["interval"], made["minutes"], made["warning"]) == (14.0, None, 4.0, "")
     assert made["standard_error"] == pytest.approx(0.5)
     assert [(part["run"], part["value"], part["interval"]) for part in made["parts"]] == [
         *(("r.yaml", -86.0, [0, 1]), ("q.yaml", -100.0, [0, 1]))
     ]
     assert made["config"] == made["parts"][0]["config"] != made["parts"][1]["config"]
-    assert read(folder, "a-seed1")["warning"] == "the bound is loose"
+    assert read(folder, claim="a", seed=1)["warning"] == "the bound is loose"
 
 
 def test_a_difference_has_an_error_only_where_both_parts_have_one(lab: Lab, tmp_path: Path) -> None:
     lab.measure = lambda name, seed: {"value": 1.0, "standard_error": 0.3 if name == "r" else None}
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "minus": "q.yaml"}])
-    reproduction.main([str(folder)])
-    assert read(folder, "a-seed0")["standard_error"] is None
+    main([str(folder)])
+    assert read(folder)["standard_error"] is None
 
 
 def test_numbers_of_other_pixels_are_refused(lab: Lab, tmp_path: Path) -> None:
-    lab.convention = lambda name: "Dequantized()"
-    folder = make_experiment(tmp_path / "exp", [{"id": "a", "convention": "FixedBinarization(seed=0)"}])
+    lab.preprocessing = lambda name: "Dequantized()"
+    folder = make_experiment(tmp_path / "exp", [{"id": "a", "preprocessing": "FixedBinarization(seed=0)"}])
     sentence = r"claim a: expected .* FixedBinarization\(seed=0\), got one for Dequantized\(\): .* tens of nats"
     with pytest.raises(ValueError, match=sentence):
-        reproduction.main([str(folder)])
-    assert not list((folder / "results").glob("*.json"))
-    for other in ({"convention": "Dequantized()"}, {"parts": [{"convention": "Dequantized()"}]}):
-        put(folder, "a-seed0", **other)
+        main([str(folder)])
+    assert not reproduction.load(folder)
+    for other in ({"preprocessing": "Dequantized()"}, {"parts": [{"preprocessing": "Dequantized()"}]}):
+        put(folder, **other)
         with pytest.raises(ValueError, match=sentence):
-            reproduction.main([str(folder), "--check"])
+            main([str(folder), "--check"])
 
 
-def test_a_difference_across_conventions_is_refused(lab: Lab, tmp_path: Path) -> None:
-    lab.convention = {"r": "FixedBinarization(seed=0)", "q": None}.get
+def test_a_difference_across_preprocessing_is_refused(lab: Lab, tmp_path: Path) -> None:
+    lab.preprocessing = {"r": "FixedBinarization(seed=0)", "q": None}.get
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "minus": "q.yaml"}])
     with pytest.raises(ValueError, match=r"expected .* FixedBinarization\(seed=0\), got one for none: "):
-        reproduction.main([str(folder)])
-    parts = [{"convention": "A()", "commit": "0"}, {"convention": "B()", "commit": "0"}]
-    put(folder, "a-seed0", parts=parts, convention="A()")
+        main([str(folder)])
+    parts = [{"preprocessing": "A()", "commit": "0"}, {"preprocessing": "B()", "commit": "0"}]
+    put(folder, parts=parts, preprocessing="A()")
     with pytest.raises(ValueError, match=r"expected .* A\(\), got one for B\(\): "):
-        reproduction.main([str(folder), "--check"])
+        main([str(folder), "--check"])
 
 
-def test_seeds_of_different_conventions_have_no_mean(tmp_path: Path) -> None:
+def test_seeds_of_different_preprocessing_have_no_mean(tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    put(folder, "a-seed0", convention="A()")
-    put(folder, "a-seed1", convention=None, seed=1)
+    put(folder, preprocessing="A()")
+    put(folder, preprocessing=None, seed=1)
     with pytest.raises(ValueError, match="got one for none"):
         reproduction.table(folder)
 
 
-def test_a_record_from_before_conventions_stays_valid_where_the_claim_states_none(tmp_path: Path) -> None:
+def test_a_record_from_before_preprocessing_was_recorded_stays_valid_if_the_claim_states_none(tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    put(folder, "a-seed0")
-    put(folder, "a-seed1", convention="A()", seed=1)
-    assert "holds" in reproduction.table(folder)[-1]
-    make_experiment(folder, [{"id": "a", "convention": "A()"}])
+    put(folder)
+    put(folder, preprocessing="A()", seed=1)
+    assert "reported" in rows(folder)[0]
+    make_experiment(folder, [{"id": "a", "preprocessing": "A()"}])
     with pytest.raises(ValueError, match="got one for none"):
         reproduction.table(folder)
 
 
-def test_the_convention_stands_beside_its_number(tmp_path: Path) -> None:
-    folder = make_experiment(tmp_path / "exp", [{"id": "a"}, {"id": "b", "convention": "B(seed=0)"}])
-    put(folder, "a-seed0", convention="A(seed=0)")
-    assert reproduction.table(folder)[2].startswith("| w, convention: A(seed=0) (Table 1) |")
-    assert reproduction.table(folder)[3].startswith("| w, convention: B(seed=0) (Table 1) |")
+def test_details_name_the_preprocessing(tmp_path: Path) -> None:
+    folder = make_experiment(tmp_path / "exp", [{"id": "a"}, {"id": "b", "preprocessing": "B(seed=0)"}])
+    put(folder, preprocessing="A(seed=0)")
+    measured = [line for line in reproduction.details(folder) if line.startswith("- measured:")]
+    assert measured == [
+        "- measured: `m` of `P(steps=5)`; r.yaml; preprocessing A(seed=0)",
+        "- measured: `m` of `P`; r.yaml; preprocessing B(seed=0)",
+    ]
 
 
 # mistakes
@@ -236,15 +244,16 @@ def test_the_convention_stands_beside_its_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("claims", "curves", "sentence"),
     [
-        ([{"id": "a", "protocl": "P"}], [], "the claim 'a' has the unknown key protocl: the keys are id, what, run"),
+        ([{"id": "a", "protocl": "P"}], [], "the claim 'a' has the unknown key protocl: the keys are id, label, run"),
         ([], [{"id": "c", "run": "r.yaml"}], "the curve 'c' has the unknown key run: the keys are id, what, runs"),
         ([{"what": "w"}], [], "the claim .* lacks the key id"),
+        ([{"id": "a", "paper": 1}], [], "a has the paper's value 1 and no target: give at_least or at_most"),
+        ([{"id": "a", "at_most": 1, "no_target": "none"}], [], "a has a target and says why it has none: remove one"),
         ([{"id": "a", "run": "absent.yaml"}], [], "a names the run absent.yaml, but there is no file"),
         ([{"id": "a", "minus": "absent.yaml"}], [], "a names the run absent.yaml, but there is no file"),
         ([], [{"id": "c", "runs": ["r.yaml", "absent.yaml"]}], "c names the run absent.yaml, but there is no file"),
         ([{"id": "a"}, {"id": "a"}], [], "has the id a 2 times"),
         ([{"id": "a"}], [{"id": "a"}], "has the id a 2 times"),
-        ([{"id": "c-r"}], [{"id": "c"}], "would write the same results/c-r-seed0.json"),
         ([{"id": "a"}], [{"id": "r"}], "would write the same results/r.png"),
         ([{"id": "../a"}], [], "the id '../a' names files: use letters"),
         ([{"id": "a", "paper": "1e-3"}], [], "paper must be a number .*, not '1e-3'"),

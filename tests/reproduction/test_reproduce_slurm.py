@@ -13,6 +13,7 @@ from support.lab import Lab, make_experiment
 from support.stand_in import StandIn
 
 from ebm_lightning import reproduction
+from ebm_lightning.cli.reproduce import main
 from ebm_lightning.cluster import snapshot
 from ebm_lightning.cluster.snapshot import Source
 from ebm_lightning.reproduction import reproduce
@@ -47,7 +48,7 @@ def jobs(slurm: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 def test_each_run_and_seed_is_one_job(lab: Lab, slurm: StandIn, jobs, tmp_path: Path, capsys) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "b"}, {"id": "z", "scale": "cluster"}]
     folder = make_experiment(tmp_path / "exp", claims, [{"id": "c", "runs": ["r.yaml", "s.yaml"]}])
-    reproduction.main([str(folder), "--submit"])
+    main([str(folder), "--submit"])
 
     def job(ids: str, run: str, seed: int) -> list[str]:
         options = [word for name in ids for word in ("--claim", name)]
@@ -64,15 +65,15 @@ def test_each_run_and_seed_is_one_job(lab: Lab, slurm: StandIn, jobs, tmp_path: 
 def test_the_jobs_together_do_what_one_command_does(lab: Lab, jobs, tmp_path: Path) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "d", "run": "s.yaml", "minus": "q.yaml"}]
     folder = make_experiment(tmp_path / "exp", claims, [{"id": "c", "runs": ["r.yaml", "s.yaml"]}])
-    reproduction.main([str(folder)])
+    main([str(folder)])
     wanted = {file.name: file.read_bytes() for file in (folder / "results").iterdir()}
-    reproduction.main([str(folder), "--submit"])
+    main([str(folder), "--submit"])
     for file in (folder / "results").iterdir():
         file.unlink()
     fits = [call for call in lab.said if call[0] == "fit"]
     lab.said.clear()
     for _, *arguments in jobs():
-        reproduction.main(arguments)
+        main(arguments)
     assert {file.name: file.read_bytes() for file in (folder / "results").iterdir()} == wanted
     assert sorted(call for call in lab.said if call[0] == "fit") == sorted(fits)
 
@@ -82,8 +83,8 @@ def test_a_run_of_several_ranks_has_their_cores_and_gpus_in_one_task(slurm: Stan
     (folder / "r.yaml").write_text("trainer:\n  devices: 2\n")
     (tmp_path / "site.yaml").write_text("gpus_per_node: a100:2\ncpus_per_task: 4\n")
     with pytest.raises(ValueError, match=r"r.yaml trains on 2 ranks, and a job without a profile is for 1: give"):
-        reproduction.main([str(folder), "--submit"])
-    reproduction.main([str(folder), "--submit", "--profile", str(tmp_path / "site.yaml")])
+        main([str(folder), "--submit"])
+    main([str(folder), "--submit", "--profile", str(tmp_path / "site.yaml")])
     script = (slurm.home / "17.sh").read_text()
     asked = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"nodes=1", "ntasks-per-node=1", "cpus-per-task=8", "gres=gpu:a100:2"} <= asked
@@ -100,7 +101,7 @@ def test_no_name_can_run_a_command(jobs, tmp_path: Path) -> None:
     evil = "x'; touch hacked; `touch hacked` $(touch hacked)"
     folder = make_experiment(tmp_path / evil, [{"id": "a", "run": f"{evil}.yaml"}])
     (folder / f"{evil}.yaml").touch()
-    reproduction.main([str(folder), "--submit"])
+    main([str(folder), "--submit"])
     ((*start, run, _, _, _, _),) = jobs()
     assert [*start, run] == ["reproduce", str(folder), "--claim", "a", "--run", f"{evil}.yaml"]
     assert not list(tmp_path.rglob("hacked"))
@@ -112,7 +113,7 @@ def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path
     (tmp_path / "nodes.yaml").write_text("nodes: 2\n")
     for options, sentence in (
         (["--submit", "--check"], "give one of them"),
-        (["--profile", "site.yaml"], "--profile says how jobs are asked for: give --submit too"),
+        (["--profile", "site.yaml"], "--profile is the site of jobs: give --submit too"),
         (
             ["--submit", "--profile", str(tmp_path / "two.yaml")],
             r"r.yaml trains on 1 rank, and .*two.yaml is for 2: give",
@@ -121,20 +122,20 @@ def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path
         (["--submit", "--profile", "absent.yaml"], "there is no profile absent.yaml"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            reproduction.main([str(folder), *options])
+            main([str(folder), *options])
     (slurm.home / "refuses").touch()
     with pytest.raises(ValueError, match="sbatch refused the job: invalid partition specified: moon"):
-        reproduction.main([str(folder), "--submit"])
+        main([str(folder), "--submit"])
     for name in ("sbatch", "squeue"):
         (slurm.bin / name).unlink()
     monkeypatch.setenv("PATH", ":".join(p for p in os.environ["PATH"].split(":") if not Path(p, "squeue").exists()))
     monkeypatch.setattr(snapshot, "source", lambda place: Source(place, "0" * 40, b"", False, ()))
     with pytest.raises(ValueError, match=r"no squeue on PATH.*`ebm reproduce` without --submit need none"):
-        reproduction.main([str(folder), "--submit"])
+        main([str(folder), "--submit"])
 
 
 @pytest.mark.parametrize("name", ["USR1", "TERM"])
-def test_a_reproduction_that_is_asked_to_make_room_hands_it_on_and_asks_to_be_started_again(
+def test_a_reproduction_that_is_preempted_forwards_the_signal_and_ends_with_status_75(
     slurm: StandIn, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = signal.getsignal(signal.Signals[f"SIG{name}"])

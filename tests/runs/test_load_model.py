@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from ebm_lightning.energies import DoubledRBM
-from ebm_lightning.reproduction.reproduce import built_on
+from ebm_lightning.reproduction.reproduce import dependencies
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.identity import flatten
@@ -88,7 +88,7 @@ def test_a_pipeline_of_runs_composes_what_they_learned(ebm, pipeline: Path) -> N
     status, said = ebm("test", deep.path)
     assert status == 0, said
     found = json.loads((deep.path / "evaluation" / "Likelihood.json").read_text())
-    assert "log-probability bound test" in str(found)
+    assert "test_log_prob_bound_nats" in str(found)
 
 
 def test_a_run_is_loaded_with_its_weights(ebm, pipeline: Path) -> None:
@@ -99,10 +99,10 @@ def test_a_run_is_loaded_with_its_weights(ebm, pipeline: Path) -> None:
 
 
 def test_what_a_run_builds_on_is_trained_before_it(pipeline: Path) -> None:
-    assert built_on(pipeline, "deep.yaml") == ["layer1.yaml", "layer2.yaml"]
+    assert dependencies(pipeline, "deep.yaml") == ["layer1.yaml", "layer2.yaml"]
     (pipeline / "layer1.yaml").unlink()
     with pytest.raises(ValueError, match=r"has no layer1\.yaml, on whose run another one builds"):
-        built_on(pipeline, "deep.yaml")
+        dependencies(pipeline, "deep.yaml")
 
 
 def test_a_missing_run_is_named(ebm, pipeline: Path) -> None:

@@ -9,18 +9,22 @@ import yaml
 from PIL import Image
 
 from ebm_lightning import reproduction
-from ebm_lightning.reproduction import Claim
-from ebm_lightning.runs.files import write_atomically
+from ebm_lightning.reproduction import Claim, Record, Status
+from ebm_lightning.reproduction.results import save
+from ebm_lightning.runs.records import FitResult, MeasurementRecord, ProtocolRecord
 
 HERE = {"commit": "0123456789abcdef", "dirty": False}
 HARDWARE = {"versions": {"torch": "2"}, "processor": "abacus", "cores": 2}
-CLAIM = {"what": "w", "run": "r.yaml", "protocol": "P", "metric": "m", "source": "Table 1"}
+CLAIM = {"label": "l", "what": "w", "run": "r.yaml", "protocol": "P", "metric": "m", "source": "Table 1"}
 CURVE = {"what": "w", "runs": ["r.yaml"], "metric": "val_loss", "against": "epoch_time"}
-RECORD = {"value": 0.7, "standard_error": 0.1, "seed": 0, "commit": "0123456789", "minutes": 2.0}
+RECORD = {
+    **{"claim": "a", "value": 0.7, "standard_error": 0.1, "seed": 0, "commit": "0123456789", "minutes": 2.0},
+    **{"protocol": "P(steps=5)"},
+}
 
 
 def make_experiment(folder: Path, claims: list[dict] | None = None, curves: list[dict] | None = None) -> Path:
-    """An experiment's folder with these promises; keys they lack are those of CLAIM and CURVE."""
+    """An experiment's folder with these claims and curves; keys they lack are those of CLAIM and CURVE."""
     (folder / "results").mkdir(parents=True, exist_ok=True)
     lines = {"claims": [CLAIM | line for line in claims or []], "curves": [CURVE | line for line in curves or []]}
     (folder / "expected.yaml").write_text(yaml.safe_dump(lines))
@@ -30,19 +34,25 @@ def make_experiment(folder: Path, claims: list[dict] | None = None, curves: list
     return folder
 
 
-def put(folder: Path, name: str, **changed: Any) -> None:
-    """Writes a result: RECORD with some of it changed."""
-    write_atomically(folder / "results" / f"{name}.json", json.dumps(RECORD | changed))
+def put(folder: Path, **changed: Any) -> None:
+    """Save a result: RECORD with some of it changed."""
+    save(folder, RECORD | changed)
 
 
-def read(folder: Path, name: str) -> dict:
-    """A result as it was written."""
-    return json.loads((folder / "results" / f"{name}.json").read_text())
+def read(folder: Path, **keys: Any) -> Record:
+    """The one result that has these keys."""
+    (found,) = [one for one in reproduction.load(folder) if keys.items() <= one.items()]
+    return found
 
 
-def verdict(found: list[dict], **claim: Any) -> str:
-    """What is said of a claim, CLAIM with some of it changed, where these results were found."""
-    return reproduction.verdict(Claim(id="a", **CLAIM | claim), [RECORD | one for one in found])
+def rows(folder: Path) -> list[str]:
+    """The rows of the tables of an experiment."""
+    return [line for line in reproduction.table(folder) if line.startswith("| l ")]
+
+
+def status(found: list[dict], **claim: Any) -> Status:
+    """The status of a claim, CLAIM with some of it changed, that has these results."""
+    return reproduction.status(Claim(id="a", **CLAIM | claim), [RECORD | one for one in found])
 
 
 class Lab:
@@ -54,12 +64,12 @@ class Lab:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         self.said: list[tuple[str, str, int]] = []
-        self.now = dict(HERE)
-        self.convention: Callable[[str], str | None] = lambda name: None
+        self.now: dict[str, Any] = dict(HERE)
+        self.preprocessing: Callable[[str], str | None] = lambda name: None
         self.measure: Callable[[str, int], dict] = lambda name, seed: {"value": 1.0, "standard_error": 0.1}
         self.fault: tuple[str, str, int] | None = None
 
-    def __call__(self, command: str, *arguments: str) -> str:
+    def __call__(self, command: str, *arguments: str) -> None:
         place = self._fit(Path(arguments[1]), int(arguments[3])) if command == "fit" else Path(arguments[0])
         config = yaml.safe_load((place / "config.yaml").read_text())
         name, seed = config["name"], config["seed_everything"]
@@ -68,7 +78,8 @@ class Lab:
             raise ValueError("the lights went out")
         if command == "test":
             self._test(place, name, seed)
-        return str(place)
+        else:
+            FitResult(place, 10).save(Path(arguments[arguments.index("--result") + 1]))
 
     def _fit(self, config: Path, seed: int) -> Path:
         place = self.runs / f"{config.stem}-{seed}"
@@ -89,14 +100,12 @@ class Lab:
 
     def _test(self, place: Path, name: str, seed: int) -> None:
         Image.new("L", (3, 3), seed).save(place / "evaluation" / "P-histogram.png")
-        found = {
-            "protocol": "P(steps=5)",
-            "settings": {"steps": 5},
-            "split": "test",
-            "convention": self.convention(name),
-            "measurements": {"m": {"interval": None, "warning": "", **self.measure(name, seed)}},
-            "step": 10,
-            "training_minutes": 2.0,
-            "environment": self.now,
-        }
-        (place / "evaluation" / "P.json").write_text(json.dumps(found))
+        found = MeasurementRecord(**self.measure(name, seed))
+        made = protocol_record({"m": found}, environment=self.now, preprocessing=self.preprocessing(name))
+        made.save(place / "evaluation" / "P.json")
+
+
+def protocol_record(measurements: dict[str, MeasurementRecord], **changed: Any) -> ProtocolRecord:
+    """What the protocol P measured of a run."""
+    plain: dict[str, Any] = {"preprocessing": None, "step": 10, "seed": 0, "training_minutes": 2.0, "environment": HERE}
+    return ProtocolRecord("P(steps=5)", {"steps": 5}, "test", measurements=measurements, **plain | changed)

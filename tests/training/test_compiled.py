@@ -153,7 +153,7 @@ def test_what_pays_is_measured_once_and_remembered(
     """Stand-ins: the compiled form is the walk itself, and the slow one waits. The run is one that measured nothing."""
     walked: list[str] = []
 
-    def named(name: str, walk: Callable, slow: bool) -> Callable:
+    def select_protocols(name: str, walk: Callable, slow: bool) -> Callable:
         def call(*arguments, **settings):
             walked.append(name)
             time.sleep(0.02 if slow else 0)
@@ -167,8 +167,10 @@ def test_what_pays_is_measured_once_and_remembered(
         return tmp_path / "x" / run, said
 
     plain, _ = fit("plain")
-    monkeypatch.setattr(fused_ops, "compiled", lambda walk: named("compiled", walk, slow=not pays))
-    monkeypatch.setattr(module_file, "run_chain_cached", named("plain", module_file.run_chain_cached, slow=pays))
+    monkeypatch.setattr(fused_ops, "compiled", lambda walk: select_protocols("compiled", walk, slow=not pays))
+    monkeypatch.setattr(
+        module_file, "run_chain_cached", select_protocols("plain", module_file.run_chain_cached, slow=pays)
+    )
     auto = "--model.init_args.acceleration.compile=auto"
     with monkeypatch.context() as patch:
         cut_at(patch, 6)

@@ -90,7 +90,7 @@ def test_two_ranks_test_a_run_as_one_does(runs: dict[str, Path], tmp_path: Path)
     arguments = ["test", "-c", run / "config.yaml", "--run", run]
     for status, said in ranks(arguments, tmp_path / "logs"):
         assert status == 0, said
-    measured = run / "evaluation" / "TwoSample.json"
+    measured = run / "evaluation" / "MMD.json"
     found = json.loads(measured.read_text())["measurements"]
     measured.unlink()
     (one,) = ranks(arguments, tmp_path / "log", 1)

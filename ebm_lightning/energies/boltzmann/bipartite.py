@@ -1,4 +1,4 @@
-"""Boltzmann machines whose units fall into two sides without connections inside a side: log Z and a path for AIS."""
+"""Bipartite Boltzmann machines, without connections within a side: exact log Z and an annealing path for AIS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Units
 
 @dataclass(frozen=True)
 class Bipartite:
-    """p* = exp(sum over links of r W r' - sum of the groups' own energies + constant), a machine with two sides.
+    """p* = exp(sum over links of r W r' - sum of the groups' own energies + constant), a bipartite machine.
 
-    Given one side, the groups of the other are independent; an RBM has its visible and its hidden units, a deep machine
-    its even and its odd layers.
+    Given one side, the groups of the other are independent. The sides are the visible and the hidden units of an RBM,
+    the even and the odd layers of a deep Boltzmann machine.
 
     Args:
         even: the groups of one side by the name of their variable.
         odd: those of the other.
-        links: W (rows of the even group, rows of the odd one) by the names of both; groups without one do not meet.
+        links: W (rows of the even group, rows of the odd one) by the names of both; groups without a link are not
+            connected.
         biases: of every group, (rows,).
-        constant: of log p*.
+        constant: an additive constant of log p*.
     """
 
     even: dict[str, Units]
@@ -40,25 +41,25 @@ class Bipartite:
         return {**self.even, **self.odd}
 
     def inputs_now(self, name: str) -> list[tuple[str, Tensor]]:
-        """What a group hears: (name of the other group, weights from its rows to those of this one)."""
+        """The inputs of a group: (name of the other group, weights from its rows to those of this group)."""
         down = [(odd, weight.T) for (even, odd), weight in self.links.items() if even == name]
         return down + [(even, weight) for (even, odd), weight in self.links.items() if odd == name]
 
     def log_partition(self, largest: int, sides: tuple[str, str]) -> Tensor:
-        """log Z, float64, by enumeration of the smaller side that is binary throughout.
+        """log Z in nats, float64, by enumeration of the smaller side with binary units only.
 
         Args:
-            largest: units of which all states may be enumerated.
-            sides: what messages call the two.
+            largest: the largest number of units to enumerate.
+            sides: the names of the even and the odd side in error messages.
 
         Raises:
-            ValueError: where no side is binary, or the smaller one has more units than ``largest``.
+            ValueError: if no side is binary, or the smaller binary one has more units than ``largest``.
         """
         groups = dict(zip(sides, (self.even, self.odd), strict=True))
         rows = {side: sum(units.rows for units in members.values()) for side, members in groups.items()}
         binary = [side for side, members in groups.items() if all(type(u) is Bernoulli for u in members.values())]
         if not binary:
-            raise ValueError("log Z by enumeration needs a side of binary units alone: estimate log Z by AIS")
+            raise ValueError("log Z by enumeration needs a side of binary units only: estimate log Z by AIS")
         side = min(binary, key=lambda name: rows[name])
         (other,) = rows.keys() - {side}
         if rows[side] > largest:
@@ -80,39 +81,36 @@ class Bipartite:
         return log_sum_binary(torch.cat(weights, 1), bias, torch.cat(inner), others) + self.constant.double()
 
     def _from(self, side: dict[str, Units], name: str) -> Tensor:
-        """The weights from all rows of a side to those of a group of the other."""
+        """The weights from all rows of a side to those of a group of the other side; 0 without a link."""
         inputs_now = dict(self.inputs_now(name))
-        absent = self.biases[name]
-        return torch.cat(
-            [inputs_now.get(one, absent.new_zeros(units.rows, len(absent))) for one, units in side.items()]
-        )
+        bias = self.biases[name]
+        return torch.cat([inputs_now.get(one, bias.new_zeros(units.rows, len(bias))) for one, units in side.items()])
 
 
 class BipartitePath(AnnealingPath):
     """log p*_beta(odd) = beta constant - energy(odd; bias_beta) + sum over even of log sum exp(beta input - energy).
 
-    The state is the odd side, the even one is summed out. bias_beta goes linearly from a group's beginning to its own.
-    At beta = 0 all groups are independent. A transition draws the even side and then the odd one, and is reversible.
-    Salakhutdinov & Hinton (2009), section 4, for deep Boltzmann machines.
+    The state is the odd side; the even side is summed out. bias_beta interpolates linearly from the initial to the
+    machine's bias. At beta = 0 all groups are independent. A transition draws the even side and then the odd side, and
+    is reversible. Salakhutdinov & Hinton (2009), section 4, for deep Boltzmann machines.
 
     Args:
-        machine: where the path ends.
-        begin: the biases of groups at the beginning; those that are not named begin at 0.
+        machine: the machine at the end of the path.
+        begin: the initial biases by group; those of groups that are not named are 0.
     """
 
     def __init__(self, machine: Bipartite, begin: dict[str, Tensor]) -> None:
         self.machine, self.end = machine, machine.biases
         self.begin = {name: begin.get(name, torch.zeros_like(bias)) for name, bias in self.end.items()}
-        nothing = {name: bias.new_zeros(1, len(bias)).double() for name, bias in self.end.items()}
+        zero = {name: bias.new_zeros(1, len(bias)).double() for name, bias in self.end.items()}
         self.log_partition = sum(
-            float(units.log_normalizer(nothing[name], self.begin[name].double()))
-            for name, units in machine.units.items()
+            float(units.log_normalizer(zero[name], self.begin[name].double())) for name, units in machine.units.items()
         )
 
     @torch.no_grad()
     def start(self, n: int) -> State:
-        nothing = {name: self.begin[name].new_zeros(n, len(self.begin[name])) for name in self.machine.odd}
-        return self._draw(self.machine.odd, nothing, 0.0)
+        zero = {name: self.begin[name].new_zeros(n, len(self.begin[name])) for name in self.machine.odd}
+        return self._draw(self.machine.odd, zero, 0.0)
 
     @torch.no_grad()
     def move(self, state: State, begin: float, end: float) -> tuple[State, Tensor]:
@@ -133,7 +131,7 @@ class BipartitePath(AnnealingPath):
         return reduce(add, terms)
 
     def _fields(self, side: dict[str, Units], state: State) -> State:
-        """What the groups of a side hear from the other."""
+        """The inputs of the groups of a side from the other side, (B, rows) each."""
         rows = {name: units.encode(state[name]) for name, units in self.machine.units.items() if name in state}
         return {
             name: reduce(add, [rows[other] @ weight for other, weight in self.machine.inputs_now(name)])
@@ -151,5 +149,5 @@ class BipartitePath(AnnealingPath):
 
 
 def _log_normalizer(units: Units, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
-    """What a group that is summed out contributes to log p*(s), (N,), for s (N, units of the other side)."""
+    """The term of log p*(s) of a group that is summed out, (N,), for s (N, units of the other side)."""
     return units.log_normalizer(s @ weight, bias)

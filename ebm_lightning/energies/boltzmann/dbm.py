@@ -1,4 +1,4 @@
-"""Deep Boltzmann machines: layers of units, each connected with the next."""
+"""Deep Boltzmann machines: layers of units, each connected to the next."""
 
 import functools
 from collections.abc import Iterable
@@ -18,38 +18,46 @@ from ebm_lightning.utils.distributed import mean_over_ranks
 class DBM(EnergyModel):
     """E(v, h1, ..., hL) = sum of the groups' own energies - sum_l r_l W_l r_{l+1}: a deep Boltzmann machine.
 
-    Layer 0 are the visible groups, layers 1..L binary units h1..hL, and layer L + 1, where there are ``labels``, groups
-    that see hL alone. r_l are the rows of a layer's groups side by side; a binary group's own energy is -b.v. Layers of
-    one parity are independent given the others, so that one Gibbs sweep moves the odd and then the even ones:
-    Gibbs(("h1", "x", "h2")), or with labels Gibbs(("h1", "y", "x", "h2")).
+    Layer 0 are the visible groups, layers 1..L binary units h1..hL, and layer L + 1, if there are ``labels``, groups
+    connected to hL only. r_l are the encoded values of a layer's groups, concatenated; a binary group's own energy is
+    -b.v. Layers of one parity are independent given the others, so that one Gibbs sweep moves the odd and then the even
+    layers: Gibbs(("h1", "x", "h2")), or with labels Gibbs(("h1", "y", "x", "h2")).
 
-    The positive phase completes a batch by mean field: every hidden unit is set to its mean given the others' means,
-    upwards, sweep after sweep, from a first upward pass in which the input from below counts twice because that from
-    above is missing. The energy is linear in every layer, so its value at the means is its expectation under the
-    factorized posterior q, and :meth:`free_energy`, E_q[E] - H(q), bounds -log p*(data) from above. Labels that a batch
-    does not hold are completed too, as probabilities.
+    The positive phase completes a batch by mean field: each hidden unit is set to its mean given the others' means, in
+    upward sweeps after a first upward pass, in which the input from below is doubled because that from above is
+    missing. The energy is linear in every layer, so its value at the means is its expectation under the factorized
+    posterior q, and :meth:`free_energy`, E_q[E] - H(q), is an upper bound of -log p*(data). Labels that a batch does
+    not contain are completed too, as probabilities.
 
     Salakhutdinov & Hinton (2009), equations 1 to 10.
 
     Args:
-        visible: the groups of layer 0 by the name of their variable; none may be called h1, h2, ...
+        visible: the groups of layer 0 by the name of their variable; the names h1, h2, ... are reserved.
         hidden: the number of units of each hidden layer, from the bottom.
-        labels: groups on top, such as {"y": Softmax(10)}; a label of a batch is clamped.
+        labels: groups of the top layer, such as {"y": Softmax(10)}; labels of a batch are clamped.
         mean_field: sweeps of the positive phase in training, at least 1.
-        max_mean_field_steps: most sweeps in evaluation, which end before where no mean moves by more than 1e-7 on
-            average.
+        max_mean_field_steps: the largest number of sweeps in evaluation, which stop earlier if every group's mean
+            absolute change is below 1e-7.
         weight_std: standard deviation of the initial weights, which are normal.
-        data_bias: whether visible and label biases begin as those of independent units fitted to the training data.
-        centering: None, or the rate at which the offset mu_l of each layer follows the mean of r_l in the positive
-            phase. The energy is then own - sum_l (r_l - mu_l) W_l (r_{l+1} - mu_{l+1}), which trains from random
-            weights, without pretraining (Montavon & Mueller 2012). The distribution does not change when the offsets
-            move.
-        pretrained: one trained layer for each hidden layer, from the bottom, as :class:`DoubledRBM` and
-            :class:`StackedEnergy` make them; the machine begins as their composition.
+        data_bias: whether visible and label biases are initialized to those of independent units fitted to the training
+            data.
+        centering: rate of the running mean mu_l of r_l in the positive phase, in [0, 1]; None for no centering. The
+            energy is then own - sum_l (r_l - mu_l) W_l (r_{l+1} - mu_{l+1}), which trains from random
+            weights, without pretraining (Montavon & Mueller 2012). An update of the offsets does not change the
+            distribution.
+        pretrained: one trained layer for each hidden layer, from the bottom, a :class:`DoubledRBM` or a
+            :class:`StackedEnergy` of one; the machine is initialized to their composition.
 
     Raises:
-        ValueError: where a layer has no unit, a number is out of range, both ``centering`` and ``pretrained`` are
-            given; before training, where pretrained layers do not compose.
+        ValueError: if a layer has no unit, a number is out of range, or both ``centering`` and ``pretrained`` are
+            given; before training, if pretrained layers do not compose.
+
+    >>> import torch
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> model = DBM({"x": Bernoulli([4])}, hidden=[3, 2], weight_std=0.0)  # 9 independent fair coins
+    >>> state = model.positive_phase({"x": torch.ones(1, 4)})
+    >>> state["h1"].tolist(), round(model.log_partition().item(), 4)  # 9 log 2
+    ([[0.5, 0.5, 0.5]], 6.2383)
     """
 
     def __init__(
@@ -67,8 +75,8 @@ class DBM(EnergyModel):
         super().__init__()
         names = [f"h{layer}" for layer in range(1, len(hidden) + 1)]
         labels = labels or {}
-        given = [*visible, *labels]
-        if not visible or not hidden or min(hidden) < 1 or len({*names, *given}) < len(names) + len(given):
+        data_names = [*visible, *labels]
+        if not visible or not hidden or min(hidden) < 1 or len({*names, *data_names}) < len(names) + len(data_names):
             raise ValueError(
                 f"DBM(visible={sorted(visible)}, hidden={hidden}, labels={sorted(labels)}): expected at least one "
                 "visible group and one unit in each of one or more hidden layers, and no group called h1, h2, ..."
@@ -105,7 +113,7 @@ class DBM(EnergyModel):
                 self.register_buffer(f"offset{number}", torch.full((n,), 0.5))
 
     def units(self, name: str) -> Units:
-        """The group of a variable. Raises ValueError where there is none of this name."""
+        """The group of a variable. Raises ValueError if there is no group of this name."""
         if name not in self.groups:
             raise ValueError(f"this DBM has the variables {self.variables}, got {name!r}: name one of them")
         group = self.groups[name]
@@ -125,34 +133,35 @@ class DBM(EnergyModel):
 
     @property
     def bounds_log_prob(self) -> bool:
+        """True: :meth:`free_energy` is an upper bound of -log p*(batch)."""
         return True
 
     def free_energy(self, batch: State) -> Tensor:
-        """E_q[E] - H(q) of the mean-field posterior q over what the batch does not hold, (B,): >= -log p*(batch)."""
+        """E_q[E] - H(q) of the mean-field posterior q of the missing variables, (B,): >= -log p*(batch)."""
         state = self.positive_phase(batch)
         entropies = [self.units(name).entropy(state[name]) for name in self.variables if name not in batch]
         return self.energy(state) - torch.stack(entropies).sum(0)
 
     def positive_phase(self, batch: State) -> State:
-        """The batch with every variable that it lacks at its mean under the mean-field posterior.
+        """The batch, with each missing variable at its mean under the mean-field posterior.
 
-        While a centered model trains, its offsets then take a step towards the batch's means. Raises ValueError where
-        a visible group is missing.
+        In a training step of a centered model, the offsets are updated from the result. Raises ValueError if a visible
+        group is missing.
         """
-        learns = self.training and torch.is_grad_enabled()
+        is_training_step = self.training and torch.is_grad_enabled()
         state = (
             self._mean_field_means(batch, self.mean_field)
             if self.training
             else self._mean_field_means(batch, self.max_mean_field_steps, 1e-7)
         )
-        if self.centering and learns:
+        if self.centering and is_training_step:
             self._recenter(state, self.centering)
         return state
 
     def conditional(self, block: str, state: State) -> Conditional:
-        """p(block | its neighboring layers); of a label, where no hidden unit is given, its mean-field posterior.
+        """p(block | its neighboring layers); the mean-field posterior of a label if no hidden unit is given.
 
-        Raises ValueError for any other block, or where the state lacks what is conditioned on.
+        Raises ValueError for any other block, or if the state lacks a variable that is conditioned on.
         """
         units = self.units(block)
         if block in self.labels and isinstance(units, Softmax) and self.hidden[-1] not in state:
@@ -164,6 +173,7 @@ class DBM(EnergyModel):
         return self._given(block, functools.reduce(torch.add, fields))
 
     def check(self, state: State) -> None:
+        """Raise ValueError if a visible group or a label is missing, or its values are not in its domain."""
         for name in (*self.layers[0], *self.labels):
             if name not in state or (name in self.labels and state[name].is_floating_point()):
                 raise ValueError(
@@ -176,9 +186,9 @@ class DBM(EnergyModel):
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[State]) -> None:
-        """The composition of the pretrained layers; else the biases and offsets of what the data show.
+        """Initialize from the pretrained layers, or else the biases and offsets from the means of the data.
 
-        Raises ValueError where the pretrained layers do not compose.
+        Raises ValueError if the pretrained layers do not compose.
         """
         if self._pretrained:
             self._compose(layer_of(model) for model in self._pretrained)
@@ -192,11 +202,11 @@ class DBM(EnergyModel):
 
     @property
     def _data_groups(self) -> dict[str, Units]:
-        """The groups that data may hold."""
+        """The groups that the data may contain."""
         return {name: self.units(name) for name in (*self.layers[0], *self.labels)}
 
     def offset(self, number: int) -> Tensor:
-        """mu of a layer, (rows,), of a centered machine."""
+        """The offset mu of a layer of a centered machine, (rows,)."""
         offset = getattr(self, f"offset{number}")
         assert isinstance(offset, Tensor)
         return offset
@@ -208,7 +218,7 @@ class DBM(EnergyModel):
         if self.centering is None:
             return biases, constant
         for name in self.variables:
-            assert isinstance(self.units(name), Bernoulli | Softmax), "centered Gaussian groups have no plain form"
+            assert isinstance(self.units(name), Bernoulli | Softmax), "centered Gaussian groups have no uncentered form"
             biases[name] = biases[name] - sum(self.offset(number) @ weight for number, weight in self._inputs(name))
         for number, weight in enumerate(self.weights):
             constant = constant - self.offset(number) @ weight @ self.offset(number + 1)
@@ -216,14 +226,14 @@ class DBM(EnergyModel):
 
     @torch.no_grad()
     def log_partition(self, largest: int = 25) -> Tensor:
-        """log Z by enumeration of the even or of the odd layers, whichever are fewer binary units, in float64.
+        """log Z in nats by enumeration of the even or the odd layers, whichever have fewer binary units, in float64.
 
-        Raises ValueError, saying what it would cost, where these have more than ``largest`` units.
+        Raises ValueError, with an estimate of the cost, if these have more than ``largest`` units.
         """
         return self.bipartite().log_partition(largest, ("even", "odd"))
 
     def bipartite(self) -> Bipartite:
-        """The even and the odd layers as the two sides of a machine, without offsets."""
+        """The even and the odd layers as the sides of a bipartite machine, without offsets."""
         biases, constant = self.uncentered()
         even, odd = ({name: self.units(name) for layer in self.layers[first::2] for name in layer} for first in (0, 1))
         links = {}
@@ -236,10 +246,10 @@ class DBM(EnergyModel):
 
     @torch.no_grad()
     def annealing_path(self, batches: Iterable[State] | None = None) -> BipartitePath:
-        """From independent units to this machine (Salakhutdinov & Hinton 2009, section 4); its state are odd layers.
+        """The path from independent units to this machine over the odd layers (Salakhutdinov & Hinton 2009, section 4).
 
-        The visible units of the beginning are fitted to the data with 5 % pseudo-counts, or, with ``batches`` None,
-        have this model's biases; hidden units and labels begin uniform.
+        The visible units at its beginning are fitted to the data with 0.05 pseudo-counts per example; if ``batches`` is
+        None, they have this model's biases. Hidden units and labels are uniform there.
         """
         machine = self.bipartite()
         begin = {name: machine.biases[name] for name in self.layers[0]}
@@ -249,24 +259,24 @@ class DBM(EnergyModel):
         return BipartitePath(machine, begin)
 
     def filters(self, block: str) -> Tensor:
-        """Of a visible group the weights of h1; of h1 what each unit of h2 looks for in the first visible group."""
+        """The weights of h1 on a visible group; for "h1" those of h2 on the first visible group, W_1 W_2."""
         if block in self.layers[0]:
-            shown, weight = block, self.weights[0]
+            group, weight = block, self.weights[0]
         elif block == "h1" and len(self.hidden) > 1:
-            shown, weight = self.layers[0][0], self.weights[0] @ self.weights[1]
+            group, weight = self.layers[0][0], self.weights[0] @ self.weights[1]
         else:
             raise ValueError(f"a DBM has filters on {self.layers[0]} and, of the second layer, on 'h1', got {block!r}")
-        _, span = self.place[shown]
-        return weight[span].T.reshape(weight.shape[1], *self.units(shown).shape, -1).squeeze(-1)
+        _, span = self.place[group]
+        return weight[span].T.reshape(weight.shape[1], *self.units(group).shape, -1).squeeze(-1)
 
     def _inputs(self, name: str) -> list[tuple[int, Tensor]]:
-        """What a group hears: (number of the layer, weights from its rows to those of the group)."""
+        """The inputs of a group: (number of the layer, weights from its rows to those of the group)."""
         number, span = self.place[name]
         below = [(number - 1, self.weights[number - 1][:, span])] if number > 0 else []
         return below + ([(number + 1, self.weights[number][span].T)] if number < len(self.weights) else [])
 
     def _rows(self, number: int, state: State, block: str = "the energy") -> Tensor:
-        """r_l, less its offset where the machine is centered. Raises ValueError where the state lacks a group of it."""
+        """r_l, minus its offset if centered. Raises ValueError if the state lacks a group of the layer."""
         missing = [name for name in self.layers[number] if name not in state]
         if missing:
             raise ValueError(
@@ -279,13 +289,13 @@ class DBM(EnergyModel):
 
     @torch.no_grad()
     def _mean_field_means(self, batch: State, sweeps: int, tolerance: float = 0.0) -> State:
-        """Mean field: at most ``sweeps`` sweeps upwards, and no more once no mean moves by the tolerance on average."""
+        """The batch completed by at most ``sweeps`` mean-field sweeps, fewer if all changes are below ``tolerance``."""
         self._rows(0, batch)
         state = dict(batch)
         free = [name for name in self.variables if name not in batch]
         clamped = [number for number, layer in enumerate(self.layers) if all(name in batch for name in layer)]
         inputs = {name: self._inputs(name) for name in free}
-        for name in free:  # the first pass: what comes from above is not there yet
+        for name in free:  # the first pass: the layers above have no values yet, so the input from below is doubled
             own = self.place[name][0]
             inputs_now = [(n, weight) for n, weight in inputs[name] if n < own or n in clamped]
             fields = [
@@ -309,17 +319,17 @@ class DBM(EnergyModel):
         return state
 
     def _given(self, name: str, input: Tensor) -> Conditional:
-        """p(group | its neighboring layers), which send ``input``."""
+        """p(group | its neighboring layers) for their ``input``."""
         return self.units(name).conditional(input, self.units(name).bias)
 
     def _fixed(self, name: str, clamped: list[int], state: State) -> Tensor:
-        """What clamped layers send to a group, in a shape that broadcasts to (B, rows of the group)."""
+        """The input of a group from the clamped layers, broadcastable to (B, rows of the group)."""
         fields = [self._rows(number, state) @ weight for number, weight in self._inputs(name) if number in clamped]
         return functools.reduce(torch.add, fields) if fields else torch.zeros_like(self.units(name).bias)
 
     @torch.no_grad()
     def _recenter(self, state: State, rate: float) -> None:
-        """Moves the offsets towards the batch's means, and the biases so that no probability changes.
+        """Move the offsets towards the batch's means, and the biases such that no probability changes.
 
         b_l += W_{l-1}^T (mu_new - mu_old)_{l-1} + W_l (mu_new - mu_old)_{l+1}. The means are those of all ranks.
         """
@@ -333,7 +343,7 @@ class DBM(EnergyModel):
             self.offset(number).add_(steps[number])
 
     def _compose(self, machines: Iterable[DoubledRBM]) -> None:
-        """Every weight gets the strength that it had in both directions; biases of two machines for a layer add up."""
+        """Set the weights to those of the pretrained layers; the biases of two machines for one layer are added."""
         parts = [machine.to(self.weights[0].device) for machine in machines]
         if len(parts) != len(self.hidden):
             raise ValueError(
@@ -344,15 +354,15 @@ class DBM(EnergyModel):
         for number, machine in enumerate(parts):
             rbm, top = machine.rbm, number + 1 == len(parts)
             strength = machine.strength(hidden_below=number > 0, hidden_above=not top)
-            wanted = [*self.layers[number], *(self.labels if top else ())]
-            rows = {name: self.units(name).rows for name in wanted}
-            found = {name: rbm.units(name).rows for name in rbm.variables}
-            if [*rows.values()] != [*found.values()] or rbm.hidden != self.weights[number].shape[1]:
+            names = [*self.layers[number], *(self.labels if top else ())]
+            rows = {name: self.units(name).rows for name in names}
+            rbm_rows = {name: rbm.units(name).rows for name in rbm.variables}
+            if [*rows.values()] != [*rbm_rows.values()] or rbm.hidden != self.weights[number].shape[1]:
                 raise ValueError(
-                    f"pretrained layer {number + 1} joins {found} with {rbm.hidden} hidden units, but layer "
+                    f"pretrained layer {number + 1} joins {rbm_rows} with {rbm.hidden} hidden units, but layer "
                     f"{number + 1} of this DBM joins {rows} with {self.weights[number].shape[1]}: give layers that fit"
                 )
-            for name, own in zip(wanted, rbm.variables, strict=True):
+            for name, own in zip(names, rbm.variables, strict=True):
                 part, bias = rbm.weight[rbm.spans[own]], rbm.units(own).bias
                 if name in self.labels:
                     self.weights[-1][:, self.place[name][1]] = part.T

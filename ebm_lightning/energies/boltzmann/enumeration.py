@@ -14,22 +14,23 @@ from ebm_lightning.utils import fused_ops
 def log_sum_binary(weight: Tensor, bias: Tensor, inner: Tensor, others: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
     """log of the sum over s in {0, 1}^n of exp(s . bias) prod_i (1 + exp(inner_i + (s W)_i)) times other factors.
 
-    The sum is split in two halves of s, so that exp(s W) is a product of two tables and no exponential is taken inside:
-    the cost is that of a few multiplications and a fraction of a logarithm for each state and unit. A progress bar
-    shows long sums.
+    s is split into two halves, so that exp(s W) is a product of two tables and the inner loop takes no exponential: the
+    cost is a few multiplications and a fraction of a logarithm for each state and unit. Long sums have a progress bar.
 
     Args:
         weight: W (n, units), float64.
-        bias: of the units that are enumerated, (n,).
-        inner: of the units that are summed out, (units,).
+        bias: biases of the units that are enumerated, (n,).
+        inner: biases of the units that are summed out, (units,).
         others: the logarithms of further factors, each from s (N, n) to (N,).
     """
     n = len(bias)
     most = float((inner + weight.clamp_min(0).sum(0)).max()) if len(inner) else 0.0
+    # A factor 1 + a_i b_i is at most exp(max(most, 0) + 1), and float64 ends near exp(709): k factors must stay below.
     slices = next((k for k in (8, 4, 2) if k * (max(most, 0) + 1) < 700), 1)
     left, right = _binary(n // 2).to(weight), _binary(n - n // 2).to(weight)
     upper, lower = weight[: n // 2], weight[n // 2 :]
     padding = -len(inner) % slices
+    # A table of exponentials may overflow by itself; then the logarithms are taken unit by unit.
     tables = len(inner) > 0 and float(weight.abs().sum(0).max() + inner.abs().max()) < 600
     a = F.pad(torch.exp(inner + left @ upper), (0, padding)) if tables else left
     b = F.pad(torch.exp(right @ lower), (0, padding)) if tables else right
@@ -54,5 +55,5 @@ def log_sum_binary(weight: Tensor, bias: Tensor, inner: Tensor, others: Sequence
 
 
 def _binary(n: int) -> Tensor:
-    """All vectors of n binary units, (2^n, n)."""
+    """All states of n binary units, (2^n, n)."""
     return torch.arange(2**n)[:, None] >> torch.arange(n - 1, -1, -1) & 1

@@ -1,4 +1,4 @@
-"""A classifier that begins as the mean field of a deep Boltzmann machine."""
+"""A classifier initialized from the mean field of a deep Boltzmann machine."""
 
 import functools
 
@@ -12,23 +12,30 @@ from ebm_lightning.energies.boltzmann.units import Softmax
 
 
 class MeanFieldNet(EnergyModel):
-    """E(x, mu2, ..., muL, y) = -f(x, mu)[y]: a network whose hidden layers begin as one more mean-field sweep.
+    """E(x, mu2, ..., muL, y) = -f(x, mu)[y]: a network initialized to one more mean-field sweep over the hidden layers.
 
-    h_l = sigmoid(h_{l-1} A_l + mu_{l+1} C_l + c_l) with h_0 = x, and f = h_L V + d. A_l begins as W_l of the machine,
-    C_l as its transposed W_{l+1}, c_l as its biases; they learn, untied. mu_{l+1} are the machine's mean-field
-    activities given x, which stay as they are: :meth:`positive_phase` adds them to a batch. For two layers this is the
-    network of Salakhutdinov & Hinton (2009), section 3.3. Train it by Classification; x may hold gray levels, taken as
-    probabilities.
+    h_l = sigmoid(h_{l-1} A_l + mu_{l+1} C_l + c_l) with h_0 = x, and f = h_L V + d. A_l is initialized to W_l of the
+    machine, C_l to its transposed W_{l+1}, c_l to its biases; they are trained, untied. mu_{l+1} are the machine's
+    mean-field means given x and are not trained: :meth:`positive_phase` adds them to a batch. For two layers this is
+    the network of Salakhutdinov & Hinton (2009), section 3.3. Train it by Classification; x may hold gray levels, taken
+    as probabilities.
 
     Args:
-        dbm: the trained machine, without centering and with one visible group; labels that it has are inferred with
+        dbm: the trained machine, without centering and with one visible group; its labels, if any, are inferred with
             the hidden units.
         classes: the number of labels, at least 2; y is int64 in 0..classes-1.
-        sweeps: most mean-field sweeps for mu, at least 1; the paper has 50.
+        sweeps: the largest number of mean-field sweeps for mu, at least 1; 50 in the paper.
         weight_std: standard deviation of the initial V.
 
     Raises:
-        ValueError: where the machine is another, or a number is out of range.
+        ValueError: if the machine is not such a DBM, or a number is out of range.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DBM
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> net = MeanFieldNet(DBM({"x": Bernoulli([4])}, hidden=[3, 2]), classes=10)
+    >>> net.variables, net.conditional("y", {"x": torch.zeros(5, 4)}).mean.shape
+    (('x', 'mu2', 'y'), torch.Size([5, 10]))
     """
 
     def __init__(self, dbm: EnergyModel, classes: int, sweeps: int = 50, weight_std: float = 0.1) -> None:
@@ -58,7 +65,7 @@ class MeanFieldNet(EnergyModel):
         return -self.logits(state).gather(1, state["y"][:, None]).squeeze(1)
 
     def logits(self, state: State) -> Tensor:
-        """f(x, mu), (B, classes), for a state that holds the mean-field activities."""
+        """f(x, mu), (B, classes), for a state that holds the mean-field means."""
         h = self.dbm.units(self.x).encode(state[self.x])
         for layer, (weight, bias) in enumerate(zip(self.upwards, self.biases, strict=True)):
             inputs = [torch.addmm(bias, h, weight)]
@@ -69,13 +76,13 @@ class MeanFieldNet(EnergyModel):
 
     @torch.no_grad()
     def positive_phase(self, batch: State) -> State:
-        """The batch with the mean-field activities of every hidden layer but the first."""
+        """The batch with the mean-field means of every hidden layer but the first."""
         self.dbm.eval()
         inferred = self.dbm.positive_phase({self.x: batch[self.x]})
         return {**batch, **{name: inferred[f"h{name.removeprefix('mu')}"] for name in self.means}}
 
     def conditional(self, block: str, state: State) -> CategoricalConditional:
-        """p(y | x) = softmax(f(x, mu)); the activities are inferred where the state lacks them.
+        """p(y | x) = softmax(f(x, mu)); the mean-field means are inferred if the state lacks them.
 
         Raises ValueError for another block, or without x.
         """
@@ -86,7 +93,7 @@ class MeanFieldNet(EnergyModel):
         )
 
     def check(self, state: State) -> None:
-        """Raises ValueError where x is no image of the machine with values in [0, 1], or y is no label."""
+        """Raise ValueError if x does not have the machine's shape and values in [0, 1], or y is not a label."""
         x = state[self.x]
         if x.shape[1:] != self.dbm.units(self.x).shape or not bool(((x >= 0) & (x <= 1)).all()):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Greedy layerwise pretraining: Boltzmann machines trained one on top of the other, to be composed into a deep one."""
+"""Greedy layerwise pretraining: RBMs trained one on top of the other, to be composed into a deep machine."""
 
 from collections.abc import Iterable
 
@@ -11,26 +11,34 @@ from ebm_lightning.utils import fused_ops
 
 
 class DoubledRBM(EnergyModel):
-    """An RBM with two tied copies of one side, in place of the layer of a deep machine that is not there yet.
+    """An RBM with two tied copies of one side, which stand in for the missing layer of a deep machine.
 
-    A hidden layer of a deep Boltzmann machine gets input from below and from above. While the layer above is missing,
-    the input from below counts ``up`` times, and for a layer that is visible here and hidden in the deep machine the
-    input from above counts ``down`` times: p(h | v) = sigmoid(up (c + r(v) W)) and p(v | h) = sigmoid(down (b + W h)).
-    The energy, whose contrast has the gradient of the ordinary rule with these probabilities, is
+    A hidden layer of a deep Boltzmann machine gets input from below and from above. Before the layer above exists, the
+    input from below is multiplied by ``up``, and for a layer that is visible here and hidden in the deep machine the
+    input from above by ``down``: p(h | v) = sigmoid(up (c + r(v) W)) and p(v | h) = sigmoid(down (b + W h)).
+    The energy, the gradient of whose contrast is the usual RBM rule with these probabilities, is
 
         F(v) = energy(v) - 1/up sum_j log(1 + exp(up (c_j + (r(v) W)_j))).
 
-    Train the bottom layer of a deep machine with ``up`` 2, the top layer with ``down`` 2, and those between with both.
+    Train the bottom layer of a deep machine with ``up`` 2, the top layer with ``down`` 2, the others with both.
     Salakhutdinov & Hinton (2009), section 3.1.
 
     Args:
         rbm: the machine, without centering.
-        up: how often the input from below counts, > 0.
-        down: how often the input from above counts, > 0; of every visible group but labels, which a top layer alone
-            sees.
+        up: factor of the input from below, > 0.
+        down: factor of the input from above, > 0; for every visible group but labels, which are connected to the top
+            layer only.
 
     Raises:
-        ValueError: where a factor is not positive, or the machine is centered.
+        ValueError: if a factor is not positive, or the machine is centered.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import RBM
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> rbm = RBM({"x": Bernoulli([4])}, hidden=3, hidden_bias=1.0)
+    >>> doubled, state = DoubledRBM(rbm, up=2.0), {"x": torch.zeros(1, 4)}
+    >>> (doubled.conditional("h", state).logits / rbm.conditional("h", state).logits).tolist()
+    [[2.0, 2.0, 2.0]]
     """
 
     def __init__(self, rbm: RBM, up: float = 1.0, down: float = 1.0) -> None:
@@ -62,14 +70,14 @@ class DoubledRBM(EnergyModel):
         return self.rbm.filters(block)
 
     def strength(self, hidden_below: bool, hidden_above: bool) -> float:
-        """What the weights count in a deep machine, where each direction comes once, as against here.
+        """The factor from these weights to those of the deep machine, in which each direction has the factor 1.
 
         Args:
-            hidden_below: whether the visible side is a hidden layer there, with another layer below.
-            hidden_above: whether there is another layer above the hidden units there.
+            hidden_below: whether the visible side is a hidden layer in the deep machine.
+            hidden_above: whether the deep machine has another layer above the hidden units.
 
         Raises:
-            ValueError: where it differs between the two directions.
+            ValueError: if the factor differs between the two directions.
         """
         up, down = (2 if hidden_above else 1), (2 if hidden_below else 1)
         if self.up / up != self.down / down:
@@ -81,19 +89,26 @@ class DoubledRBM(EnergyModel):
 
 
 class StackedEnergy(EnergyModel):
-    """A model of what the hidden units of a trained one do: the next layer of a greedy stack.
+    """A model of the hidden units of a trained machine: the next layer of a greedy stack.
 
-    The positive phase draws h from the conditional of ``below`` and calls it ``block``; everything else in the batch,
-    such as labels, stays. Hinton, Osindero & Teh (2006).
+    The positive phase draws h from the conditional of ``below`` as the variable ``block``; other variables of the
+    batch, such as labels, are kept. Hinton, Osindero & Teh (2006).
 
     Args:
         model: the energy over ``block``.
-        below: a trained machine with hidden units "h": an RBM, a DoubledRBM, or another StackedEnergy; it stays as it
-            is.
+        below: a trained machine with hidden units "h": an RBM, a DoubledRBM, or another StackedEnergy; it is not
+            trained further.
         block: the variable of ``model`` that holds the hidden units of ``below``.
 
     Raises:
-        ValueError: where ``model`` has no variable ``block``; at the first batch, where the layers do not fit.
+        ValueError: if ``model`` has no variable ``block``; at the first batch, if the layers do not fit.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import RBM
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> below, top = RBM({"x": Bernoulli([4])}, hidden=3), RBM({"x": Bernoulli([3])}, hidden=2)
+    >>> StackedEnergy(top, below).positive_phase({"x": torch.zeros(5, 4)})["x"].shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, model: EnergyModel, below: EnergyModel, block: str = "x") -> None:
@@ -130,7 +145,7 @@ class StackedEnergy(EnergyModel):
 
 
 def layer_of(model: EnergyModel) -> DoubledRBM:
-    """The machine of a pretrained layer, without what it stands on. Raises ValueError where it is none."""
+    """The machine of a pretrained layer, without the layers below. Raises ValueError if ``model`` is no such layer."""
     if isinstance(model, StackedEnergy):
         return layer_of(model.model)
     if isinstance(model, DoubledRBM):

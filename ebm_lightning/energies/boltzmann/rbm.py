@@ -1,4 +1,4 @@
-"""The restricted Boltzmann machine, over any groups of visible units."""
+"""The restricted Boltzmann machine over groups of visible units."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -19,28 +19,34 @@ class RBM(EnergyModel):
 
     It is the joint energy E(v, h) = energy(v) - c.h - r(v) W h with the binary hidden units h summed out, a product of
     ``hidden`` experts (Smolensky 1986; Hinton 2002; Hinton 2010, "A practical guide", equations 1 and 25). r(v) are the
-    rows of all groups side by side, W is ``weight`` (rows, hidden) and c is ``hidden_bias``; for one binary group
-    energy(v) = -b.v and r(v) = v. The gradient of mean F(data) - mean F(samples) is Hinton's rule, with hidden
-    probabilities in both phases. Gibbs sampling moves h first, as in Gibbs(("h", "x")): h rides in the state, and the
-    energy ignores it.
+    encoded values of all groups, concatenated, W is ``weight`` (rows, hidden) and c is ``hidden_bias``; for one binary
+    group energy(v) = -b.v and r(v) = v. The gradient of mean F(data) - mean F(samples) is Hinton's rule, with hidden
+    probabilities in both phases. Gibbs sampling moves h first, as in Gibbs(("h", "x")): h is an auxiliary variable of
+    the state, which the energy ignores.
 
     With a label among the groups, {"x": Bernoulli([1, 28, 28]), "y": Softmax(10)}, it is the classification RBM
     (Larochelle & Bengio 2008): ``conditional("y", {"x": x})`` is p(y | x) with h summed out exactly.
 
     Args:
-        visible: the groups by the name of their variable; none may be called h.
+        visible: the groups by the name of their variable; the name h is reserved.
         hidden: the number of hidden units.
         weight_std: standard deviation of the initial weights, which are normal.
-        hidden_bias: initial value of every c_j; negative ones make sparse units.
-        data_bias: whether the visible biases begin as those of independent units fitted to the training data (Hinton
-            2010, section 8) instead of 0.
-        centering: None, or the rate at which the offsets mu of r(v) and lambda of h follow their means over the data.
-            The energy is then energy(v) - c.h - (r(v) - mu) W (h - lambda), whose gradient is insensitive to flips of
-            bits and better conditioned (Montavon & Mueller 2012; Melchior, Fischer & Wiskott 2016). The distribution
-            does not change when the offsets move.
+        hidden_bias: initial value of every c_j; negative values favor sparse activity.
+        data_bias: whether the visible biases are initialized to those of independent units fitted to the training data
+            (Hinton 2010, section 8) instead of 0.
+        centering: rate of the running means mu of r(v) and lambda of h over the data, in [0, 1]; None for no centering.
+            The energy is then energy(v) - c.h - (r(v) - mu) W (h - lambda), whose gradient is invariant to flips of
+            the bits and better conditioned (Montavon & Mueller 2012; Melchior, Fischer & Wiskott 2016). An update of
+            the offsets does not change the distribution.
 
     Raises:
-        ValueError: where there is no unit on one side, a group is called h, or ``centering`` lies outside [0, 1].
+        ValueError: if there is no unit on one side, a group is called h, or ``centering`` lies outside [0, 1].
+
+    >>> import torch
+    >>> from ebm_lightning.energies.boltzmann import Bernoulli
+    >>> model = RBM({"x": Bernoulli([4])}, hidden=3, weight_std=0.0)  # 7 independent fair coins
+    >>> round(model.energy({"x": torch.ones(1, 4)}).item(), 4), round(model.log_partition().item(), 4)  # log 2^3, 2^7
+    (-2.0794, 4.852)
     """
 
     row_offset: Tensor
@@ -76,6 +82,7 @@ class RBM(EnergyModel):
 
     @property
     def hidden(self) -> int:
+        """The number of hidden units."""
         return len(self.hidden_bias)
 
     @property
@@ -84,7 +91,7 @@ class RBM(EnergyModel):
         return {name: self.units(name) for name in self.variables}
 
     def units(self, name: str) -> Units:
-        """The group of a variable. Raises ValueError where there is none of this name."""
+        """The group of a variable. Raises ValueError if there is no group of this name."""
         if name not in self.visible:
             raise ValueError(f"this RBM has the variables {self.variables} and the hidden units 'h', got {name!r}")
         group = self.visible[name]
@@ -105,12 +112,12 @@ class RBM(EnergyModel):
         return self.visible_energy(state) - (state["h"] * self.hidden_logits(state)).sum(1)
 
     def encode(self, state: State) -> Tensor:
-        """r(v): the rows of all groups side by side, (B, rows)."""
+        """r(v): the encoded values of all groups, concatenated, (B, rows)."""
         rows = [self.units(name).encode(state[name]) for name in self.variables]
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def visible_energy(self, state: State) -> Tensor:
-        """What of the energy does not depend on h (B,): the groups' own, and where centered (r(v) - mu) W lambda."""
+        """The part of the energy without h (B,): the groups' own, and (r(v) - mu) W lambda if centered."""
         with torch.autocast(self.weight.device.type, enabled=False):  # a sum of hundreds needs more bits than bfloat16
             energies = [self.units(name).energy(state[name], self.units(name).bias) for name in self.variables]
         if self.centering is not None:
@@ -124,15 +131,15 @@ class RBM(EnergyModel):
         return torch.addmm(bias, self.encode(state), self.weight)
 
     def input(self, h: Tensor, name: str) -> Tensor:
-        """What the hidden units send to a group, (B, rows of the group)."""
+        """The input of a group from the hidden units h (B, hidden), (B, rows of the group)."""
         if self.centering is not None:
             h = h - self.hidden_offset
         return h @ self.weight[self.spans[name]].T
 
     def conditional(self, block: str, state: State) -> Conditional:
-        """p(h | v) for "h"; p(group | h) where the state holds h; else p(label | other groups), with h summed out.
+        """p(h | v) for "h"; p(group | h) if the state holds h; else p(label | other groups), with h summed out.
 
-        Raises ValueError for any other block, or where the state lacks what is conditioned on.
+        Raises ValueError for any other block, or if the state lacks a variable that is conditioned on.
         """
         if block == "h":
             self._need("h", self.variables, state)
@@ -145,19 +152,20 @@ class RBM(EnergyModel):
         return self._label_conditional(block, units, state)
 
     def check(self, state: State) -> None:
+        """Raise ValueError if a group is missing or its values are not in its domain."""
         self._need("the energy", self.variables, state)
         for name in self.variables:
             self.units(name).check(state[name])
 
     def positive_phase(self, batch: State) -> State:
-        """The batch itself; while a centered model trains, its offsets take a step towards the batch's means."""
+        """The batch itself; in a training step of a centered model, the offsets are updated from it."""
         if self.centering and self.training and torch.is_grad_enabled():
             self._recenter(batch, self.centering)
         return batch
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[State]) -> None:
-        """The visible biases (where ``data_bias``) and the offset mu (where centered) from the means of the data."""
+        """Initialize the visible biases (if ``data_bias``) and mu (if centered) from the means of the data."""
         if not self.data_bias and self.centering is None:
             return
         for name, mean in mean_rows(self.groups, batches).items():
@@ -169,7 +177,7 @@ class RBM(EnergyModel):
     def uncentered(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """(visible biases by group, hidden bias, constant): the same energy as sum_g energy_g - c.h - r W h + constant.
 
-        Without centering these are the parameters and 0. Centered Gaussian groups have no such form: ValueError.
+        Without centering these are the parameters and 0. Centered Gaussian groups have no such form.
         """
         biases = {name: self.units(name).bias for name in self.variables}
         if self.centering is None:
@@ -178,20 +186,20 @@ class RBM(EnergyModel):
         constant = -self.row_offset @ pulled
         for name, span in self.spans.items():
             units = self.units(name)
-            assert isinstance(units, Bernoulli | Softmax), "centered Gaussian groups have no plain form"
+            assert isinstance(units, Bernoulli | Softmax), "centered Gaussian groups have no uncentered form"
             biases[name] = units.bias - pulled[span]
         return biases, self.hidden_bias - self.row_offset @ self.weight, constant
 
     def tempered(self, beta: float | Tensor) -> EnergyModel:
-        """The RBM of beta E(v, h): its free energy, and its conditionals with all logits times beta."""
+        """The RBM with the joint energy beta E(v, h): its free energy, and conditionals with all logits times beta."""
         return TemperedRBM(self, beta)
 
     @torch.no_grad()
     def annealing_path(self, batches: Iterable[State] | None = None) -> BipartitePath:
-        """From independent visible units to this RBM (Salakhutdinov & Murray 2008, section 4.1.3).
+        """The path from independent visible units to this RBM (Salakhutdinov & Murray 2008, section 4.1.3).
 
-        The independent units are fitted to the data with 5 % pseudo-counts, or, with ``batches`` None, have this
-        model's visible biases.
+        The independent units are fitted to the data with 0.05 pseudo-counts per example; if ``batches`` is None, they
+        have this model's visible biases.
         """
         machine = self.bipartite()
         begin = {name: machine.biases[name] for name in self.variables}
@@ -201,18 +209,19 @@ class RBM(EnergyModel):
         return BipartitePath(machine, begin)
 
     def filters(self, block: str) -> Tensor:
+        """The weights of each hidden unit on a group, (hidden, *shape)."""
         return self.weight[self.spans[block]].T.reshape(self.hidden, *self.units(block).shape, -1).squeeze(-1)
 
     @torch.no_grad()
     def log_partition(self, largest: int = 25) -> Tensor:
-        """log Z by enumeration of the smaller side, in float64.
+        """log Z in nats by enumeration of the smaller binary side, a float64 scalar.
 
-        Raises ValueError, saying what it would cost, where that side has more than ``largest`` units.
+        Raises ValueError, with an estimate of the cost, if that side has more than ``largest`` units.
         """
         return self.bipartite().log_partition(largest, ("hidden", "visible"))
 
     def bipartite(self) -> Bipartite:
-        """The hidden and the visible units as the two sides of a machine, without offsets."""
+        """The hidden and the visible units as the sides of a bipartite machine, without offsets."""
         biases, hidden_bias, constant = self.uncentered()
         links = {("h", name): self.weight[span].T for name, span in self.spans.items()}
         hidden: dict[str, Units] = {"h": Bernoulli([self.hidden])}
@@ -223,11 +232,14 @@ class RBM(EnergyModel):
         if missing:
             raise ValueError(
                 f"{what} of this RBM depends on {missing}, but the state has {sorted(state)}: supply it in the batch "
-                "(labels for a classification RBM), or let Gibbs draw it first"
+                "(labels for a classification RBM), or draw it first by Gibbs"
             )
 
     def _label_conditional(self, block: str, units: Softmax, state: State) -> CategoricalConditional:
-        """d_k + sum_j log(1 + exp(c_j + U_kj + (rest W)_j)), for every label k (Larochelle & Bengio 2008, eq. 2)."""
+        """p(label = k | rest) with logits d_k + sum_j log(1 + exp(c_j + U_kj + (rest W)_j)).
+
+        Larochelle & Bengio (2008), eq. 2.
+        """
         self._need(f"p({block} | v)", tuple(name for name in self.variables if name != block), state)
         n = len(next(iter(state.values())))
         device = self.weight.device
@@ -242,7 +254,7 @@ class RBM(EnergyModel):
 
     @torch.no_grad()
     def _recenter(self, batch: State, rate: float) -> None:
-        """Moves the offsets towards the batch's means, and the biases so that no probability changes.
+        """Move the offsets towards the batch's means, and the biases such that no probability changes.
 
         b += W (lambda_new - lambda) and c += (mu_new - mu) W. The means are those of all ranks.
         """
@@ -262,7 +274,7 @@ class RBM(EnergyModel):
 class TemperedRBM(EnergyModel):
     """beta E(v, h) with h summed out: beta energy(v) - sum_j log(1 + exp(beta (c_j + (r W)_j))).
 
-    Not beta F(v): Gibbs sampling with all logits times beta leaves this distribution invariant.
+    This is not beta F(v). Gibbs sampling with all logits times beta leaves this distribution invariant.
 
     Args:
         rbm: the machine; its parameters are shared.

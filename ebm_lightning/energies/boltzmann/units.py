@@ -1,8 +1,8 @@
-"""Groups of visible units: what a Boltzmann machine's visible side can be made of.
+"""Groups of units of a Boltzmann machine: binary, Gaussian and softmax.
 
-A group is an exponential family: given the input that its units get from the hidden side, their law is known. It turns
-its variable into rows that a weight matrix multiplies, and adds its own energy. The bias is passed in, so that a path
-of distributions between two biases uses the same code.
+A group is an exponential family: the conditional of its units given their input is known. It encodes its variable as
+rows, which are multiplied by a weight matrix, and adds its own energy. The bias is an argument, so that an annealing
+path between two biases uses the same code.
 """
 
 import abc
@@ -19,11 +19,11 @@ from ebm_lightning.utils import fused_ops
 
 
 class Units(nn.Module, abc.ABC):
-    """One group of visible units; ``bias`` (rows,) is its parameter, ``shape`` the shape of one value.
+    """A group of units; ``bias`` (rows,) is its parameter, ``shape`` the shape of one value.
 
     Args:
-        shape: of the variable, without the batch axis.
-        rows: how many numbers a value becomes where a weight matrix multiplies it.
+        shape: the shape of the variable, without the batch axis.
+        rows: the length of an encoded value.
     """
 
     bias: Tensor
@@ -37,41 +37,41 @@ class Units(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, v: Tensor) -> Tensor:
-        """The rows (B, rows) that the weights multiply, for values (B, *shape)."""
+        """The encoded values (B, rows), which the weights multiply, of values (B, *shape)."""
 
     @abc.abstractmethod
     def energy(self, v: Tensor, bias: Tensor) -> Tensor:
-        """The energy (B,) of the units on their own, without the hidden side."""
+        """The energy (B,) of the units without their input."""
 
     @abc.abstractmethod
     def conditional(self, input: Tensor, bias: Tensor) -> Conditional:
-        """p(v | hidden) where the hidden side sends ``input`` (B, rows): ~ exp(encode(v) . input - energy(v))."""
+        """p(v | hidden), proportional to exp(encode(v) . input - energy(v)), for ``input`` (B, rows)."""
 
     @abc.abstractmethod
     def log_normalizer(self, input: Tensor, bias: Tensor) -> Tensor:
-        """log of the sum or integral over v of exp(encode(v) . input - energy(v)), shape (B,)."""
+        """The log of the sum or integral over v of exp(encode(v) . input - energy(v)), shape (B,)."""
 
     def log_normalizer_change(self, input: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
-        """log_normalizer(e input, b) less that of (f input, a), for (f, a) = begin and (e, b) = end; float64 (B,)."""
+        """log_normalizer(e input, b) - log_normalizer(f input, a) for begin = (f, a), end = (e, b); float64 (B,)."""
         first, last = (self.log_normalizer(beta * input, bias) for beta, bias in (begin, end))
         return last.double() - first.double()
 
     def entropy(self, mean: Tensor) -> Tensor:
-        """The entropy in nats (B,) of independent units with this mean, as a conditional gives it.
+        """The entropy in nats (B,) of independent units with the mean of a conditional.
 
-        Raises ValueError where the mean alone does not say it.
+        Raises ValueError if the mean does not determine it.
         """
         raise ValueError(f"the entropy of {type(self).__name__} units does not follow from their mean")
 
     @abc.abstractmethod
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
-        """The bias of the group on its own that fits data whose rows have the mean ``mean`` (rows,).
+        """The maximum-likelihood bias of independent units for data whose rows have the mean ``mean`` (rows,).
 
-        ``smoothing`` >= 0 pulls it away from what would be infinite: pseudo-counts per example of the data.
+        ``smoothing`` >= 0 keeps it finite: pseudo-counts per example of the data.
         """
 
     def check(self, v: Tensor) -> None:
-        """Raises ValueError where a batch of values is not of this group's kind."""
+        """Raise ValueError if a batch of values is not in the domain of the group."""
         if v.shape[1:] != self.shape:
             raise ValueError(
                 f"{type(self).__name__} holds values of shape {self.shape}, got {tuple(v.shape[1:])}: "
@@ -83,9 +83,14 @@ class Bernoulli(Units):
     """Binary units: energy -b . v with v in {0, 1}.
 
     Args:
-        shape: of the variable, such as [1, 28, 28].
-        probabilities: whether values between 0 and 1 are taken too, as probabilities of being on: a common use of gray
+        shape: the shape of the variable, such as [1, 28, 28].
+        probabilities: whether values between 0 and 1 are accepted, as probabilities of being on: a common use of gray
             levels, for which no log-probability is defined.
+
+    >>> import torch
+    >>> units = Bernoulli([3])
+    >>> units.conditional(torch.zeros(1, 3), units.bias).mean.tolist()
+    [[0.5, 0.5, 0.5]]
     """
 
     def __init__(self, shape: list[int], probabilities: bool = False) -> None:
@@ -126,15 +131,20 @@ class Bernoulli(Units):
 
 
 class Gaussian(Units):
-    """Real-valued units: energy sum_i (v_i - a_i)^2 / (2 s^2), weights multiply v / s.
+    """Real-valued units: energy sum_i (v_i - a_i)^2 / (2 s^2); the weights multiply v / s.
 
     So p(v_i | h) = N(a_i + s (W h)_i, s^2) and p(h_j = 1 | v) = sigmoid(c_j + sum_i W_ij v_i / s): the convention of
     Hinton (2010, "A practical guide", equation 17) and Krizhevsky (2009), not that of Cho et al. (2011), in which
-    v / s^2 meets the weights. Learning rates are 10 to 100 times smaller than for binary units.
+    the weights multiply v / s^2. Use a learning rate 10 to 100 times smaller than for binary units.
 
     Args:
-        shape: of the variable, such as [3, 32, 32].
-        std: s, the same for all units and fixed, > 0; standardize the data and leave it at 1.
+        shape: the shape of the variable, such as [3, 32, 32].
+        std: s, the same for all units and fixed, > 0; 1 for standardized data.
+
+    >>> import torch
+    >>> units = Gaussian([2], std=2.0)
+    >>> units.conditional(torch.ones(1, 2), units.bias).mean.tolist()  # a + s input
+    [[2.0, 2.0]]
     """
 
     def __init__(self, shape: list[int], std: float = 1.0) -> None:
@@ -157,23 +167,28 @@ class Gaussian(Units):
         return (input.square() / 2 + input * bias / self.std).sum(1) + constant
 
     def fitted_bias(self, mean: Tensor, smoothing: float) -> Tensor:
-        """The mean itself: a normal location needs no smoothing."""
+        """The mean of the data; a Gaussian needs no smoothing."""
         return mean * self.std
 
     def check(self, v: Tensor) -> None:
         super().check(v)
         if not bool(v.isfinite().all()):
-            raise ValueError("Gaussian units take finite values, got infinite ones or NaN: mend the data")
+            raise ValueError("Gaussian units take finite values, got infinite values or NaN: remove them from the data")
 
 
 class Softmax(Units):
     """One-of-K units: energy -sum_i d_i[v_i], for int64 values in 0..K-1: a label, or a vector of categories.
 
-    Learning is as for binary units; only the sampling differs.
+    The learning rule is that of binary units; only the sampling differs.
 
     Args:
         classes: K, at least 2.
-        shape: of the variable; [] is a label (B,), [n] are n categories (B, n).
+        shape: the shape of the variable; [] is a label (B,), [n] are n categories (B, n).
+
+    >>> import torch
+    >>> units = Softmax(3)
+    >>> units.encode(torch.tensor([2, 0])).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
 
     def __init__(self, classes: int, shape: list[int] | None = None) -> None:
@@ -183,7 +198,7 @@ class Softmax(Units):
         self.classes = classes
 
     def encode(self, v: Tensor) -> Tensor:
-        """One-hot rows; of probabilities (B, *shape, classes), which mean field puts in place of values, themselves."""
+        """One-hot rows; mean-field probabilities (B, *shape, classes) are flattened."""
         if v.is_floating_point():
             return v.flatten(1)
         return F.one_hot(v, self.classes).flatten(1).to(self.bias.dtype)
@@ -214,12 +229,12 @@ class Softmax(Units):
 
 @torch.no_grad()
 def mean_rows(groups: Mapping[str, Units], batches: Iterable[State]) -> dict[str, Tensor]:
-    """The mean over batches of data of the rows of every group that the data hold: (rows,) each, float64."""
+    """The mean encoded value of each group that the data contain, over all batches: (rows,) each, float64."""
     total: dict[str, Tensor] = {}
     n = 0
     for batch in batches:
-        shown = [name for name in groups if name in batch]
-        for name in shown:
+        present = [name for name in groups if name in batch]
+        for name in present:
             total[name] = total.get(name, 0) + groups[name].encode(batch[name]).double().sum(0)
-        n += len(batch[shown[0]])
+        n += len(batch[present[0]])
     return {name: rows / n for name, rows in total.items()}

@@ -1,4 +1,4 @@
-"""Networks that know nothing of energies: tensors in, (B, outputs) out."""
+"""Networks, independent of energies: tensors in, (B, outputs) out."""
 
 from ebm_lightning.energies.networks.conv import ConvNet
 from ebm_lightning.energies.networks.dit import DiT, DiTDenoiser

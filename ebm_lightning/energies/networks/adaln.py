@@ -1,4 +1,4 @@
-"""Adaptive layer normalization: a condition that shifts, scales and gates the layers of a transformer."""
+"""Adaptive layer normalization: the shift, scale and gate of transformer blocks as functions of a condition."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class Modulation(NamedTuple):
-    """What is done to one half of a block, attention or MLP: x + gate f((1 + scale) norm(x) + shift).
+    """The modulation of one half of a block, attention or MLP: x + gate f((1 + scale) norm(x) + shift).
 
-    Each is (B, 1, dim), or None where nothing is done.
+    Each is (B, 1, dim), or None for no modulation.
     """
 
     shift: Tensor | None = None
@@ -16,18 +16,18 @@ class Modulation(NamedTuple):
     gate: Tensor | None = None
 
     def enter(self, x: Tensor) -> Tensor:
-        """(1 + scale) x + shift for x (B, S, dim), where there are any."""
+        """(1 + scale) x + shift for x (B, S, dim), or x without modulation."""
         return x if self.shift is None or self.scale is None else (1 + self.scale) * x + self.shift
 
     def leave(self, x: Tensor) -> Tensor:
-        """gate x for x (B, S, dim), where there is one."""
+        """gate x for x (B, S, dim), or x without modulation."""
         return x if self.gate is None else self.gate * x
 
 
 class AdaLN(nn.Module):
-    """condition (B, dim) -> two modulations, one for attention and one for the MLP: a linear layer of silu(condition).
+    """Map a condition (B, dim) to the modulations of attention and of the MLP: a linear layer of silu(condition).
 
-    It starts at zero, so that every block starts as the identity: adaLN-zero (Peebles & Xie 2023).
+    It is initialized to zero, so that every block is initially the identity: adaLN-zero (Peebles & Xie 2023).
 
     Args:
         dim: the width of condition and block.

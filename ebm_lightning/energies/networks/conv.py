@@ -9,19 +9,26 @@ from torch import Tensor, nn
 class ConvNet(nn.Module):
     """Strided convolutions, then two linear layers: (B, channels, size, size) -> (B, outputs).
 
-    A 5x5 convolution with stride 2, 3x3 convolutions with stride 2 for the other widths, then
+    A 5x5 convolution of stride 2, 3x3 convolutions of stride 2 for the other widths, then
     flatten -> Linear(features) -> Linear(outputs), with an activation after every layer but the last. The defaults
     are the network of the UvA deep learning course, tutorial 8 (Lippe 2022): 28x28 is padded to give 16, 8, 4, 2.
 
     Args:
-        channels: The channels of an image.
-        widths: The output channels of every convolution, first one first; each of them halves the image.
-        features: The width of the hidden linear layer.
-        outputs: The numbers that come out for each image.
-        size: The side of the image in pixels.
-        stem_padding: The pixels of zeros on every side before the first convolution. 4 treats 28x28 as a 32x32 image;
+        channels: the channels of an image.
+        widths: the output channels of the convolutions, in order; each convolution halves the image.
+        features: the width of the hidden linear layer.
+        outputs: the number of outputs for each image.
+        size: the side of the image in pixels.
+        stem_padding: the pixels of zeros on every side before the first convolution. 4 treats 28x28 as a 32x32 image;
             2 halves an even side exactly, which suits 32x32 and 8x8.
-        activation: What follows every layer but the last, copied for each of them; None means SiLU.
+        activation: the activation after every layer but the last, copied for each; None is SiLU.
+
+    Raises:
+        ValueError: if a width is below 1, or the first convolution does not fit into the image.
+
+    >>> import torch
+    >>> ConvNet(widths=(2, 4), features=8, size=8, stem_padding=2)(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 1])
     """
 
     def __init__(

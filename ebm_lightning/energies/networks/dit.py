@@ -1,4 +1,4 @@
-"""The diffusion transformer, without time: what an energy-based transformer for images is made of."""
+"""The diffusion transformer without a time input, the network of energy-based transformers for images."""
 
 import math
 
@@ -9,27 +9,33 @@ from ebm_lightning.energies.networks.adaln import AdaLN, Modulation
 
 
 class DiT(nn.Module):
-    """Images (B, C, size, size) -> numbers for every patch, row by row: (B, patches, outputs).
+    """Diffusion transformer: images (B, C, size, size) -> outputs of each patch, row by row, (B, patches, outputs).
 
-    Patches are embedded linearly, fixed sine and cosine positions added; blocks of attention and of a GELU MLP as wide
-    as the block, each x + gate f((1 + scale) norm(x) + shift) with a layer norm without gains; a last modulated norm
-    and a linear layer without bias. Shifts, scales and gates come from one learned vector, since nothing tells images
-    apart; they and the last layer start at zero, so that at first the blocks are identities and the output is 0.
-    Attention is plain products and a softmax, so that derivatives can be differentiated again.
-    Peebles & Xie (2023), as Gladstone et al. (2025) use it, with whose released code the initial weights agree: linear
+    Patches are embedded linearly, and fixed sine and cosine positions are added. Each block has attention and a GELU
+    MLP as wide as the block, each x + gate f((1 + scale) norm(x) + shift) with a layer norm without gains. A last
+    modulated norm and a linear layer without bias follow. Shifts, scales and gates are functions of one learned vector,
+    the same for all images; they and the last layer are initialized to zero, so that initially the blocks are
+    identities and the output is 0. Attention is computed by matrix products and a softmax, so that it is
+    differentiable any number of times.
+    Peebles & Xie (2023), as used by Gladstone et al. (2025), whose released code has the same initialization: linear
     layers from Xavier's uniform distribution, the learned vector from N(0, 1).
 
     Args:
         size: height and width of an image.
-        outputs: numbers for each patch.
+        outputs: the number of outputs for each patch.
         patch: height and width of a patch.
-        channels: of an image.
-        layers: blocks.
-        heads: of attention.
+        channels: channels of an image.
+        layers: the number of blocks.
+        heads: attention heads.
         dim: the width, divisible by 4 and by ``heads``.
 
     Raises:
-        ValueError: where a number is below 1, patches do not tile the image, or ``dim`` cannot be shared out.
+        ValueError: if a number is below 1, patches do not tile the image, or ``dim`` is not divisible as above.
+
+    >>> import torch
+    >>> net = DiT(8, outputs=2, patch=4, channels=1, layers=1, heads=1, dim=4)
+    >>> net(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 4, 2])
     """
 
     def __init__(
@@ -80,20 +86,25 @@ class DiT(nn.Module):
 
 
 class DiTDenoiser(nn.Module):
-    """Noisy images -> images, (B, C, size, size): x plus what a :class:`DiT` with an output for each number adds.
+    """DenoisingPairs images -> images, (B, C, size, size): x plus the output of a :class:`DiT` for each pixel and channel.
 
-    One pass, which starts as the identity: the feed-forward rival of an energy that is descended from the same x.
+    One pass, initially the identity: the feed-forward baseline of descent on an energy from the same x.
 
     Args:
         size: height and width of an image.
         patch: height and width of a patch.
-        channels: of an image.
-        layers: blocks.
-        heads: of attention.
+        channels: channels of an image.
+        layers: the number of blocks.
+        heads: attention heads.
         dim: the width, divisible by 4 and by ``heads``.
 
     Raises:
-        ValueError: where a number is below 1, patches do not tile the image, or ``dim`` cannot be shared out.
+        ValueError: if a number is below 1, patches do not tile the image, or ``dim`` is not divisible as above.
+
+    >>> import torch
+    >>> x = torch.ones(1, 1, 8, 8)
+    >>> torch.equal(DiTDenoiser(8, patch=4, channels=1, layers=1, heads=1, dim=4)(x), x)
+    True
     """
 
     def __init__(
@@ -130,7 +141,7 @@ class _Block(nn.Module):
 
 
 def patches(x: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) -> (B, patches, C patch^2): squares row by row, each with its channels first."""
+    """Split images (B, C, H, W) into patches (B, patches, C patch^2), row by row, each with its channels first."""
     b, c, h, w = x.shape
     squares = x.reshape(b, c, h // patch, patch, w // patch, patch).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(b, (h // patch) * (w // patch), c * patch**2)

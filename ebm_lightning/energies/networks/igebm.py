@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ebm_lightning.energies.networks.spectral import spectral_bounded, spectral_normal
 
 SECOND_CONV_STD = 1e-10
-"""The initial deviation of the second convolution of a block: at birth every block is its skip connection."""
+"""The initial standard deviation of the second convolution of a block: initially every block is its skip connection."""
 
 
 def _convolution(fan_in: int, fan_out: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -17,16 +17,16 @@ def _convolution(fan_in: int, fan_out: int, kernel: int = 3, stride: int = 1) ->
 
 
 def _one_hot(net: nn.Module, classes: int | None, x: Tensor, y: Tensor | None) -> Tensor:
-    """(B, classes) in the dtype of x, or one row of a single 1 for a net without classes, which serves every example.
+    """One-hot labels (B, classes) in the dtype of x, or ones (1, 1), which broadcast, for a net without classes.
 
-    Raises ValueError where a conditional net got no labels, or an unconditional one did.
+    Raises ValueError if a conditional net gets no labels, or an unconditional one gets some.
     """
     if classes is None and y is None:
         return x.new_ones(1, 1)
     if classes is None or y is None:
-        given = "no labels y" if y is None else "labels y"
+        labels = "no labels y" if y is None else "labels y"
         raise ValueError(
-            f"{type(net).__name__}(classes={classes}) was given {given}: use ConditionalDeepEnergy with a number "
+            f"{type(net).__name__}(classes={classes}) was given {labels}: use ConditionalDeepEnergy with a number "
             "of classes, or DeepEnergy with classes=None"
         )
     return F.one_hot(y, classes).to(x.dtype)
@@ -35,8 +35,8 @@ def _one_hot(net: nn.Module, classes: int | None, x: Tensor, y: Tensor | None) -
 class _ResidualBlock(nn.Module):
     """h = conv1(x + b1[y]); h = conv2(a(dropout(h)) + b2[y]) * (g2[y] + g0); out = a(pool(h + skip(x))).
 
-    The biases are added to the input of a convolution, so that zero padding stays zero. The skip is the identity where
-    the channels stay, else a convolution of its own. A net without classes is one of a single class, without g0.
+    The biases are added to the input of a convolution, before its zero padding. The skip connection is the identity if
+    the number of channels does not change, else a convolution. A net without classes has a single class and no g0.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class _ResidualBlock(nn.Module):
 
 
 class IGEBMNet(nn.Module):
-    """The residual network of IGEBM, without any batch statistics: (B, channels, H, W) -> (B, 1).
+    """The residual network of IGEBM, without batch statistics: (B, channels, H, W) -> (B, 1).
 
-    A 3x3 convolution and an activation; stages of residual blocks, of which each stage's first halves the image by
-    average pooling; the head's activation, the sum over all pixels, and a linear layer. Convolutions have no bias and
-    are spectrally normalized (one power iteration per forward in train mode); the second one of a block is only
-    bounded and begins near zero; the last linear layer is free (Xavier). Classes act through a gain and two biases
-    per class in every block. The named networks of the paper's code release:
+    A 3x3 convolution and an activation; stages of residual blocks, the first of which halves the image by average
+    pooling; the head's activation, the sum over all pixels, and a linear layer. Convolutions have no bias and are
+    spectrally normalized (one power iteration per forward pass in train mode); the second one of a block is only
+    bounded and initialized near zero; the last linear layer is not normalized (Xavier). Classes enter by a gain and two
+    biases per class in every block. The named networks of the paper's code release:
 
     ============================ ==================================== =================== ============= ===============
     network                      stages                               dropout             head          conv + fc
@@ -83,13 +83,21 @@ class IGEBMNet(nn.Module):
     ============================ ==================================== =================== ============= ===============
 
     Args:
-        channels: The channels of an image.
-        width: The output channels of the first convolution.
-        stages: For every stage its width and its number of blocks.
-        classes: The number of classes y that condition the energy; None for an energy of x alone.
-        dropout: The share of features dropped after a block's first convolution, in train mode only.
-        activation: The activation of the stem and of the blocks; None means LeakyReLU(0.2).
-        head_activation: The activation before the sum over pixels; None means ReLU.
+        channels: the channels of an image.
+        width: the output channels of the first convolution.
+        stages: the width and the number of blocks of each stage.
+        classes: the number of classes y that condition the energy; None for an energy of x alone.
+        dropout: the share of features dropped after a block's first convolution, in train mode only.
+        activation: the activation of the stem and of the blocks; None means LeakyReLU(0.2).
+        head_activation: the activation before the sum over pixels; None means ReLU.
+
+    Raises:
+        ValueError: if there is no stage, or a number is below 1.
+
+    >>> import torch
+    >>> net = IGEBMNet(width=4, stages=((4, 1), (8, 1)), classes=10)
+    >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([0, 9])).shape
+    torch.Size([2, 1])
     """
 
     def __init__(
@@ -127,7 +135,7 @@ class IGEBMNet(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, channels, H, W) and, for a conditional net, integer labels (B,) -> (B, 1).
 
-        Raises ValueError where a conditional net gets no labels, or an unconditional one gets some.
+        Raises ValueError if a conditional net gets no labels, or an unconditional one gets some.
         """
         label = _one_hot(self, self.classes, x, y)
         h = self.stem(x)
@@ -143,13 +151,20 @@ class IGEBMMnistNet(nn.Module):
     A 3x3 convolution of ``width`` channels, three 4x4 convolutions with stride 2 of width, 2 width and 4 width
     channels (28 -> 14 -> 7 -> 4, padded as TensorFlow's SAME, the odd pixel on the right and below), a linear layer of
     2 width features and the last one; LeakyReLU(0.2) after each but the last. The convolutions have no bias; all
-    but the last layer are spectrally normalized. The classes are image-sized channels of one-hot / 10.
+    but the last layer are spectrally normalized. Classes enter as constant input channels, one-hot / 10.
 
     Args:
-        width: The output channels of the first two convolutions.
-        classes: The number of classes y that condition the energy; None for an energy of x alone.
-        channels: The channels of an image.
-        size: The side of the image in pixels.
+        width: the output channels of the first two convolutions.
+        classes: the number of classes y that condition the energy; None for an energy of x alone.
+        channels: the channels of an image.
+        size: the side of the image in pixels.
+
+    Raises:
+        ValueError: if a number is below 1.
+
+    >>> import torch
+    >>> IGEBMMnistNet(width=2, size=8)(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 1])
     """
 
     def __init__(self, width: int = 64, classes: int | None = None, channels: int = 1, size: int = 28) -> None:
@@ -174,7 +189,7 @@ class IGEBMMnistNet(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, channels, size, size) and, for a conditional net, integer labels (B,) -> (B, 1).
 
-        Raises ValueError where a conditional net gets no labels, or an unconditional one gets some.
+        Raises ValueError if a conditional net gets no labels, or an unconditional one gets some.
         """
         label = _one_hot(self, self.classes, x, y)
         if self.classes is not None:

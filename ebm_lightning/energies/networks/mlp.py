@@ -7,13 +7,20 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them: (B, ...) with ``inputs`` numbers each -> (B, outputs).
+    """Linear layers with activations between them: (B, ...) with ``inputs`` numbers per example -> (B, outputs).
 
     Args:
-        inputs: The numbers in one example; examples of any shape are flattened.
-        hidden: The width of every hidden layer, first one first; empty for a single linear layer.
-        outputs: The numbers that come out for each example.
-        activation: What follows every hidden layer, copied for each of them; None means SiLU.
+        inputs: the number of inputs per example; examples of any shape are flattened.
+        hidden: the widths of the hidden layers, in order; empty for a single linear layer.
+        outputs: the number of outputs per example.
+        activation: the activation after each hidden layer, copied for each; None is SiLU.
+
+    Raises:
+        ValueError: if a width is below 1.
+
+    >>> import torch
+    >>> MLP(inputs=4, hidden=[8, 8])(torch.zeros(3, 2, 2)).shape
+    torch.Size([3, 1])
     """
 
     def __init__(self, inputs: int, hidden: list[int], outputs: int = 1, activation: nn.Module | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Spectral normalization of a weight, as parametrisations for torch.nn.utils.parametrize."""
+"""Spectral normalization of a weight, as parametrizations for torch.nn.utils.parametrize."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
@@ -9,22 +9,22 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 EPSILON = 1e-12
-"""The smallest norm that is divided by: a weight of zeros stays a weight of zeros."""
+"""The smallest divisor of a norm, so that a weight of zeros stays zero."""
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Switches autocast off, where the device has it: a norm in bfloat16 would be right to 3 digits only."""
+    """Disable autocast, if the device has it: a norm in bfloat16 has a precision of 3 digits only."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
 
 class _PowerIteration(nn.Module):
-    """Estimates the largest singular value sigma of a weight W, read as a matrix (rows, everything else).
+    """An estimate of the largest singular value sigma of a weight W, reshaped to a matrix (rows, -1).
 
-    v = W^T u / |W^T u| and sigma = |W v|, with u and v held constant in the gradient. In train mode every call moves
-    the buffer u one power iteration on, u <- W v / |W v|; in eval mode u rests. The length of u does not matter, so an
-    average of several u (as weight averaging makes it) is as good as a unit vector.
+    v = W^T u / |W^T u| and sigma = |W v|, with u and v held constant in the gradient. Every call
+    in train mode updates the buffer u by one power iteration, u <- W v / |W v|; eval mode does not change u. The length
+    of u does not matter, so that weight averaging may average u too.
     """
 
     u: Tensor
@@ -52,7 +52,11 @@ class SpectralNorm(_PowerIteration):
     """W / sigma(W): a weight whose largest singular value is 1 (Miyato et al. 2018, equation 8 and algorithm 1).
 
     Args:
-        rows: The first dimension of the weight, e.g. the output channels of a convolution.
+        rows: the first dimension of the weight, e.g. the output channels of a convolution.
+
+    >>> import torch
+    >>> SpectralNorm(rows=1)(torch.tensor([[3.0, 4.0]])).norm().item()
+    1.0
     """
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -61,12 +65,17 @@ class SpectralNorm(_PowerIteration):
 
 
 class SpectralBound(_PowerIteration):
-    """W / max(sigma(W), 1): a weight whose largest singular value is at most 1; smaller ones pass as they are.
+    """W / max(sigma(W), 1): a weight whose largest singular value is at most 1; a smaller weight is unchanged.
 
-    It lets a layer begin near zero (Du & Mordatch 2019, the second convolution of their residual blocks).
+    A layer can then be initialized near zero (Du & Mordatch 2019, the second convolution of their residual blocks).
 
     Args:
-        rows: The first dimension of the weight, e.g. the output channels of a convolution.
+        rows: the first dimension of the weight, e.g. the output channels of a convolution.
+
+    >>> import torch
+    >>> bound = SpectralBound(rows=1)
+    >>> bound(torch.tensor([[3.0, 4.0]])).norm().item(), bound(torch.tensor([[0.5, 0.0]])).norm().item()
+    (1.0, 0.5)
     """
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The wide residual network, the classifier that JEM reads as an energy."""
+"""The wide residual network, the classifier of JEM."""
 
 import copy
 from collections.abc import Callable
@@ -10,22 +10,28 @@ class WideResNet(nn.Module):
     """WRN-depth-width (Zagoruyko & Komodakis 2016): (B, channels, H, W) -> (B, classes), H and W divisible by 4.
 
     A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times ``width``
-    channels, each stage but the first halving the image, then activation, mean over the image and a linear layer. A
-    block is x + conv(act(norm(conv(act(norm(x)))))); its second convolution has the stride, and x goes through a 1x1
-    convolution where its shape changes. Convolutions have biases. The default is JEM's network (Grathwohl et al.
+    channels, of which all but the first halve the image, then activation, mean over the image and a linear layer. A
+    block is x + conv(act(norm(conv(act(norm(x)))))); its second convolution has the stride, and x passes through
+    a 1x1 convolution if the shape changes. Convolutions have biases. The default is JEM's network (Grathwohl et al.
     2020): WRN-28-10 without normalization, which has 36.47 million parameters.
 
     Args:
-        depth: The layers along the longest path, 6n + 4 for n blocks in a stage.
-        width: The factor of the channels.
-        classes: The numbers that come out for each image.
-        channels: The channels of an image.
-        normalization: Makes what precedes every activation from its channels, such as torch.nn.BatchNorm2d in JEM++
-            (Yang & Ji 2021), where the chains also move in train mode (``eval_sampling: false``); None is none.
-        activation: What precedes every convolution but the first, copied for each; None is a leaky ReLU of slope 0.2.
+        depth: the layers along the longest path, 6n + 4 for n blocks in a stage.
+        width: the factor of the number of channels.
+        classes: the number of outputs for each image.
+        channels: the channels of an image.
+        normalization: makes the layer before each activation from its number of channels, such as torch.nn.BatchNorm2d
+            in JEM++ (Yang & Ji 2021), which also runs the chains in train mode (``eval_sampling: false``); None is no
+            normalization.
+        activation: the activation before every convolution but the first, copied for each; None is a leaky ReLU of
+            slope 0.2.
 
     Raises:
-        ValueError: Where ``depth`` is not 6n + 4, or a width is below 1.
+        ValueError: if ``depth`` is not 6n + 4, or a width is below 1.
+
+    >>> import torch
+    >>> WideResNet(depth=10, width=1, channels=1)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Networks that predict in one pass, read as energies: the baselines of energy-based transformers."""
+"""Feed-forward networks as energies: the baselines of energy-based transformers, which predict in one pass."""
 
 from typing import cast
 
@@ -12,10 +12,16 @@ class NextToken(EnergyModel):
     """E(x, target) = -sum over positions of log p(target_t given x_1..t), in nats: a language model. Its log Z is 0.
 
     ``positive_phase`` adds the logits y of a pass, (B, S, vocabulary), with their graph, so that TokenPrediction
-    compares them with the targets as it compares what a sampler reached: EBM then needs no sampler.
+    compares them with the targets as it does with the result of a sampler: EBM then needs no sampler.
 
     Args:
         net: tokens x (B, S), int64 -> logits (B, S, vocabulary), such as a CausalTransformer.
+
+    >>> import torch
+    >>> net = torch.nn.Embedding.from_pretrained(torch.zeros(4, 4))  # equal logits for 4 tokens
+    >>> x = torch.tensor([[0, 1, 2]])
+    >>> round(NextToken(net).energy({"x": x, "target": x}).item(), 4)  # 3 log 4
+    4.1589
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -33,13 +39,18 @@ class NextToken(EnergyModel):
 
 
 class Denoiser(EnergyModel):
-    """E(x, target) = |target - net(x)|^2 / 2: a network that denoises x (B, ...) in one pass, up to log Z a normal law.
+    """E(x, target) = |target - net(x)|^2 / 2: a network that denoises x (B, ...) in one pass; p is normal.
 
-    ``positive_phase`` adds its answer y, with its graph, so that ImagePrediction compares it with the target: EBM then
+    ``positive_phase`` adds the output y, with its graph, so that ImagePrediction compares it with the target: EBM then
     needs no sampler.
 
     Args:
         net: x -> y in the shape of x, such as a DiTDenoiser.
+
+    >>> import torch
+    >>> energy = Denoiser(torch.nn.Identity())
+    >>> energy.energy({"x": torch.zeros(1, 2), "target": torch.ones(1, 2)}).item()
+    1.0
     """
 
     def __init__(self, net: nn.Module) -> None:

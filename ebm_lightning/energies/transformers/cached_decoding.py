@@ -1,4 +1,4 @@
-"""The energy of candidates for the token after a text that is read once: an energy-based transformer as it writes."""
+"""Cached decoding: the energy of candidates for the next token of a text whose keys and values are kept."""
 
 from collections.abc import Mapping
 
@@ -11,22 +11,31 @@ from ebm_lightning.energies.transformers.ebt import TextEBT
 
 
 class NextCandidate(EnergyModel):
-    """E(y) = e(x_1..S, y): how badly each of N candidates y (N, vocabulary) for the token after one text x answers it.
+    """E(y) = e(x_1..S, y) for N candidates y (N, vocabulary) for the token after one text x (S,).
 
-    What a :class:`TextEBT` gives at the last position of x, and its variables but x; its parameters are shared. The
-    text is processed once: the keys and values of every block are kept, and candidates alone run against them. Where
-    the energy depends on the step, so do the observed keys, and each landscape has a cache of its own, filled when it
-    is first asked for. The text is a constant: derivatives are those in y, any number of times.
-    Gladstone et al. (2025) release no cached generation; this gives the numbers of the whole pass.
+    It equals the energy of a :class:`TextEBT` at the last position of x, over its variables without x; the parameters
+    are shared. The text is processed once: the keys and values of every block are kept, and only the candidates pass
+    through the blocks. If the energy depends on the step, so do the observed keys; each landscape then has its own
+    cache, filled at its first use. The text is a constant: derivatives are in y, of any order.
+    Gladstone et al. (2025) release no cached generation; this gives the numbers of the full pass.
 
     Args:
         model: the energy-based transformer.
         x: the text, tokens int64 (S,), at least one.
-        caches: what has been read of it before, by landscape, under the same parameters.
+        caches: the caches of a prefix of the text, by landscape, computed with the same parameters.
 
     Raises:
-        ValueError: where x is empty, or no vector of tokens of the model; at a call, where candidates are at different
+        ValueError: if x is empty, or not a vector of tokens of the model; at a call, if candidates are at different
             steps.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import TextEBT
+    >>> _ = torch.manual_seed(0)
+    >>> model, text = TextEBT(5, layers=1, heads=1, dim=4), torch.tensor([3, 1, 2])
+    >>> state = model.positive_phase({"x": text[None]})
+    >>> energy = NextCandidate(model, text).energy({"y": state["y"][0, -1:]})
+    >>> torch.allclose(energy, model.local_energies(state)[:, -1], atol=1e-5)
+    True
     """
 
     def __init__(self, model: TextEBT, x: Tensor, caches: Mapping[int, Cache] | None = None) -> None:
@@ -39,11 +48,11 @@ class NextCandidate(EnergyModel):
         self._caches = dict(caches or {})
 
     def append(self, x: Tensor) -> "NextCandidate":
-        """The energy after further tokens x (n,); what has been read is kept."""
+        """The energy after further tokens x (n,); the caches are kept."""
         return NextCandidate(self.model, torch.cat([self.x, x]), self._caches)
 
     def blank(self, number: int) -> State:
-        """So many candidates of zeros, at step 0: where they begin, and their shape for chains."""
+        """The initial state of n = ``number`` candidates, for chains: zeros, at step 0."""
         state = self.model.positive_phase({"x": self.x[None, -1:].expand(number, 1)})
         return {name: value[:, 0] if name == "y" else value for name, value in state.items() if name != "x"}
 

@@ -1,4 +1,4 @@
-"""Energy-based transformers: an energy over a context and a candidate for what follows it."""
+"""Energy-based transformers: an energy over a context and a candidate prediction."""
 
 import abc
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from ebm_lightning.energies.networks.transformer import Trunk, check_size, linea
 
 @dataclass(frozen=True)
 class StepCondition(abc.ABC):
-    """How the energy depends on the number of the step that is taken on it: step k sees landscape min(k, landscapes-1).
+    """How the energy depends on the number k of the descent step: step k uses landscape min(k, landscapes - 1).
 
-    A state then holds that number, "descent.step" (B,), int64, from 0. More steps than landscapes are steps on the
-    last one.
+    The state then holds k as "descent.step" (B,), int64, from 0. Steps beyond the number of landscapes use the last
+    one.
 
     Args:
-        landscapes: different energies, at least 1.
+        landscapes: the number of different energies, at least 1.
 
     Raises:
-        ValueError: where ``landscapes`` < 1.
+        ValueError: if ``landscapes`` < 1.
     """
 
     landscapes: int
@@ -32,22 +32,29 @@ class StepCondition(abc.ABC):
             raise ValueError(f"{type(self).__name__}(landscapes={self.landscapes}): expected a number of at least 1")
 
     def landscape(self, step: Tensor) -> Tensor:
-        """The landscape that each step is taken on, in the shape of ``step``."""
+        """The index of the landscape of each step, in the shape of ``step``."""
         return step.clamp(max=self.landscapes - 1)
 
     @property
     @abc.abstractmethod
     def modulates(self) -> bool:
-        """Whether the embedding of the step is a condition of every block."""
+        """Whether the embedding of the step conditions every block."""
 
     @abc.abstractmethod
     def precede(self, observed: Tensor, embedded: Tensor) -> Tensor:
-        """The observed stream (B, S, dim), with the embedding of the step (B, dim) before it where it is a token."""
+        """The observed stream (B, S, dim), preceded by the embedding of the step (B, dim) if that is a token."""
 
 
 @dataclass(frozen=True)
 class StepToken(StepCondition):
-    """The embedding of the step is a token before all others: "time_embed", the one of the released scripts."""
+    """The embedding of the step as a token before all others: "time_embed", the choice of the released scripts.
+
+    >>> import torch
+    >>> StepToken(landscapes=2).landscape(torch.tensor([0, 1, 2, 3])).tolist()
+    [0, 1, 1, 1]
+    >>> StepToken(landscapes=2).precede(torch.zeros(1, 3, 4), torch.ones(1, 4)).shape
+    torch.Size([1, 4, 4])
+    """
 
     @property
     def modulates(self) -> bool:
@@ -59,7 +66,12 @@ class StepToken(StepCondition):
 
 @dataclass(frozen=True)
 class StepAdaLN(StepCondition):
-    """The embedding of the step shifts, scales and gates every block, from zero on: "adaln_zero"."""
+    """The embedding of the step as the shift, scale and gate of every block, initialized to zero: "adaln_zero".
+
+    >>> import torch
+    >>> StepAdaLN(landscapes=2).precede(torch.zeros(1, 3, 4), torch.ones(1, 4)).shape
+    torch.Size([1, 3, 4])
+    """
 
     @property
     def modulates(self) -> bool:
@@ -70,26 +82,32 @@ class StepAdaLN(StepCondition):
 
 
 class TextEBT(EnergyModel):
-    """E(x, y) = sum over positions t of e(x_1..t, y_t): how badly y_t answers what has been read up to t.
+    """E(x, y) = sum over positions t of e(x_1..t, y_t): the energy of each candidate y_t for the token after x_1..t.
 
     x (B, S) are tokens, int64, and y (B, S, vocabulary) candidates for the token after each: distributions over the
-    vocabulary, or whatever a sampler makes of them. y_t enters a causal transformer as one more element after x_1..t,
-    by a linear map W y_t, and e is read there: one pass serves all positions (Trunk.parallel). Since e_t depends on no
-    other candidate, descent on the sum is descent at every position. A prediction is reached by
-    Descent(normalize=True) from NoiseChains(GaussianNoise()), and trained by TokenPrediction; its positions are logits.
-    ``positive_phase`` begins every candidate at zero, the shape for the chains, and every count of steps at 0.
-    Gladstone et al. (2025); there are 7 layers dim^2 parameters beside the two maps of the vocabulary.
+    vocabulary, or other values of a sampler. y_t enters a causal transformer as one more element after x_1..t, by a
+    linear map W y_t, and e is the output at that element: one pass computes all positions (Trunk.parallel). Since e_t
+    depends on no other candidate, descent on the sum is descent at every position. Predictions are made by
+    Descent(softmax=True) from NoiseChains(GaussianNoise()), whose results are logits, and trained by TokenPrediction.
+    ``positive_phase`` sets the candidates to zero, which gives chains their shape, and the step to 0.
+    Gladstone et al. (2025). There are 7 layers dim^2 parameters besides the two maps of the vocabulary.
 
     Args:
         vocabulary: the number of tokens.
         layers: blocks of the transformer.
-        heads: of attention; dim / heads must be even.
+        heads: attention heads; dim / heads must be even.
         dim: the width.
-        condition: how the energy depends on the number of the step; None is not at all. If it does,
-            "descent.step" is a variable too.
+        condition: how the energy depends on the number of the descent step, which is then a variable,
+            "descent.step"; None if it does not.
 
     Raises:
-        ValueError: where a number is below 1, or the heads do not share ``dim`` evenly.
+        ValueError: if a number is below 1, or ``dim`` is not a multiple of 2 ``heads``.
+
+    >>> import torch
+    >>> model = TextEBT(5, layers=1, heads=1, dim=4)
+    >>> state = model.positive_phase({"x": torch.tensor([[3, 1, 2]])})
+    >>> state["y"].shape, model.local_energies(state).shape, model.energy(state).shape
+    (torch.Size([1, 3, 5]), torch.Size([1, 3]), torch.Size([1]))
     """
 
     def __init__(
@@ -117,11 +135,11 @@ class TextEBT(EnergyModel):
         return energies.sum(1, dtype=torch.promote_types(energies.dtype, torch.float32))
 
     def local_energies(self, state: State) -> Tensor:
-        """e of every position, shape (B, S)."""
+        """e of each position, shape (B, S)."""
         return self._energies(*(select_variable(self, state, name) for name in self.variables))
 
     def positive_phase(self, batch: State) -> State:
-        """The batch, with candidates y of zeros (one number, expanded) and step 0, where it has none."""
+        """The batch, with candidates y of zeros (one number, expanded) and step 0 if it has none."""
         x, like = batch["x"], self.candidate.weight
         state = {"y": like.new_zeros(()).expand(*x.shape, self.vocabulary), **batch}
         if self.condition is not None and STEP not in batch:
@@ -129,7 +147,7 @@ class TextEBT(EnergyModel):
         return state
 
     def check(self, state: State) -> None:
-        """Raises ValueError where x holds anything but tokens of this model, int64 (B, S)."""
+        """Raise ValueError if x are not tokens of this model, int64 (B, S)."""
         x = state["x"]
         if x.dtype != torch.int64 or x.ndim != 2 or not bool(((x >= 0) & (x < self.vocabulary)).all()):
             raise ValueError(
@@ -144,7 +162,7 @@ class TextEBT(EnergyModel):
         return out
 
     def observed(self, x: Tensor, step: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The observed stream of tokens x (B, S), and the embedding of the step (B, dim) where the energy has one."""
+        """The observed stream of tokens x (B, S), and the embedding of the step (B, dim), if any."""
         if self.condition is None or self.landscape is None or step is None:
             return self.embedding(x), None
         embedded = self.landscape(self.condition.landscape(step))
@@ -152,25 +170,31 @@ class TextEBT(EnergyModel):
 
 
 class ImageEBT(EnergyModel):
-    """E(y) = mean over patches of e(y): how little a candidate y (B, C, H, W) looks like an image, for denoising.
+    """E(y) = mean over patches of e(y): the energy of a candidate y (B, C, H, W), for denoising.
 
-    A batch {"x": noised image, "target": clean image} begins its candidate at the noised image, and there alone does x
-    enter: Descent moves y, ImagePrediction compares it with the target. The mean is the published one: the gradient in
-    a patch is 1 / patches of that of a sum, so a step size of 3000 on the 64 patches of a 128 x 128 image is one of 47
-    on a sum, and another number of patches wants another step size. The transformer is a :class:`DiT` with one output
-    for each patch and no bias, which starts at zero: the first update of the parameters leaves an energy to descend.
-    Gladstone et al. (2025) and their released code, with patches of 16.
+    The candidate of a batch {"x": noised image, "target": clean image} starts at the noised image, the only use of x:
+    Descent moves y, ImagePrediction compares it with the target. The mean over patches is as published: the gradient in
+    a patch is 1 / patches of that of a sum, so a step size of 3000 on the 64 patches of a 128 x 128 image corresponds
+    to 47 on a sum, and the step size depends on the number of patches. The transformer is a :class:`DiT` with one
+    output for each patch and no bias, initialized to zero: the energy is flat before the first update of the
+    parameters. Gladstone et al. (2025) and their released code, with patches of 16.
 
     Args:
         size: height and width of an image.
         patch: height and width of a patch.
         channels: of an image.
         layers: blocks of the transformer.
-        heads: of attention.
+        heads: attention heads.
         dim: the width, divisible by 4 and by ``heads``.
 
     Raises:
-        ValueError: where a number is below 1, patches do not tile the image, or ``dim`` cannot be shared out.
+        ValueError: if a number is below 1, patches do not tile the image, or ``dim`` is not divisible as above.
+
+    >>> import torch
+    >>> model = ImageEBT(size=8, patch=4, channels=1, layers=1, heads=1, dim=4)
+    >>> state = model.positive_phase({"x": torch.zeros(2, 1, 8, 8)})
+    >>> model.per_patch(state).shape, model.energy(state).tolist()  # the last layer is initialized to zero
+    (torch.Size([2, 4]), [0.0, 0.0])
     """
 
     def __init__(
@@ -184,10 +208,10 @@ class ImageEBT(EnergyModel):
         return self.per_patch({"y": y}).mean(1)
 
     def per_patch(self, state: State) -> Tensor:
-        """e of every patch, row by row, shape (B, patches)."""
+        """e of each patch, in row-major order, shape (B, patches)."""
         out: Tensor = self.net(select_variable(self, state, "y")).squeeze(-1)
         return out
 
     def positive_phase(self, batch: State) -> State:
-        """The batch, with the candidate y at the noised image x where it has none."""
+        """The batch, with the candidate y set to the noised image x if it has none."""
         return {"y": batch["x"], **batch}

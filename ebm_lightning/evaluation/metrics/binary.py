@@ -45,19 +45,19 @@ def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
         return False
 
 
-def refuse_gray(model: EnergyModel, state: State, binary: bool | None, convention: str | None) -> None:
+def refuse_gray(model: EnergyModel, state: State, binary: bool | None, preprocessing: str | None) -> None:
     """Raises ValueError where binary units are to give the log-probability of data that are not binary.
 
     Args:
         model: whose log-probabilities are asked for.
         state: some of the data, complete.
         binary: whether the data are meant to be binary; None where that is not known.
-        convention: how the data came about, for the message.
+        preprocessing: how the data came about, for the message.
     """
     for name in [name for name in model.variables if has_binary_units(model, state, name)]:
         v = state[name]
         if binary is False or not _is_binary(v):
-            got = convention or f"values from {float(v.min()):.4g} to {float(v.max()):.4g}"
+            got = preprocessing or f"values from {float(v.min()):.4g} to {float(v.max()):.4g}"
             raise ValueError(
                 f"no log-probability is defined for gray values of binary units ({name!r}): expected data under "
                 f"DynamicBinarization, FixedBinarization or Threshold, got {got}"

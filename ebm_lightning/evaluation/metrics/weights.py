@@ -66,7 +66,7 @@ class LogPartition:
         if not wrong:
             return ""
         return (
-            f"{' and '.join(wrong)}: log Z is not to be trusted, since AIS errs on the low side, so that "
+            f"{' and '.join(wrong)}: log Z is unreliable, since AIS errs on the low side, so that "
             "log-probabilities look better than they are; anneal over more temperatures, with more chains"
         )
 

@@ -23,8 +23,8 @@ class LikelihoodMonitor(L.Callback):
     of the training batches alone, over all starts of the run: no data loading, no validation, and none of this
     callback's work. Of other callbacks it leaves out those that stand after this one where a batch ends; list it first.
 
-    It draws from streams of its own: with or without it a run has the same weights. Estimates of different conventions
-    of the data must not be compared.
+    It draws from streams of its own: with or without it a run has the same weights. Estimates of data of
+    different preprocessing must not be compared.
 
     Args:
         estimator: of log Z.

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.class_posterior import check_labels, log_posteriors
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, mean
 from ebm_lightning.evaluation.protocols.classification import labeled, percent_wrong
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
@@ -38,7 +38,7 @@ class Calibration(Protocol):
         block: the label.
 
     Raises:
-        ValueError: where ``bins`` < 1; when measuring, where the data have no labels or others than the model's, the
+        ValueError: if ``bins`` < 1; when measuring, if the data have no labels or others than the model's, the
             model has no p(y | x), or nothing is held out to fit the temperature to.
     """
 
@@ -50,7 +50,7 @@ class Calibration(Protocol):
         if self.bins < 1:
             raise ValueError(f"{self.id}: expected bins >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         state = labeled(self.id, data, "test", self.block)
         if self.scaling and not data.size("val"):
             raise ValueError(
@@ -58,16 +58,16 @@ class Calibration(Protocol):
                 "`val_size`, or scaling: false"
             )
         log_p, y = self._classify(module, state)
-        found = {"test error, percent": percent_wrong(log_p.argmax(1), y)}
-        found |= self._judge("", log_p, y)
+        found = {"test_error_percent": percent_wrong(log_p.argmax(1), y).labeled("test error, percent")}
+        found |= self._score("", log_p, y)
         shown = {"as trained": reliability(log_p.exp(), y, self.bins)}
         if self.scaling:
             temperature = fit_temperature(*self._classify(module, labeled(self.id, data, "val", self.block)))
             scaled = torch.log_softmax(log_p / temperature.value, 1)
             found["temperature"] = temperature
-            found |= self._judge(" after scaling", scaled, y, temperature.warning)
+            found |= self._score(" after scaling", scaled, y, temperature.warning)
             shown["after scaling"] = reliability(scaled.exp(), y, self.bins)
-        return Findings(found, {"reliability": plots.reliability(shown)})
+        return ProtocolResult(found, {"reliability": plots.reliability(shown)})
 
     def _classify(self, module: EBM, state: State) -> tuple[Tensor, Tensor]:
         """log p(y | x) (N, classes), and the labels (N,)."""
@@ -75,16 +75,18 @@ class Calibration(Protocol):
         check_labels(self.id, y, log_p.shape[1])
         return log_p, y
 
-    def _judge(self, when: str, log_p: Tensor, y: Tensor, warning: str = "") -> dict[str, Measurement]:
+    def _score(self, when: str, log_p: Tensor, y: Tensor, warning: str = "") -> dict[str, Measurement]:
         p = log_p.exp()
         nll = -log_p.gather(1, y[:, None]).flatten()
         brier = (p - one_hot(y, p.shape[1])).square().sum(1)
         draws = (torch.randint(len(y), (len(y),)) for _ in range(_RESAMPLES))
         spread = torch.tensor([ece(p[rows], y[rows], self.bins) for rows in draws]).std()
+        error = Measurement(100 * ece(p, y, self.bins), 100 * float(spread))
+        suffix = when.replace(" ", "_")
         return {
-            f"ECE{when}, percent": Measurement(100 * ece(p, y, self.bins), 100 * float(spread), warning=warning),
-            f"NLL{when}, nats": replace(mean(nll), warning=warning),
-            f"Brier score{when}": replace(mean(brier), warning=warning),
+            f"ece{suffix}_percent": replace(error, warning=warning, label=f"ECE{when}, percent"),
+            f"nll{suffix}_nats": replace(mean(nll), warning=warning, label=f"NLL{when}, nats"),
+            f"brier_score{suffix}": replace(mean(brier), warning=warning, label=f"Brier score{when}"),
         }
 
 
@@ -94,7 +96,7 @@ def ece(p: Tensor, y: Tensor, bins: int) -> float:
 
 
 def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """For every bin of the confidence: the accuracy, NaN where it is empty, and the share of examples; (bins,) each."""
+    """For every bin of the confidence: the accuracy, NaN if it is empty, and the share of examples; (bins,) each."""
     confidence, label = p.max(1)
     of_bin = (confidence.clamp(max=_BELOW_ONE) * bins).long()
     counts = torch.bincount(of_bin, minlength=bins).double()
@@ -105,7 +107,7 @@ def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 def fit_temperature(log_p: Tensor, y: Tensor) -> Measurement:
     """The T > 0 that minimizes the mean of -log softmax(log p / T)_y, by LBFGS on log T.
 
-    It carries a warning where no T does: where every example, or none, has its label as the most probable one, the
+    It carries a warning if no T does: if every example, or none, has its label as the most probable one, the
     likelihood only grows towards T = 0 or infinity.
     """
     with torch.inference_mode(False), torch.enable_grad():

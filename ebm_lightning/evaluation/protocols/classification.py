@@ -9,7 +9,7 @@ from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.components.class_posterior import log_posteriors
 from ebm_lightning.evaluation.components.refinement import Refinement
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, percent_true, random_subset
 from ebm_lightning.generation.samples import energies
 from ebm_lightning.training.module import EBM
 
@@ -27,24 +27,27 @@ class ClassificationError(Protocol):
         refinement: what moves an image before it is classified a second time; None measures no refined error.
 
     Raises:
-        ValueError: when measuring, where the data have no labels, the model has no p(y | x), or the run has no sampler
+        ValueError: when measuring, if the data have no labels, the model has no p(y | x), or the run has no sampler
             to refine by.
     """
 
     block: str = "y"
     refinement: Refinement | None = None
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         found = {
-            "test error, percent": self._error(module, data, "test"),
-            "training error, percent": self._error(module, data, "train"),
+            "test_error_percent": self._error(module, data, "test").labeled("test error, percent"),
+            "training_error_percent": self._error(module, data, "train").labeled("training error, percent"),
         }
         if self.refinement is not None:
-            after, quiet = f"test error after {self.refinement.steps} steps", data.without_test_noise()
-            found[f"{after}, percent"] = self._error(module, data, "test", self.refinement)
+            steps, quiet = self.refinement.steps, data.without_test_noise()
+            after, key = f"test error after {steps} steps", f"test_error_after_{steps}_steps"
+            refined = self._error(module, data, "test", self.refinement)
+            found[f"{key}_percent"] = refined.labeled(f"{after}, percent")
             if quiet is not data:
-                found[f"{after} without test noise, percent"] = self._error(module, quiet, "test", self.refinement)
-        return Findings(found)
+                refined = self._error(module, quiet, "test", self.refinement)
+                found[f"{key}_without_test_noise_percent"] = refined.labeled(f"{after} without test noise, percent")
+        return ProtocolResult(found)
 
     def _error(self, module: EBM, data: DataModule, split: Split, refinement: Refinement | None = None) -> Measurement:
         state = labeled(self.id, data, split, self.block)
@@ -69,7 +72,7 @@ class ScoreClassifier(Protocol):
         split: where they are from.
 
     Raises:
-        ValueError: where ``number`` < 1; when measuring, where the data have no labels.
+        ValueError: if ``number`` < 1; when measuring, if the data have no labels.
     """
 
     block: str = "y"
@@ -80,29 +83,29 @@ class ScoreClassifier(Protocol):
         if self.number is not None and self.number < 1:
             raise ValueError(f"{self.id}: expected number >= 1, or null for all")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         train, test = (labeled(self.id, data, split, self.block) for split in (self.split, "test"))
-        train = some(train, self.number)
+        train = random_subset(train, self.number)
         assert data.classes is not None
         fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
         classifier.fit(fitted_to.numpy(), train[self.block].cpu().numpy())
         labels = [torch.from_numpy(classifier.predict(s.numpy())) for s in (shown, fitted_to)]
-        return Findings(
-            {
-                "test error, percent": percent_wrong(labels[0], test[self.block]),
-                "fitted error, percent": percent_wrong(labels[1], train[self.block]),
-                "test error without log Z, percent": percent_wrong(shown.argmax(1), test[self.block]),
-            }
-        )
+        errors = {
+            "test_error_percent": percent_wrong(labels[0], test[self.block]).labeled("test error, percent"),
+            "fitted_error_percent": percent_wrong(labels[1], train[self.block]).labeled("fitted error, percent"),
+        }
+        largest = percent_wrong(shown.argmax(1), test[self.block])
+        errors["test_error_without_log_z_percent"] = largest.labeled("test error without log Z, percent")
+        return ProtocolResult(errors)
 
 
 def labeled(protocol: str, data: DataModule, split: Split, block: str) -> State:
-    """The labeled examples of a split. Raises ValueError where it has no labels ``block``."""
+    """The labeled examples of a split. Raises ValueError if it has no labels ``block``."""
     state = data.tensors(split)
     if block not in state or not data.classes:
         raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, ExactlyNormalized, State, evaluating, require
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult
 from ebm_lightning.training.module import EBM
 
 
 @dataclass(eq=False)
 class ExactDivergence(Protocol):
-    """KL(data || model) in bits and nats, exactly: by enumeration of the data's patterns and of the model's causes.
+    """KL(data || model) in bits and nats, exactly: by enumeration of the data's patterns and of the model's latents.
 
     Beside it stand the entropy of the data, which the description of a pattern costs at least, and the probability that
     the model gives to images that are no pattern of the data. What a state has beyond the data is taken for binary
@@ -22,51 +22,54 @@ class ExactDivergence(Protocol):
     exact log Z.
 
     Args:
-        largest: causes, at most: 2^largest states of each pattern are summed.
+        largest: latents, at most: 2^largest states of each pattern are summed.
 
     Raises:
-        ValueError: when measuring, where there are more causes, or the distribution of the data or log Z is not known.
+        ValueError: when measuring, if there are more latents, or the distribution of the data or log Z is not known.
     """
 
     largest: int = 20
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         patterns, p = data.true_distribution()
         with evaluating(module.model):
             log_q = exact_log_prob(module.model, {"x": patterns.to(module.device)}, self.largest).cpu()
         seen = p > 0
         entropy = -float((p[seen] * p[seen].log()).sum())
         divergence = float(-(p[seen] * log_q[seen]).sum()) - entropy
-        values = {
-            "KL(data || model), bits": divergence / math.log(2),
-            "KL(data || model), nats": divergence,
-            "entropy of the data, bits": entropy / math.log(2),
-            "probability of other images": 1 - float(log_q.exp().sum()),
-        }
-        return Findings({name: Measurement(value) for name, value in values.items()})
+        return ProtocolResult(
+            {
+                "kl_bits": Measurement(divergence / math.log(2), label="KL(data || model), bits"),
+                "kl_nats": Measurement(divergence, label="KL(data || model), nats"),
+                "data_entropy_bits": Measurement(entropy / math.log(2), label="entropy of the data, bits"),
+                "other_images_probability": Measurement(
+                    1 - float(log_q.exp().sum()), label="probability of other images"
+                ),
+            }
+        )
 
 
 @torch.no_grad()
 def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tensor:
-    """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary causes h.
+    """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary latents h.
 
-    The causes are the variables that ``positive_phase`` adds to the state. Raises ValueError where they are more than
+    The latents are the variables that ``positive_phase`` adds to the state. Raises ValueError if they are more than
     ``largest`` units.
     """
     full = model.positive_phase(state)
-    causes = {name: full[name].shape[1:] for name in model.variables if name not in state}
-    widths = [math.prod(shape) for shape in causes.values()]
+    latents = {name: full[name].shape[1:] for name in model.variables if name not in state}
+    widths = [math.prod(shape) for shape in latents.values()]
     if sum(widths) > largest:
         raise ValueError(
-            f"{type(model).__name__} has {sum(widths)} binary causes, so that 2^{sum(widths)} states of each example "
-            f"would be summed: expected at most {largest}; use ImportanceLikelihood, or raise `largest`"
+            f"{type(model).__name__} has {sum(widths)} binary latents, so that 2^{sum(widths)} states of each example "
+            f"would be summed: expected at most {largest}; use ImportanceSampledLikelihood, or raise `largest`"
         )
     codes = torch.arange(2 ** sum(widths))[:, None] >> torch.arange(sum(widths)) & 1
     total = torch.full((len(next(iter(state.values()))),), -math.inf, dtype=torch.float64)
-    for some in torch.split(codes, 2**9):
-        n = len(some)
+    for chunk in torch.split(codes, 2**9):
+        n = len(chunk)
         joint = {name: value.repeat_interleave(n, 0) for name, value in state.items()}
-        for (name, shape), part in zip(causes.items(), torch.split(some, widths, 1), strict=True):
+        for (name, shape), part in zip(latents.items(), torch.split(chunk, widths, 1), strict=True):
             h = part.to(full[name]).repeat(len(total), 1)
             joint[name] = h.view(-1, *shape)
         energies = model.energy(joint).double().cpu().view(-1, n)

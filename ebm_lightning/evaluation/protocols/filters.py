@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ebm_lightning.core import HasReceptiveFields, require
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
 
 @dataclass(eq=False)
-class Filters(Protocol):
+class ReceptiveFields(Protocol):
     """A picture of the filters of a trained model with the largest norm, largest first, each on its own gray scale.
 
     Zero is mid-gray, white pulls a unit up as much as black pulls it down. The mean Euclidean norm of all filters is
@@ -27,7 +27,7 @@ class Filters(Protocol):
             has as many groups as classes. 1 makes a square.
 
     Raises:
-        ValueError: where ``number`` or ``groups`` < 1; when measuring, where the model has no filters on one of the
+        ValueError: if ``number`` or ``groups`` < 1; when measuring, if the model has no filters on one of the
             blocks, or their number is no multiple of ``groups``.
     """
 
@@ -39,12 +39,12 @@ class Filters(Protocol):
         if self.number < 1 or self.groups < 1:
             raise ValueError(f"{self.id}: expected number >= 1 and groups >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         found, drawn = {}, {}
         for block in self.blocks:
             measurement, drawn[block] = self._of(module, block)
-            found[f"filter norm on {block}, mean"] = measurement
-        return Findings(found, drawn)
+            found[f"mean_filter_norm_{block}"] = measurement.labeled(f"filter norm on {block}, mean")
+        return ProtocolResult(found, drawn)
 
     def _of(self, module: EBM, block: str) -> tuple[Measurement, Image]:
         """The mean norm of the filters of one variable, and the picture of the largest."""

@@ -9,19 +9,19 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.metrics.importance import log_weights
-from ebm_lightning.evaluation.protocol import Findings, Protocol, mean, some
+from ebm_lightning.evaluation.protocol import Protocol, ProtocolResult, mean, random_subset
 from ebm_lightning.evaluation.protocols.classification import labeled, percent_wrong
 from ebm_lightning.training.module import EBM
 
 
 @dataclass(eq=False)
-class ImportanceLikelihood(Protocol):
+class ImportanceSampledLikelihood(Protocol):
     """Mean log p(x) of a test example in nats, estimated by importance sampling with the recognition network's draws.
 
     log p(x) is estimated by log mean_s w_s from S = ``samples`` weights w_s = p(x, h_s) / q(h_s | x): too low in
-    expectation, by less the larger S is, so state S with the number. What S leaves is shown by "gain from S/10 to S
-    samples", the rise over the mean of ten estimates from a tenth of the same weights each, and by "effective samples",
-    the mean of (sum w)^2 / sum w^2. The mean of log w is the variational bound; its negative is the description length
+    expectation, by less the larger S is, so state S with the number. What S leaves is shown by ``tenfold_gain_nats``,
+    the rise over the mean of ten estimates from a tenth of the same weights each, and by ``effective_samples``, the
+    mean of (sum w)^2 / sum w^2. The mean of log w is the variational bound; its negative is the description length
     of an example by bits back, the machine's free energy, in nats and in bits. Standard errors are over examples.
     Hinton, Dayan, Frey & Neal (1995) for the description length; Bornschein & Bengio (2015) for the estimate.
 
@@ -30,7 +30,7 @@ class ImportanceLikelihood(Protocol):
         number: test examples, drawn at random, the same for every model; None takes all.
 
     Raises:
-        ValueError: where ``samples`` is no multiple of 10 or ``number`` < 2; when measuring, where there are fewer
+        ValueError: if ``samples`` is no multiple of 10 or ``number`` < 2; when measuring, if there are fewer
             examples, or the model has no recognition network.
     """
 
@@ -41,42 +41,43 @@ class ImportanceLikelihood(Protocol):
         if self.samples < 10 or self.samples % 10 or (self.number is not None and self.number < 2):
             raise ValueError(f"{self.id}: expected samples to be a multiple of 10, and number >= 2, or null for all")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         state = chosen(self.id, data.tensors("test"), self.number)
         log_w = weights(module, state, self.samples)
         log_p = torch.logsumexp(log_w, 1) - math.log(self.samples)
         tenths = torch.logsumexp(log_w.view(len(log_w), 10, -1), 2) - math.log(self.samples // 10)
         share = torch.softmax(log_w, 1)
         bound = log_w.mean(1)
-        return Findings(
+        gain = mean(log_p - tenths.mean(1))
+        return ProtocolResult(
             {
-                "log-probability test": mean(log_p),
-                "gain from S/10 to S samples": mean(log_p - tenths.mean(1)),
-                "effective samples": mean(1 / share.square().sum(1)),
-                "sd of log w": mean(log_w.std(1)),
-                "variational bound, log-probability test": mean(bound),
-                "description length, nats": mean(-bound),
-                "description length, bits": mean(-bound / math.log(2)),
+                "test_log_prob_nats": mean(log_p).labeled("log-probability test"),
+                "tenfold_gain_nats": gain.labeled("gain from S/10 to S samples"),
+                "effective_samples": mean(1 / share.square().sum(1)).labeled("effective samples"),
+                "log_weight_std": mean(log_w.std(1)).labeled("sd of log w"),
+                "test_variational_bound_nats": mean(bound).labeled("variational bound, log-probability test"),
+                "description_length_nats": mean(-bound).labeled("description length, nats"),
+                "description_length_bits": mean(-bound / math.log(2)).labeled("description length, bits"),
             }
         )
 
 
 @dataclass(eq=False)
-class ShortestDescription(Protocol):
+class DescriptionLengthClassifier(Protocol):
     """Share of test examples, in percent, that the model of another class than their own describes most briefly.
 
     The description length of an example under a class is its variational free energy there, the mean of -log w over
-    ``samples`` draws of the causes. Classes are equally likely beforehand. Beside it stands the error by importance
+    ``samples`` draws of the latents. Classes are equally likely beforehand. Beside it stands the error by importance
     sampling of log p(x | class) from the same draws, the training error by description length, and the mean description
     length under the own class in bits. Standard errors are binomial, or over examples.
     Hinton, Dayan, Frey & Neal (1995).
 
     Args:
-        samples: draws of the causes for every example and class.
+        samples: draws of the latents for every example and class.
         block: the label.
 
     Raises:
-        ValueError: where ``samples`` < 1; when measuring, where the data have no labels.
+        ValueError: if ``samples`` < 1; when measuring, if the data have no labels.
     """
 
     samples: int = 100
@@ -86,18 +87,24 @@ class ShortestDescription(Protocol):
         if self.samples < 1:
             raise ValueError(f"{self.id}: expected samples >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         test, train = (labeled(self.id, data, split, self.block) for split in ("test", "train"))
         assert data.classes is not None
         lengths, log_p = self._lengths(module, test, data.classes)
         own = lengths.gather(1, test[self.block].cpu()[:, None])[:, 0]
         trained, _ = self._lengths(module, train, data.classes)
-        return Findings(
+        sampled = percent_wrong(log_p.argmax(1), test[self.block])
+        learned = percent_wrong(trained.argmin(1), train[self.block])
+        return ProtocolResult(
             {
-                "test error, percent": percent_wrong(lengths.argmin(1), test[self.block]),
-                "test error by importance sampling, percent": percent_wrong(log_p.argmax(1), test[self.block]),
-                "training error, percent": percent_wrong(trained.argmin(1), train[self.block]),
-                "description length of own class, bits": mean(own / math.log(2)),
+                "test_error_percent": percent_wrong(lengths.argmin(1), test[self.block]).labeled("test error, percent"),
+                "test_error_by_importance_sampling_percent": sampled.labeled(
+                    "test error by importance sampling, percent"
+                ),
+                "training_error_percent": learned.labeled("training error, percent"),
+                "own_class_description_length_bits": mean(own / math.log(2)).labeled(
+                    "description length of own class, bits"
+                ),
             }
         )
 
@@ -128,4 +135,4 @@ def chosen(protocol: str, state: State, number: int | None) -> State:
         return state
     if number > total:
         raise ValueError(f"{protocol}: there are {total} test examples, ask for no more, or null for all")
-    return some(state, number)
+    return random_subset(state, number)

@@ -11,7 +11,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ebm_lightning.core import KNOWN, Bounds, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.components.corruptions import Corruption, Mask
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean, some
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, mean, random_subset
 from ebm_lightning.generation.samples import birth_noise
 from ebm_lightning.samplers import Masked
 from ebm_lightning.training.module import EBM
@@ -25,7 +25,7 @@ SHOWN = 10
 class Inpainting(Protocol):
     """Mean squared error per hidden number of an image that the module's sampler fills in, against the truth.
 
-    The hidden pixels begin where chains of this run are born and move by its sampler, while the known ones are held
+    The hidden pixels begin as chains of this run do and move by its sampler, while the known ones are held
     (:class:`~ebm_lightning.samplers.Masked`); labels that the sampler leaves clamped are given. Measured on random test
     and training images; errors that are lower on the latter are memory (Du & Mordatch 2019). The baseline is the mean
     training image, which is the best guess without a look at the rest. A draw from the right law has twice the error of
@@ -39,7 +39,7 @@ class Inpainting(Protocol):
         steps: transitions of each chain.
 
     Raises:
-        ValueError: where a number is < 1; when measuring, where the run has no sampler that moves x, or one that cannot
+        ValueError: if a number is < 1; when measuring, if the run has no sampler that moves x, or one that cannot
             be masked, or x are no images (C, H, W).
     """
 
@@ -51,19 +51,20 @@ class Inpainting(Protocol):
         if min(self.number, self.steps) < 1:
             raise ValueError(f"{self.id}: expected number >= 1 and steps >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         sampler = Masked(_sampler_of_images(self, module, data))
         guess = data.tensors("train")["x"].double().mean(0).to(module.device)
-        findings, noise = Findings({}), birth_noise(module)
+        result, noise = ProtocolResult({}), birth_noise(module)
         for split, name in _SPLITS.items():
             truth = _some(data, split, self.number, module.device)
             x, known = truth["x"], self.mask.known(truth["x"])
             start = {**truth, "x": torch.where(known, x, noise.initial(truth, "x")), "x" + KNOWN: known}
             end = walked(module, sampler, start, self.steps)
-            findings.measurements[f"MSE {name}"] = squared_error(end, x, ~known)
-            findings.measurements[f"MSE of the mean image, {name}"] = squared_error(guess.expand_as(x), x, ~known)
-            findings.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
-        return findings
+            baseline = squared_error(guess.expand_as(x), x, ~known)
+            result.measurements[f"mse_{name}"] = squared_error(end, x, ~known).labeled(f"MSE {name}")
+            result.measurements[f"mean_image_mse_{name}"] = baseline.labeled(f"MSE of the mean image, {name}")
+            result.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
+        return result
 
 
 @dataclass(eq=False)
@@ -81,7 +82,7 @@ class Denoising(Protocol):
         steps: transitions of each chain.
 
     Raises:
-        ValueError: where a number is < 1; when measuring, where the data have no bounds, the run has no sampler that
+        ValueError: if a number is < 1; when measuring, if the data have no bounds, the run has no sampler that
             moves x, or x are no images (C, H, W).
     """
 
@@ -93,8 +94,8 @@ class Denoising(Protocol):
         if min(self.number, self.steps) < 1:
             raise ValueError(f"{self.id}: expected number >= 1 and steps >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
-        sampler, findings = _sampler_of_images(self, module, data), Findings({})
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
+        sampler, result = _sampler_of_images(self, module, data), ProtocolResult({})
         if data.bounds is None:
             raise ValueError(f"{self.id} corrupts images within bounds, but {type(data).__name__} has none")
         for split, name in _SPLITS.items():
@@ -102,10 +103,11 @@ class Denoising(Protocol):
             x, everywhere = truth["x"], torch.ones_like(truth["x"], dtype=torch.bool)
             start = {**truth, "x": self.corruption(x, data.bounds)}
             end = walked(module, sampler, start, self.steps)
-            findings.measurements[f"MSE before, {name}"] = squared_error(start["x"], x, everywhere)
-            findings.measurements[f"MSE after, {name}"] = squared_error(end, x, everywhere)
-            findings.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
-        return findings
+            before, after = squared_error(start["x"], x, everywhere), squared_error(end, x, everywhere)
+            result.measurements[f"mse_before_{name}"] = before.labeled(f"MSE before, {name}")
+            result.measurements[f"mse_after_{name}"] = after.labeled(f"MSE after, {name}")
+            result.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
+        return result
 
 
 _SPLITS: dict[Split, str] = {"test": "test", "train": "training"}
@@ -144,7 +146,7 @@ def _sampler_of_images(protocol: Protocol, module: EBM, data: DataModule) -> Sam
 
 def _some(data: DataModule, split: Split, number: int, device: torch.device) -> State:
     """A random choice of the examples of a split."""
-    return {name: value.to(device) for name, value in some(data.tensors(split), number).items()}
+    return {name: value.to(device) for name, value in random_subset(data.tensors(split), number).items()}
 
 
 def _drawn(name: str, rows: list[Tensor], bounds: Bounds | None) -> dict[str, Image]:

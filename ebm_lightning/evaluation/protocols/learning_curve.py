@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, snake_case
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
@@ -25,13 +25,13 @@ class LearningCurve(Protocol):
         since: the first step that counts: the beginning follows no power law.
 
     Raises:
-        ValueError: when measuring, where the run has logged fewer than 3 such values, or one that is not positive.
+        ValueError: when measuring, if the run has logged fewer than 3 such values, or one that is not positive.
     """
 
     metric: str = "valid/loss"
     since: int = 0
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         run = RunFolder(module.trainer.default_root_dir)
         logged = run.metrics().get(self.metric, {})
         # A row of step k, counted from 0, is what the run was after k + 1 updates.
@@ -47,10 +47,11 @@ class LearningCurve(Protocol):
         lines: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = {
             name: (torch.tensor(x), torch.tensor(line), None) for name, line in (("run", y), ("power law", fitted))
         }
-        return Findings(
+        found = Measurement(float(slope), float(covariance[0, 0] ** 0.5))
+        return ProtocolResult(
             {
-                f"slope of log {self.metric} on log steps": Measurement(float(slope), float(covariance[0, 0] ** 0.5)),
-                f"last {self.metric}": Measurement(float(y[-1])),
+                f"log_slope_{snake_case(self.metric)}": found.labeled(f"slope of log {self.metric} on log steps"),
+                f"last_{snake_case(self.metric)}": Measurement(float(y[-1]), label=f"last {self.metric}"),
             },
             {"curve": plots.curves(lines, "steps", self.metric, logarithmic=True)},
         )

@@ -13,7 +13,7 @@ from ebm_lightning.evaluation.metrics.annealing import raise_log_prob
 from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_gray
 from ebm_lightning.evaluation.metrics.partition import AIS, PartitionEstimator, free_energies
 from ebm_lightning.evaluation.metrics.weights import LogPartition
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, mean
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, mean, snake_case
 from ebm_lightning.training.module import EBM
 
 
@@ -26,22 +26,22 @@ class Likelihood(Protocol):
     Boltzmann machine does, it is called a "log-probability bound". Beside it stand log Z and how the estimate went; for
     binary units the pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean
     E(held-out data), which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data
-    are as many examples as are held out: the validation split, or the test split where there is none. Training data
+    are as many examples as are held out: the validation split, or the test split if there is none. Training data
     are seen as in evaluation, without augmentation and with fixed draws.
 
-    Under several ranks AIS deals its chains to them; the rest is measured by each.
+    Under several ranks AIS distributes its chains to them; the rest is measured by each.
 
     Args:
         estimator: of log Z.
-        compare: a second estimator, for "log Z difference", the first minus the second.
+        compare: a second estimator, for ``log_z_difference``, the first minus the second.
         train: whether to measure the training data too.
         of: the variables of the data that are scored, such as ["x"] without the labels; None takes all.
         raise_vectors: how many test examples, drawn at random, RAISE estimates log p of, a check that is conservative
             where AIS is optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
 
     Raises:
-        ValueError: where ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
-            temperatures from, or none to the model's own variables; where binary units would have to judge data that
+        ValueError: if ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
+            temperatures from, or none to the model's own variables; if binary units would be given data that
             are not binary.
     """
 
@@ -61,7 +61,7 @@ class Likelihood(Protocol):
             )
 
     @torch.no_grad()
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         model = module.model
         with evaluating(model):
             test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
@@ -71,22 +71,25 @@ class Likelihood(Protocol):
                 raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
             found, log_z = self._log_partitions(model, data.eval_loader("train", device=module.device))
             held_out = energies = free_energies(model, self._batches(module, data, "test"))
-            name = f"log-probability{' bound' if bounds_log_prob(model) else ''}"
-            found[f"{name} test"] = _log_probability(energies, log_z)
+            key, name = "log_prob_nats", "log-probability"
+            if bounds_log_prob(model):
+                key, name = "log_prob_bound_nats", "log-probability bound"
+            found[f"test_{key}"] = _log_probability(energies, log_z).labeled(f"{name} test")
             if data.size("val"):
                 held_out = free_energies(model, self._batches(module, data, "val"))
             number = None if self.train else len(held_out)
             trained = free_energies(model, self._batches(module, data, "train"), number)
             if self.train:
-                found[f"{name} train"] = _log_probability(trained, log_z)
-            found["free-energy gap"] = _difference(mean(trained[: len(held_out)]), mean(held_out))
+                found[f"train_{key}"] = _log_probability(trained, log_z).labeled(f"{name} train")
+            gap = _difference(mean(trained[: len(held_out)]), mean(held_out))
+            found["free_energy_gap_nats"] = gap.labeled("free-energy gap")
             if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
                 log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
-                found["pseudo-log-likelihood test"] = mean(log_p.cpu())
+                found["test_pseudo_log_likelihood_nats"] = mean(log_p.cpu()).labeled("pseudo-log-likelihood test")
             if self.raise_vectors:
                 batches = data.eval_loader("train", device=module.device)
-                found["RAISE log-probability"] = self._raise(model, batches, test)
-        return Findings(found)
+                found["raise_log_prob_nats"] = self._raise(model, batches, test).labeled("RAISE log-probability")
+        return ProtocolResult(found)
 
     @property
     def _annealed(self) -> AIS | None:
@@ -102,18 +105,22 @@ class Likelihood(Protocol):
     ) -> tuple[dict[str, Measurement], LogPartition]:
         """What there is to say of log Z, and the estimator's estimate."""
         first = second = self.estimator(model, batches)
-        found = {"log Z": _log_z(first)}
+        found = {"log_z": _log_z(first).labeled("log Z")}
         if self.compare is not None:
             second = self.compare(model, batches)
             names = [self.estimator.kind, self.compare.kind]
             if names[0] == names[1]:
                 names = [str(self.estimator), str(self.compare)]
-            found = {f"log Z {name}": _log_z(one) for name, one in zip(names, (first, second), strict=True)}
-            found["log Z difference"] = _difference(*found.values())
+            found = {
+                f"log_z_{snake_case(name)}": _log_z(one).labeled(f"log Z {name}")
+                for name, one in zip(names, (first, second), strict=True)
+            }
+            found["log_z_difference"] = _difference(*found.values()).labeled("log Z difference")
         annealed = first if first.chains else second
         if annealed.chains:
-            found["sd of log w"] = Measurement(annealed.log_weight_std, warning=annealed.warning)
-            found["ESS"] = Measurement(annealed.ess, warning=annealed.warning)
+            spread = Measurement(annealed.log_weight_std, warning=annealed.warning)
+            found["log_weight_std"] = spread.labeled("sd of log w")
+            found["ess"] = Measurement(annealed.ess, warning=annealed.warning, label="ESS")
         return found, first
 
     def _raise(self, model: EnergyModel, batches: Iterable[State], test: State) -> Measurement:
@@ -130,7 +137,7 @@ class Likelihood(Protocol):
 
 
 def _difference(first: Measurement, second: Measurement) -> Measurement:
-    """Their difference; a warning of one is left out where the other is exact: then the error is seen."""
+    """Their difference; a warning of one is left out if the other is exact: then the error is seen."""
     errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
     exact = 0.0 in errors
     warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning and not exact)

@@ -13,7 +13,7 @@ from ebm_lightning.core import Chains, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.feature_extractors import FeatureExtractor, Reader, read_all
 from ebm_lightning.evaluation.metrics.chains import chain_ess, split_r_hat
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol, percent_true, some
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, percent_true, random_subset
 from ebm_lightning.generation.samples import birth_noise, energies
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
@@ -30,13 +30,13 @@ class Mixing(Protocol):
     size of the energy over all chains; the mean energy of the chains from either start minus that of the test data, in
     standard deviations of the data's energies, which tells chains that saturate below or above the data (Nijkamp et al.
     2020). Drift is the mean Euclidean distance of the chains from data to their start, in mean distances between two
-    test examples: about 1 where they have forgotten it. Standard errors are those over chains. Where R-hat exceeds 1.01
+    test examples: about 1 if they have forgotten it. Standard errors are those over chains. If R-hat exceeds 1.01
     the chains have not met, and all energies carry a warning. Energy trajectories are drawn with the standard deviation
     over the chains. A sampler below temperature 1, such as most SGLD, has lower energies than the model's own law.
 
     A ``classifier`` counts modes where the chains end: the classes it finds among them, the entropy of their histogram
     in nats, at most the log of the number of classes, and the share of the chains from data that have changed their
-    class. Chains that hold to a label, which their sampler leaves clamped, are told to find it.
+    class. Chains whose label is clamped find it by construction.
 
     Args:
         number: chains from each start.
@@ -45,7 +45,7 @@ class Mixing(Protocol):
         classifier: what gives an x its class, such as OwnClassifier, the model's own p(y | x); None counts no modes.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where the run has no sampler or moves no x, or the
+        ValueError: if a number is out of range; when measuring, if the run has no sampler or moves no x, or the
             classifier cannot be had.
     """
 
@@ -58,12 +58,12 @@ class Mixing(Protocol):
         if self.number < 2 or not 8 <= self.points <= self.steps:
             raise ValueError(f"{self.id}: expected number >= 2 and 8 <= points <= steps")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         if module.sampler is None or "x" not in module.sampler.free:
             raise ValueError(f"{self.id} runs long chains of x, but this run has no sampler that moves x")
         reader = self.classifier.load(module, data) if self.classifier else None
         test = data.tensors("test")
-        pos = {name: value.to(module.device) for name, value in some(test, self.number).items()}
+        pos = {name: value.to(module.device) for name, value in random_subset(test, self.number).items()}
         starts = {"data": DataChains(), "noise": NoiseChains(birth_noise(module))}
         walks = {name: self._walk(module, pos, chains) for name, chains in starts.items()}
         known = energies(module, module.model.positive_phase(test))
@@ -72,20 +72,17 @@ class Mixing(Protocol):
         r_hat = split_r_hat(everything)
         warning = apart_still(r_hat, self.steps)
         found = {
-            "R-hat of the energy": Measurement(r_hat, warning=warning),
-            f"ESS of the energy, of {everything.numel()}": Measurement(chain_ess(everything)),
-            "drift from data": drift(pos["x"], walks["data"][1]["x"]),
+            "energy_r_hat": Measurement(r_hat, warning=warning, label="R-hat of the energy"),
+            "energy_ess": Measurement(chain_ess(everything), label=f"ESS of the energy, of {everything.numel()}"),
+            "drift_from_data": drift(pos["x"], walks["data"][1]["x"]).labeled("drift from data"),
         }
         for name, of_chains in second.items():
-            found[f"energy from {name} minus data's, sd"] = apart(of_chains.mean(0), known, warning)
+            gap = apart(of_chains.mean(0), known, warning)
+            found[f"energy_from_{name}_minus_data_sd"] = gap.labeled(f"energy from {name} minus data's, sd")
         if reader is not None:
             ends = {name: classes(reader, end["x"], module.device) for name, (_, end) in walks.items()}
-            for name, of_chains in ends.items():
-                found[f"classes found from {name}"] = Measurement(len(set(of_chains.tolist())))
-                found[f"entropy of the classes from {name}, nats"] = entropy(of_chains)
-            changed = ends["data"] != classes(reader, pos["x"], module.device)
-            found["chains from data that changed class, percent"] = percent_true(changed)
-        return Findings(found, self._drawn(walks, known, data))
+            found |= _modes(ends, classes(reader, pos["x"], module.device))
+        return ProtocolResult(found, self._drawn(walks, known, data))
 
     @torch.no_grad()
     def _walk(self, module: EBM, pos: State, chains: Chains) -> tuple[Tensor, State]:
@@ -118,8 +115,18 @@ class Mixing(Protocol):
         return shown
 
 
+def _modes(ends: dict[str, Tensor], start: Tensor) -> dict[str, Measurement]:
+    """Of the classes where chains end, from data and from noise, and where those from data start: what is measured."""
+    found = {}
+    for name, labels in ends.items():
+        found[f"classes_from_{name}"] = Measurement(len(set(labels.tolist())), label=f"classes found from {name}")
+        found[f"class_entropy_from_{name}_nats"] = entropy(labels).labeled(f"entropy of the classes from {name}, nats")
+    changed = percent_true(ends["data"] != start)
+    return found | {"changed_class_percent": changed.labeled("chains from data that changed class, percent")}
+
+
 def apart_still(r_hat: float, steps: int) -> str:
-    """What it says about energies that chains of so many steps have this R-hat; empty where they have met."""
+    """What it says about energies that chains of so many steps have this R-hat; empty if they have met."""
     if r_hat <= MIXED:
         return ""
     return (

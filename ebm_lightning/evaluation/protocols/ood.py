@@ -14,7 +14,7 @@ from ebm_lightning.core import Bounds
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.ood_scores import MinusEnergy, Score
 from ebm_lightning.evaluation.components.outlier_sets import Outliers
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, snake_case
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
@@ -36,7 +36,7 @@ class OutOfDistribution(Protocol):
         scores: what to tell them by; None is -E alone.
 
     Raises:
-        ValueError: where ``scores`` is empty; when measuring, where the data have no bounds, a set has images of
+        ValueError: if ``scores`` is empty; when measuring, if the data have no bounds, a set has images of
             another shape, or the model lacks what a score needs.
     """
 
@@ -47,7 +47,7 @@ class OutOfDistribution(Protocol):
         if self.scores is not None and not self.scores:
             raise ValueError(f"{self.id}: expected at least one score, or null for -E alone")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         if data.bounds is None:
             raise ValueError(
                 f"{self.id} makes outliers between the bounds of the data, but {type(data).__name__} has none: "
@@ -55,15 +55,16 @@ class OutOfDistribution(Protocol):
             )
         x = data.tensors("test")["x"]
         sets = self._sets(x, data.bounds)
-        found, shown = Findings({}), {"test": x, **sets}
+        found, shown = ProtocolResult({}), {"test": x, **sets}
         for score in self.scores or [MinusEnergy()]:
             strangeness = {name: score(module, images, data.classes) for name, images in shown.items()}
             by = "" if isinstance(score, MinusEnergy) else f" by {score.name}"
+            suffix = f"_by_{snake_case(type(score).__name__)}" if by else ""
             for name in sets:
-                inside, outside = -strangeness["test"], -strangeness[name]
-                found.measurements[f"AUROC {name}{by}"] = auroc(inside, outside)
-                found.measurements[f"AUPR {name}{by}"] = aupr(inside, outside)
-                found.measurements[f"FPR@95 {name}{by}"] = fpr(inside, outside)
+                inside, outside, key = -strangeness["test"], -strangeness[name], f"{snake_case(name)}{suffix}"
+                found.measurements[f"auroc_{key}"] = auroc(inside, outside).labeled(f"AUROC {name}{by}")
+                found.measurements[f"aupr_{key}"] = aupr(inside, outside).labeled(f"AUPR {name}{by}")
+                found.measurements[f"fpr95_{key}"] = fpr(inside, outside).labeled(f"FPR@95 {name}{by}")
             picture = "energies" if isinstance(score, MinusEnergy) else type(score).__name__
             found.pictures[picture] = plots.histogram(strangeness, score.axis)
         return found

@@ -14,7 +14,7 @@ from ebm_lightning.core import State, evaluating
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.data.images.denoising_pairs import DenoisingPairs
 from ebm_lightning.evaluation.components.candidate_selection import PASS, Thinking, Thought
-from ebm_lightning.evaluation.protocol import Findings, Measurement, mean
+from ebm_lightning.evaluation.protocol import Measurement, ProtocolResult, mean, snake_case
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 from ebm_lightning.utils.plots import drawable
@@ -25,16 +25,16 @@ class Perplexity(Thinking):
     """exp of the mean cross-entropy of test tokens under softmax of the logits predicted, after each number of steps.
 
     More steps than in training are longer thinking (Gladstone et al. 2025, who take those of the default). Predictions
-    start in noise where the run's chains are born there, and otherwise where the model completes the batch; the step
+    start in noise if the run's chains do, and otherwise where the model completes the batch; the step
     size is not randomized, a sampler's noise stays. A run without a sampler predicts in one pass, and has one number.
     The mean is taken over tokens, and then exp of it: exps of batches, as some code averages them, lie higher. Standard
     errors are over sequences, by the delta method.
 
     With N candidates a prediction is made N times, and at every position the one whose end has the lowest energy is
     kept, as in the released code. That energy is the one that a further step would find there, without its noise: of
-    softmax of the logits where the sampler normalizes them, on the landscape of that step. A random candidate is as
-    good as a single one, so "gain by choosing", the mean cross-entropy of the first candidate minus that of the one
-    chosen among N, says whether energies choose better than chance: > 0 where they do, in nats, with the standard error
+    softmax of the logits if the sampler normalizes them, on the landscape of that step. A random candidate is as
+    good as a single one, so ``choice_gain_nats``, the mean cross-entropy of the first candidate minus that of the one
+    chosen among N, says whether energies choose better than chance: > 0 if they do, in nats, with the standard error
     of pairs over sequences.
 
     Args:
@@ -46,23 +46,24 @@ class Perplexity(Thinking):
         candidates: of which the best is taken, each at least 1.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where block or target is missing, or there are
+        ValueError: if a number is out of range; when measuring, if block or target is missing, or there are
             several candidates and nothing to choose by.
     """
 
     steps: list[int] = field(default_factory=lambda: [1, 2, 3, 6, 15, 30])
     ignore: int | None = None
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         reached = self.errors(module, data, self.error)
         found = {how: perplexity(*rows.T) for how, rows in reached.items() if how.candidates in self.candidates}
         gains = {}
         for how in [how for how in found if how.candidates > 1]:
             first, tokens = reached[Thought(how.steps)].T
             gains[how] = ratio(first - reached[how][:, 0], tokens)
-        measured = _named("perplexity", found) | _named("gain by choosing, nats a token,", gains)
-        measured |= _best("steps of the lowest perplexity", found, min)
-        return Findings(measured, _drawn("perplexity", {"perplexity": found}))
+        measured = _labeled("perplexity", "perplexity", found)
+        measured |= _labeled("choice_gain_nats", "gain by choosing, nats a token,", gains)
+        measured |= _best("steps_of_lowest_perplexity", "steps of the lowest perplexity", found, min)
+        return ProtocolResult(measured, _drawn("perplexity", {"perplexity": found}))
 
     def error(self, state: State) -> Tensor:
         """Of every token the cross-entropy in nats, and how many tokens it is: 1, or both 0 if ignored; (B, S, 2)."""
@@ -93,11 +94,11 @@ class PredictionError(Thinking):
         candidates: of which the best is taken, each at least 1.
 
     Raises:
-        ValueError: where a number is out of range; when measuring, where the data have no bounds, block or target is
+        ValueError: if a number is out of range; when measuring, if the data have no bounds, block or target is
             missing, or there are several candidates and nothing to choose by.
     """
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         if data.bounds is None:
             raise ValueError(f"{self.id} needs the range of the values, but {type(data).__name__} has no bounds")
         low, high = data.bounds
@@ -112,14 +113,15 @@ class PredictionError(Thinking):
             examples |= self._examples(module, noised, level)
         found: dict[str, Measurement] = {}
         for name, reached_by in (ratios | squares).items():
-            found |= _named(name, reached_by)
+            found |= _labeled(snake_case(name), name, reached_by)
         for name, reached_by in ratios.items():
-            found |= _best(f"steps of the highest {name.replace(', dB', '')}", reached_by, max)
-        return Findings(found, _drawn("PSNR, dB", ratios) | examples)
+            best = name.replace(", dB", "")
+            found |= _best(f"steps_of_highest_{snake_case(best)}", f"steps of the highest {best}", reached_by, max)
+        return ProtocolResult(found, _drawn("PSNR, dB", ratios) | examples)
 
     @torch.no_grad()
     def _examples(self, module: EBM, data: DataModule, level: str, number: int = 8) -> dict[str, Image]:
-        """The first test images in columns, where they are images."""
+        """The first test images in columns, if they are images."""
         batch = next(iter(data.eval_loader("test", device=module.device)))
         x = batch["x"][:number]
         with evaluating(module):
@@ -132,7 +134,7 @@ class PredictionError(Thinking):
         return {f"examples{level.replace(' ', '-')}": plots.picture(rows, data.bounds, len(x))}
 
     def error(self, state: State, low: float, high: float) -> Tensor:
-        """PSNR and mean square of every image, (B, 1, 2), where values range from ``low`` to ``high``."""
+        """PSNR and mean square of every image, (B, 1, 2), if values range from ``low`` to ``high``."""
         predicted, clean = state[self.block].clamp(low, high).double(), state[self.target].double()
         axes = tuple(range(1, clean.ndim))
         psnr = peak_signal_noise_ratio(predicted, clean, high - low, reduction="none", dim=axes)
@@ -155,24 +157,26 @@ def ratio(error: Tensor, tokens: Tensor) -> Measurement:
     return Measurement(float(value), float((error - tokens * value).std() * n**0.5 / total))
 
 
-def _named(name: str, found: dict[Thought, Measurement]) -> dict[str, Measurement]:
-    """Each under the name and how it was reached; of one pass the name is enough."""
-    return {name if list(found) == [PASS] else f"{name} {how}": value for how, value in found.items()}
+def _labeled(key: str, label: str, found: dict[Thought, Measurement]) -> dict[str, Measurement]:
+    """Each by key and label with how it was reached, which of one pass is left out."""
+    if list(found) == [PASS]:
+        return {key: found[PASS].labeled(label)}
+    return {f"{key}_{snake_case(str(how))}": value.labeled(f"{label} {how}") for how, value in found.items()}
 
 
 def _best(
-    name: str, found: dict[Thought, Measurement], best: Callable[..., tuple[Thought, Measurement]]
+    key: str, label: str, found: dict[Thought, Measurement], best: Callable[..., tuple[Thought, Measurement]]
 ) -> dict[str, Measurement]:
     """The number of steps at which one candidate fares best; nothing of one pass."""
     single = {how: value for how, value in found.items() if how.candidates == 1 and how != PASS}
     if not single:
         return {}
     how, _ = best(single.items(), key=lambda item: item[1].value)
-    return {name: Measurement(float(how.steps))}
+    return {key: Measurement(float(how.steps), label=label)}
 
 
 def _levels(data: DataModule) -> dict[str, DataModule]:
-    """The data at each of their noise levels, by what a name says of it: nothing where there is but one."""
+    """The data at each of their noise levels, by what a name says of it: nothing if there is but one."""
     if not isinstance(data, DenoisingPairs) or not data.levels:
         return {"": data}
     return {f" {level}": data.at(level) for level in data.levels}

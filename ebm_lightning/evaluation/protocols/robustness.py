@@ -12,7 +12,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.class_posterior import check_labels, log_posterior
 from ebm_lightning.evaluation.components.refinement import Refinement
 from ebm_lightning.evaluation.components.threat_models import Ball
-from ebm_lightning.evaluation.protocol import Findings, Protocol, percent, some
+from ebm_lightning.evaluation.protocol import Protocol, ProtocolResult, percent, random_subset, snake_case
 from ebm_lightning.evaluation.protocols.classification import labeled
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
@@ -32,12 +32,12 @@ class Robustness(Protocol):
     in every run. Standard errors are binomial.
 
     An attack can fail because the gradient says nothing (Athalye, Carlini & Wagner 2018). So the accuracy is measured
-    at one more radius of each norm, ``certain``, where it must be about 0; where more than 5 percent survive, every
+    at one more radius of each norm, ``certain``, where it must be about 0; if more than 5 percent survive, every
     accuracy in this norm carries a warning.
 
     A classifier that refines its images first (JEM-k) is attacked through its randomness and its sampler: u comes from
     the mean over the chains of the gradient of -log p(y | x_c) at their ends x_c (EOT), passed back through the sampler
-    as if that were the identity (BPDA; Athalye, Carlini & Wagner 2018). During the walks an image is wrong where these
+    as if that were the identity (BPDA; Athalye, Carlini & Wagner 2018). During the walks an image is wrong if these
     chains say so; on the one point that is kept fresh chains decide, so that no image counts as wrong because one of
     many draws was unlucky.
 
@@ -50,8 +50,8 @@ class Robustness(Protocol):
         refinement: what moves an image before it is classified; None attacks p(y | x) as it is.
 
     Raises:
-        ValueError: where there is no norm or two of one kind, or ``steps``, ``restarts`` or ``number`` < 1; when
-            measuring, where the data have no labels or others than the model's, the model has no p(y | x) or one
+        ValueError: if there is no norm or two of one kind, or ``steps``, ``restarts`` or ``number`` < 1; when
+            measuring, if the data have no labels or others than the model's, the model has no p(y | x) or one
             without a gradient in x, the data have no bounds and a norm has no ``certain``, or the run has no sampler to
             refine by.
     """
@@ -69,16 +69,16 @@ class Robustness(Protocol):
         if min(self.steps, self.restarts, self.number) < 1:
             raise ValueError(f"{self.id}: expected steps >= 1, restarts >= 1 and number >= 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         state = labeled(self.id, data, "test", self.block)
-        state = some(state, self.number)
-        findings = Findings({})
+        state = random_subset(state, self.number)
+        result = ProtocolResult({})
         with evaluating(module):
             for ball in self.balls:
-                self._measure(ball, module, state, data, findings)
-        return findings
+                self._measure(ball, module, state, data, result)
+        return result
 
-    def _measure(self, ball: Ball, module: EBM, state: State, data: DataModule, findings: Findings) -> None:
+    def _measure(self, ball: Ball, module: EBM, state: State, data: DataModule, result: ProtocolResult) -> None:
         """One norm, from radius 0 to the certain one; only the images that survive a radius are attacked at the next.
 
         The clean accuracy carries no warning, since it rests on no attack.
@@ -89,22 +89,24 @@ class Robustness(Protocol):
         accuracies: list[float] = []
         for radius in tqdm([0.0, *grid, certain], desc=ball.name, unit="radius", leave=False):
             if len(accuracies) > len(grid) and plots.drawable(worst):
-                findings.pictures[f"{ball.name}-adversarial"] = plots.picture(worst[:64], data.bounds)
+                result.pictures[f"{ball.name}-adversarial"] = plots.picture(worst[:64], data.bounds)
             survivors = alive.nonzero().flatten()
             for rows in torch.split(survivors, 500) if len(survivors) else ():
-                some = {name: value[rows] for name, value in state.items()}
-                worst[rows], wrong = self.attack(module, some, ball, radius, data.bounds)
+                batch = {name: value[rows] for name, value in state.items()}
+                worst[rows], wrong = self.attack(module, batch, ball, radius, data.bounds)
                 alive[rows] = ~wrong
             accuracies.append(float(alive.double().mean()))
         warning = masking(ball, certain, accuracies[-1])
         clean, *attacked, surviving = [percent(share, n, warning) for share in accuracies]
-        findings.measurements["accuracy, percent"] = replace(clean, warning="")
+        result.measurements["accuracy_percent"] = replace(clean, warning="", label="accuracy, percent")
         for radius, found in zip(grid, attacked, strict=True):
-            findings.measurements[f"accuracy at {ball.name} {radius:g}, percent"] = found
-        findings.measurements[f"surviving {ball.name} {certain:g}, percent"] = surviving
+            key, label = snake_case(f"{ball.name} {radius:g}"), f"accuracy at {ball.name} {radius:g}, percent"
+            result.measurements[f"accuracy_{key}_percent"] = found.labeled(label)
+        key, label = snake_case(f"{ball.name} {certain:g}"), f"surviving {ball.name} {certain:g}, percent"
+        result.measurements[f"surviving_{key}_percent"] = surviving.labeled(label)
         values, errors = torch.tensor([(found.value, found.standard_error) for found in (clean, *attacked)]).T
         curve = {ball.name: (torch.tensor([0.0, *grid]), values, errors)}
-        findings.pictures[ball.name] = plots.curves(curve, f"radius in {ball.name}", "accuracy, percent")
+        result.pictures[ball.name] = plots.curves(curve, f"radius in {ball.name}", "accuracy, percent")
 
     def _certain(self, ball: Ball, data: DataModule) -> float:
         if ball.certain is None and data.bounds is None:

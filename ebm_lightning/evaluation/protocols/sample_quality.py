@@ -1,4 +1,4 @@
-"""How good are the samples? Frechet distance and inception score, by a judge and from a source that are named."""
+"""How good are the samples? Frechet distance and inception score, by a feature extractor and from a source by name."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.class_posterior import has_posterior, log_posteriors
 from ebm_lightning.evaluation.components.feature_extractors import FeatureExtractor, read_all
 from ebm_lightning.evaluation.components.sample_sources import SampleSource
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, snake_case
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
@@ -26,28 +26,28 @@ class Generation(Protocol):
     """Frechet distance of samples to the training images, and the inception score of the samples.
 
     With means m and covariances C of the features of training images and samples, the distance is |m1 - m2|^2 +
-    tr(C1 + C2 - 2 (C1 C2)^(1/2)), 0 where they agree (Heusel et al. 2017, eq. 6), in float64. It grows by about 1 / n
-    where there are few samples, so that numbers of different n do not compare; where n is not above the number of
+    tr(C1 + C2 - 2 (C1 C2)^(1/2)), 0 if they agree (Heusel et al. 2017, eq. 6), in float64. It grows by about 1 / n
+    if there are few samples, so that numbers of different n do not compare; if n is not above the number of
     features, the covariance is singular and the distance carries a warning. The score is exp E_x KL(p(y | x) || p(y)),
     from 1 to the number of classes, the mean over ``splits`` disjoint parts of the samples (Salimans et al. 2016). Both
     are measured for as many held-out test images too: no sample is expected to do better. All images are those that
     evaluation sees, with the noise that the data have there.
 
     The standard error is the standard deviation over the parts divided by the root of their number; papers print that
-    deviation itself. Of the Frechet distance there is one where each part has more samples than there are features; it
-    takes the training images as given, and is too large where the distance is near that of the held-out images.
+    deviation itself. Of the Frechet distance there is one if each part has more samples than there are features; it
+    takes the training images as given, and is too large if the distance is near that of the held-out images.
 
-    The picture has samples of one class in each row, where the model is over labels too; where it has p(y | x), they
+    The picture has samples of one class in each row, if the model is over labels too; if it has p(y | x), they
     are sorted by the class that the model itself gives.
 
     Args:
         source: where the samples come from, and how many.
-        features: the network that judges.
+        features: the feature extractor.
         splits: parts, at least 2.
         block: the label, for the picture.
 
     Raises:
-        ValueError: where ``splits`` < 2 or the source draws fewer than 2 samples for each part; when measuring, where
+        ValueError: if ``splits`` < 2 or the source draws fewer than 2 samples for each part; when measuring, if
             the source or the network cannot be had, or samples have diverged.
     """
 
@@ -60,7 +60,7 @@ class Generation(Protocol):
         if self.splits < 2 or self.source.number < 2 * self.splits:
             raise ValueError(f"{self.id}: expected splits >= 2 and at least {2 * self.splits} samples")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         reader = self.features.load(module, data)
         samples = self.source.draw(module, data)
         order = torch.randperm(self.source.number)  # sources have one of their own, of checkpoints or of labels
@@ -74,12 +74,13 @@ class Generation(Protocol):
             if not bool(torch.isfinite(features).all() and torch.isfinite(logits).all()):
                 raise ValueError(f"{self.id}: some samples or their features are not finite; let the chains be shorter")
             warning = self._fewer(len(x)) or too_few(min(len(x), len(real)), real.shape[1])
-            found[self.features.distance + name] = frechet(real, features, self.splits, warning)
-            found[self.features.score + name] = score(logits, self.splits, self._fewer(len(x)))
-        return Findings(found, self._drawn(module, samples, data))
+            distance, classes = self.features.distance + name, self.features.score + name
+            found[snake_case(distance)] = frechet(real, features, self.splits, warning).labeled(distance)
+            found[snake_case(classes)] = score(logits, self.splits, self._fewer(len(x))).labeled(classes)
+        return ProtocolResult(found, self._drawn(module, samples, data))
 
     def _fewer(self, number: int) -> str:
-        """What it says that there are not as many images as samples; empty where there are."""
+        """What it says that there are not as many images as samples; empty if there are."""
         if number == self.source.number:
             return ""
         return f"there are {number} held-out images beside {self.source.number} samples: their numbers do not compare"
@@ -113,7 +114,7 @@ class _Given(nn.Module):
 def frechet(real: Tensor, made: Tensor, splits: int, warning: str = "") -> Measurement:
     """The Frechet distance between the normal laws fitted to features (N, d) and (n, d), float64.
 
-    The standard error is that over ``splits`` parts of ``made``, whose order must be random; None where a part has no
+    The standard error is that over ``splits`` parts of ``made``, whose order must be random; None if a part has no
     more than d examples.
     """
     metric = FrechetInceptionDistance(_Given(real.shape[1]), reset_real_features=False)
@@ -140,7 +141,7 @@ def score(logits: Tensor, splits: int, warning: str = "") -> Measurement:
 
 
 def too_few(number: int, features: int) -> str:
-    """What it says about a covariance of so many features that it comes from so many examples; empty where enough."""
+    """What it says about a covariance of so many features that it comes from so many examples; empty if enough."""
     if number > features:
         return ""
     return (

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult
 from ebm_lightning.training.module import EBM
 
 
@@ -25,13 +25,13 @@ class TrainingCost(Protocol):
     Operations are those of matrix products, convolutions and attention as torch's flop_registry has them, two for a
     multiplication with an addition, with derivatives of any order; fused attention is counted as the products it is
     made of. The time is the median of ``repeats`` steps, without data loading, optimizer and logging; it depends on the
-    machine and on what else that does. Chains start where they are born.
+    machine and on what else that does. Chains start as they do in training.
 
     Args:
         repeats: timed steps, at least 1.
 
     Raises:
-        ValueError: where ``repeats`` < 1.
+        ValueError: if ``repeats`` < 1.
     """
 
     repeats: int = 5
@@ -40,7 +40,7 @@ class TrainingCost(Protocol):
         if self.repeats < 1:
             raise ValueError(f"TrainingCost(repeats={self.repeats}): expected at least 1")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         batch = next(iter(data.eval_loader("train", device=module.device)))
         was_training = module.training
         module.train()
@@ -48,12 +48,12 @@ class TrainingCost(Protocol):
         seconds = [_timed(module, batch) for _ in range(self.repeats)]
         module.train(was_training)
         size = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        return Findings(
+        return ProtocolResult(
             {
                 "parameters": Measurement(float(size)),
-                "examples a step": Measurement(float(len(next(iter(batch.values()))))),
-                "GFLOP a step": Measurement(flop / 1e9),
-                "ms a step": Measurement(1e3 * statistics.median(seconds)),
+                "examples_per_step": Measurement(float(len(next(iter(batch.values())))), label="examples a step"),
+                "gflop_per_step": Measurement(flop / 1e9, label="GFLOP a step"),
+                "ms_per_step": Measurement(1e3 * statistics.median(seconds), label="ms a step"),
             }
         )
 

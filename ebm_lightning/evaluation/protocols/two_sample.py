@@ -1,4 +1,4 @@
-"""Are fresh samples like held-out data? A kernel two-sample statistic with its floor and two ways to fail."""
+"""Are fresh samples like held-out data? A kernel two-sample statistic with its noise floor and two ways to fail."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.metrics.mmd import median_bandwidth, mmd2
-from ebm_lightning.evaluation.protocol import Findings, Measurement, Protocol
+from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, snake_case
 from ebm_lightning.generation.samples import blank, fresh_chains
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
 
 @dataclass(eq=False)
-class TwoSample(Protocol):
+class MMD(Protocol):
     """Unbiased MMD^2 (Gretton et al. 2012, eq. 3) between held-out data and four sets, lower is nearer, 0 is equal.
 
     The sets: fresh chains of the trained model; fresh chains of the same model before training; independent pixels
-    with the training data's marginals; training data, which is the floor. The kernel is Gaussian; its bandwidth is
+    with the training data's marginals; training data, the noise floor. The kernel is Gaussian; its bandwidth is
     the median distance of the training data times ``scale``. Half the median is the default because, of a quarter,
     half and the whole, it tells independent pixels from validation digits of 8x8 pixels best. The standard error is
     that of the statistic over ten disjoint tenths of each set.
@@ -37,7 +37,7 @@ class TwoSample(Protocol):
         if self.number < 20 or self.steps < 1 or not self.scale > 0:
             raise ValueError(f"{self.id}: expected number >= 20, steps >= 1 and scale > 0")
 
-    def measure(self, module: EBM, data: DataModule) -> Findings:
+    def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         train, held_out = data.tensors("train")["x"], data.tensors("test")["x"]
         train = train[torch.randperm(len(train))]
         trained_model = module.model
@@ -51,9 +51,12 @@ class TwoSample(Protocol):
         sets["training data"] = train[: self.number]
         bandwidth = self.scale * float(median_bandwidth(flat[:1000]))
         target = held_out.flatten(1).cpu()
-        found = {f"MMD2 {name}": self._compare(x.flatten(1).cpu(), target, bandwidth) for name, x in sets.items()}
+        found = {
+            f"mmd2_{snake_case(name)}": self._compare(x.flatten(1).cpu(), target, bandwidth).labeled(f"MMD2 {name}")
+            for name, x in sets.items()
+        }
         shown = {"-".join(name.split()): plots.picture(x[:64], data.bounds) for name, x in sets.items()}
-        return Findings(found, shown)
+        return ProtocolResult(found, shown)
 
     def _samples(self, module: EBM, data: DataModule) -> Tensor:
         return fresh_chains(module, blank(data, self.number, module.device), self.steps, progress=True)["x"]

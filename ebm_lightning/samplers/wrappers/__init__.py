@@ -1,4 +1,4 @@
-"""Samplers around a sampler: tempering, parallel tempering, masks, fast weights."""
+"""Wrappers of samplers: tempering, parallel tempering, masks, fast weights."""
 
 from ebm_lightning.samplers.wrappers.fast_weights import FastWeights
 from ebm_lightning.samplers.wrappers.masked import Masked

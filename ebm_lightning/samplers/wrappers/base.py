@@ -1,10 +1,10 @@
-"""A sampler around a sampler, which has the variables, bounds and state of the one inside."""
+"""The base of wrappers: a sampler with the variables, bounds and state of an inner sampler."""
 
 from ebm_lightning.core import AdaptiveSampler, Sampler, State
 
 
 class WrappedSampler(Sampler):
-    """A kernel made of another one. Subclasses name it ``sampler`` and define ``step``."""
+    """A kernel that wraps another one, its field ``sampler``. Subclasses define ``step``."""
 
     sampler: Sampler
 
@@ -29,6 +29,6 @@ def check_not_adaptive(outer: Sampler, inner: Sampler) -> None:
     """Raise ValueError if the inner sampler is adaptive: only the outermost one is updated with the model."""
     if isinstance(inner, AdaptiveSampler):
         raise ValueError(
-            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, for "
-            f"only that follows the model: put {type(outer).__name__} inside of it, or choose between the two"
+            f"{type(outer).__name__}({type(inner).__name__}): an adaptive sampler has to be the outermost one, since "
+            f"only that is updated with the model: put {type(outer).__name__} inside of it, or choose one of the two"
         )

@@ -1,4 +1,4 @@
-"""Fast weights: chains that mix because the energy rises behind them."""
+"""Fast weights: faster mixing by weights that raise the energy at the recent positions of the chains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,30 +9,39 @@ from ebm_lightning.core import AdaptiveSampler, EnergyModel, Info, Sampler, Stat
 
 
 class FastWeights(AdaptiveSampler):
-    """Fast PCD: the chains move under theta + fast, where fast <- decay fast - rate dloss/dtheta once in every step.
+    """Fast PCD: the chains move under theta + fast, with fast <- decay fast - rate dloss/dtheta once per training step.
 
-    Learning itself drives persistent chains out of the modes they sit in; fast weights do so at a rate of their own,
-    which stays high while theta's falls to 0, and they forget. theta and they see the same gradient, dloss/dtheta
-    before it is clipped. theta alone is the model: energies and log-likelihoods never see the fast weights. The chains
-    do, and so do the pictures drawn during a run; a process that loads a trained model, `ebm sample` or `ebm test`, has
-    no fast weights and draws as the bare sampler does.
+    The updates of theta drive persistent chains out of their modes; fast weights do so at their own rate, which stays
+    constant while the learning rate of theta decays, and they decay. Both use the same gradient, dloss/dtheta before
+    clipping. The model is theta: energies and log-likelihoods are without the fast weights. Chains move with them, and
+    so do samples for pictures during a run; a process that loads a trained model, `ebm sample` or `ebm test`, has no
+    fast weights and samples by the inner sampler.
     Info: that of the inner sampler. Tieleman & Hinton (2009).
 
     Args:
         sampler: the kernel; its free variables and bounds become this sampler's.
-        rate: of the fast weights, >= 0 and constant, of the order of the initial learning rate.
-        decay: what a step leaves of the fast weights, in [0, 1); the paper's is 19/20.
+        rate: learning rate of the fast weights, >= 0 and constant, of the order of the initial learning rate.
+        decay: factor of the fast weights in each step, in [0, 1); 19/20 in the paper.
 
     Raises:
-        ValueError: where ``rate`` < 0, ``decay`` lies outside [0, 1), or the inner sampler is adaptive too; at a step,
-            where grad mode is on, for the weights under which the chains move are not in the graph.
+        ValueError: if ``rate`` < 0, ``decay`` lies outside [0, 1), or the inner sampler is adaptive too; at a step, if
+            grad mode is on, since the shifted weights are not in the graph.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DeepEnergy
+    >>> from ebm_lightning.samplers import SGLD
+    >>> model, sampler = DeepEnergy(torch.nn.Linear(1, 1)), FastWeights(SGLD(1.0, noise=0.0), rate=0.5)
+    >>> model.net.weight.grad = torch.ones(1, 1)  # the gradient of a training step
+    >>> sampler.update(model)
+    >>> sampler.state_dict()["net.weight"].item()
+    -0.5
     """
 
     def __init__(self, sampler: Sampler, *, rate: float, decay: float = 0.95) -> None:
         if not (rate >= 0 and 0 <= decay < 1):
             raise ValueError(f"FastWeights(rate={rate}, decay={decay}): expected rate >= 0 and decay in [0, 1)")
         if isinstance(sampler, AdaptiveSampler):
-            raise ValueError(f"FastWeights({type(sampler).__name__}): only one sampler can follow the model; choose")
+            raise ValueError(f"FastWeights({type(sampler).__name__}): only one sampler can be adaptive: choose one")
         self.sampler, self.rate, self.decay = sampler, rate, decay
         self.free, self.bounds = sampler.free, sampler.bounds
         self.fast: State = {}
@@ -46,7 +55,7 @@ class FastWeights(AdaptiveSampler):
     def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         if torch.is_grad_enabled():
             raise ValueError(
-                "FastWeights cannot move chains inside an autograd graph, for their weights are not the model's: "
+                "FastWeights cannot move chains inside an autograd graph, since their weights are not the model's: "
                 "set backprop: 0, or call it under torch.no_grad()"
             )
         with shifted(model, self.fast):
@@ -68,7 +77,7 @@ class FastWeights(AdaptiveSampler):
 
 @contextmanager
 def shifted(model: EnergyModel, shift: State) -> Iterator[None]:
-    """The model with ``shift`` added to its parameters, by name; afterwards they are the same tensors as before."""
+    """Add ``shift`` to the parameters of a model, by name; afterwards they are the same tensors as before."""
     parameters = {name: p for name, p in model.named_parameters() if name in shift}
     own: State = {}
     try:

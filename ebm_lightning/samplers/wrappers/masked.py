@@ -1,4 +1,4 @@
-"""Conditioning on a part of a variable: a sampler that holds the known values of it and moves the others."""
+"""Conditioning on part of a variable: a sampler that clamps its known values and moves the others."""
 
 from dataclasses import dataclass, field
 
@@ -23,20 +23,28 @@ from ebm_lightning.samplers.wrappers.base import WrappedSampler
 
 @dataclass(frozen=True)
 class Masked(WrappedSampler):
-    """A sampler of p(hidden values | known values): inpainting, where the known part of an image is held.
+    """A sampler of p(hidden values | known values), for example for inpainting.
 
-    Which values of a free variable x are known is said by the metadata "x.known", bool in the shape of x; a variable
-    without one moves as a whole. ``sampler`` sees the energy as a function of the hidden values alone, in which the
-    known ones stand where they are, and what it made of these is put back after its step. So gradients in known values
-    are 0, proposals are accepted by the hidden ones, and where ``sampler`` leaves every law invariant, as MALA, HMC and
-    Gibbs over independent units do, this one leaves the conditional law invariant. Info: that of the inner sampler.
+    The metadata "x.known", bool in the shape of a free variable x, is True for known values; a variable without it
+    moves as a whole. ``sampler`` runs on the energy as a function of the hidden values only, with the known values
+    inserted, and after its step the known values are restored. So gradients in known values are 0, and acceptance
+    depends on the hidden values. If ``sampler`` leaves every distribution invariant, as MALA, HMC and Gibbs over
+    independent units do, this one leaves the conditional distribution invariant. Info: that of the inner sampler.
 
     Args:
         sampler: the kernel; its free variables and bounds become this sampler's.
 
     Raises:
-        ValueError: where the inner sampler is adaptive, or moves replicas, whose known values would not be held; at a
-            step, where a mask is not bool or of another shape than its variable.
+        ValueError: if the inner sampler is adaptive, or moves replicas, whose known values would not be clamped; at a
+            step, if a mask is not bool or has another shape than its variable.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> from ebm_lightning.samplers import SGLD
+    >>> energy = Gaussian(mean=[0.0, 0.0], covariance=[1.0, 1.0])
+    >>> state = {"x": torch.ones(1, 2), "x.known": torch.tensor([[True, False]])}
+    >>> Masked(SGLD(0.5, noise=0.0)).step(energy, state)[0]["x"].tolist()
+    [[1.0, 0.5]]
     """
 
     sampler: Sampler
@@ -46,8 +54,8 @@ class Masked(WrappedSampler):
     def __post_init__(self) -> None:
         if isinstance(self.sampler, AdaptiveSampler):
             raise ValueError(
-                f"Masked({type(self.sampler).__name__}): an adaptive sampler has to be the outermost one, for only "
-                "that follows the model: mask the sampler inside of it"
+                f"Masked({type(self.sampler).__name__}): an adaptive sampler has to be the outermost one, since only "
+                "that is updated with the model: mask the sampler inside of it"
             )
         object.__setattr__(self, "free", self.sampler.free)
         object.__setattr__(self, "bounds", self.sampler.bounds)
@@ -63,23 +71,23 @@ class Masked(WrappedSampler):
 
     def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         known = {name: _mask(state, name) for name in self.free if name + KNOWN in state}
-        held = ConditionedEnergy(model, {name: (mask, state[name]) for name, mask in known.items()})
-        end, info = self.sampler.step(held, state, with_info)
+        conditioned = ConditionedEnergy(model, {name: (mask, state[name]) for name, mask in known.items()})
+        end, info = self.sampler.step(conditioned, state, with_info)
         return {**end, **{name: torch.where(mask, state[name], end[name]) for name, mask in known.items()}}, info
 
 
 class ConditionedEnergy(EnergyModel):
-    """The energy of a model as a function of hidden values alone: known ones are put in their place before it looks.
+    """The energy of a model as a function of the hidden values only, with the known values inserted.
 
     Args:
         model: the energy; its parameters are shared.
-        known: by variable, where it is known, bool in its shape, and a value whose known part counts.
+        known: for each variable a mask, bool in its shape, and a tensor that holds the known values.
     """
 
     def __init__(self, model: EnergyModel, known: dict[str, tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.model, self.variables = model, model.variables
-        with torch.inference_mode(False):  # what was made in inference mode cannot be in the graph of a gradient
+        with torch.inference_mode(False):  # an inference tensor cannot be in the graph of a gradient
             self.known = {name: (_usable(mask), _usable(value)) for name, (mask, value) in known.items()}
 
     def forward(self, **state: Tensor) -> Tensor:
@@ -104,7 +112,7 @@ def _mask(state: State, name: str) -> Tensor:
     mask, x = state[name + KNOWN], state[name]
     if mask.dtype != torch.bool or mask.shape != x.shape:
         raise ValueError(
-            f"the mask {name + KNOWN!r} says which values of {name!r} are known: expected bool of shape "
+            f"the mask {name + KNOWN!r} marks the known values of {name!r}: expected bool of shape "
             f"{tuple(x.shape)}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     return mask

@@ -1,4 +1,4 @@
-"""Chains on a ladder of easier distributions that swap places: temperatures, or a model's own past."""
+"""Replica exchange: chains at several temperatures, or under earlier snapshots of the model, that swap states."""
 
 import copy
 import math
@@ -14,32 +14,40 @@ from ebm_lightning.core import tempered as temper
 from ebm_lightning.samplers.wrappers.base import WrappedSampler, check_not_adaptive
 
 FORGETTING = 0.1
-"""The weight of the newest swap in the running means of acceptance."""
+"""The weight of the newest swap in the running means of the acceptance."""
 
 
 @dataclass(frozen=True)
 class ParallelTempering(WrappedSampler):
-    """Replicas of every chain at the inverse temperatures ``betas``, which swap places with their neighbors.
+    """Parallel tempering: replicas of every chain at the inverse temperatures ``betas``, with swaps between neighbors.
 
     A transition is one step of ``sampler`` on every rung k, on the energy E_k of ``tempered(model, betas[k])``, and
     then one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin), each with the probability
-    min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1. Where ``sampler`` leaves each law invariant, the
-    product of them is invariant. The first rung is the model, its variables keep their names, and it alone is what a
-    negative phase sees; the others are free variables of their own, "x.replicas" (B, rungs - 1, ...) for "x", which
-    persist where the chains do. A free variable that was not there when the chains started, such as the hidden units
-    of an RBM, has no replicas: ``sampler`` has to draw it before it reads it, and a swap takes it along, so that it is
-    the one that the others were drawn with. A step costs one step of ``sampler`` and two energies for each rung.
-    Info: ``swap``, the mean acceptance probability, and what ``sampler`` reports, averaged over all rungs.
+    min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1. If ``sampler`` leaves the distribution of each
+    rung invariant, their product is invariant. The first rung is the model; its variables keep their names, and the
+    negative phase consists of them only. The other rungs are auxiliary free variables, "x.replicas" (B, rungs - 1, ...)
+    for "x", which persist if the chains do. A free variable that was not in the state when the chains started, such as
+    the hidden units of an RBM, has no replicas: ``sampler`` has to draw it before another depends on it, and a swap
+    moves it together with the others. A step costs one step of ``sampler`` and two energies for each rung.
+    Info: ``swap``, the mean acceptance probability, and the info of ``sampler``, averaged over all rungs.
     Swendsen & Wang (1986); Geyer (1991); Desjardins et al. (2010) for RBMs.
 
     Args:
         sampler: the kernel; its bounds become this sampler's.
-        betas: from 1, the model itself, down to the hottest rung, which should mix by itself: at least two numbers,
-            none larger than the one before, all >= 0 (> 0 for variables that are not bounded).
+        betas: inverse temperatures, from 1, the model itself, down to the hottest rung, which should mix without swaps:
+            at least two, not increasing, all >= 0 (> 0 for unbounded variables).
 
     Raises:
-        ValueError: where ``betas`` are not as said, or the inner sampler is adaptive; at a step, where the state was
-            not extended.
+        ValueError: if ``betas`` are not as above, or the inner sampler is adaptive; at a step, if the state has no
+            replicas.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DoubleWell
+    >>> from ebm_lightning.samplers import MALA
+    >>> sampler = ParallelTempering(MALA(0.1), betas=(1.0, 0.5, 0.25))
+    >>> state, info = sampler.step(DoubleWell(), sampler.augment_state({"x": torch.zeros(5, 1)}))
+    >>> state["x"].shape, state["x.replicas"].shape
+    (torch.Size([5, 1]), torch.Size([5, 2, 1]))
     """
 
     sampler: Sampler
@@ -76,40 +84,49 @@ class ParallelTempering(WrappedSampler):
             return tempered.energy(fixed | {name: x.flatten(0, 1) for name, x in ladder.items()}).view(n, rungs)
 
         swapped, _, acceptance = exchange(moved, energies)
-        return state | _off_the_ladder(swapped, ladder), info | {"swap": acceptance.mean()} if with_info else {}
+        return state | _to_state(swapped, ladder), info | {"swap": acceptance.mean()} if with_info else {}
 
 
 class TrajectoryTempering(AdaptiveSampler):
-    """Replicas of every chain at earlier snapshots of the model, which swap places: parallel trajectory tempering.
+    """Parallel trajectory tempering: replicas of every chain under earlier snapshots of the model, with swaps.
 
-    What parallel tempering does with temperatures, this does with the model's own past, in which the modes were not yet
-    apart: the rungs are the model, its newest snapshot, and so on to the earliest. A transition is one step of
+    It replaces the temperatures of parallel tempering by earlier parameters of the model, at which the modes were not
+    yet separated: the rungs are the model, its newest snapshot, and so on to the earliest. A transition is one step of
     ``sampler`` on every rung and then one swap of the rungs k and k + 1, for all even k or for all odd k (a fair coin),
-    each with the probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1, where E is the energy,
-    of an RBM the free energy. Names, replicas and what must be drawn first are those of :class:`ParallelTempering`.
+    each with the probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), l = k + 1; E is the energy, for an
+    RBM the free energy. Variables and replicas are as in :class:`ParallelTempering`.
 
-    The first snapshot is taken in the first training step, and a further one when the mean acceptance between the model
-    and the newest snapshot falls below ``threshold``. Where all rungs are taken, the one is dropped whose removal hurts
-    least: for which the product of the acceptances on both of its sides is the largest. The earliest always stays.
-    Rungs that are not yet taken repeat the earliest snapshot, or, before there is any, the model: harmless, for swaps
-    between equal rungs are always accepted, but as costly as any other. Each rank of a run has snapshots of its own.
+    The first snapshot is taken in the first training step, and a further one if the mean acceptance between the model
+    and the newest snapshot falls below ``threshold``. If no rung is left, the snapshot is dropped for which the product
+    of the acceptances on both of its sides is the largest; the earliest is always kept. Rungs without a snapshot repeat
+    the earliest one, or, before the first snapshot, the model: swaps between equal rungs are always accepted, at the
+    usual cost. Each rank of a run has its own snapshots.
 
-    The state is the snapshots and the running mean of the acceptance between neighbors, which ``step`` updates: the
-    one thing that a step leaves in the sampler. Whoever draws aside, for pictures, draws with a ``copy.copy`` of it. A
-    process that loads a trained model, `ebm sample` or `ebm test`, has no snapshots, and its rungs are all the model:
-    in Python, :meth:`of` takes those of a run.
+    The state consists of the snapshots and the running mean of the acceptance between neighbors, which ``step``
+    updates: use a ``copy.copy`` of the sampler for draws outside of training, such as pictures. A process that loads a
+    trained model, `ebm sample` or `ebm test`, has no snapshots, and all its rungs are the model; in Python, :meth:`of`
+    takes the snapshots of a run.
     Info: ``swap``, the mean acceptance probability; ``swap_newest``, the running mean between the model and the newest
-    snapshot; ``snapshots``, how many there are; and what ``sampler`` reports on the rung of the model.
+    snapshot; ``snapshots``, their number; and the info of ``sampler`` on the rung of the model.
     Bereux, Decelle, Furtlehner, Rosset & Seoane (2025, arXiv 2405.15376).
 
     Args:
         sampler: the kernel; its bounds become this sampler's.
-        rungs: snapshots kept at most, at least 1.
-        threshold: the acceptance below which a snapshot is taken, in [0, 1]; 0 keeps the first one alone.
+        rungs: the largest number of snapshots, at least 1.
+        threshold: the acceptance below which a snapshot is taken, in [0, 1]; 0 keeps only the first one.
 
     Raises:
-        ValueError: where ``rungs`` < 1, ``threshold`` lies outside [0, 1], or the inner sampler is adaptive too; at a
-            step, where the state was not extended.
+        ValueError: if ``rungs`` < 1, ``threshold`` lies outside [0, 1], or the inner sampler is adaptive too; at a
+            step, if the state has no replicas.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import DoubleWell
+    >>> from ebm_lightning.samplers import MALA
+    >>> model, sampler = DoubleWell(), TrajectoryTempering(MALA(0.1), rungs=2)
+    >>> sampler.update(model)  # the first snapshot; EBM calls it in every training step
+    >>> state, info = sampler.step(model, sampler.augment_state({"x": torch.zeros(5, 1)}))
+    >>> state["x.replicas"].shape, info["snapshots"].item()
+    (torch.Size([5, 2, 1]), 1.0)
     """
 
     def __init__(self, sampler: Sampler, *, rungs: int, threshold: float = 0.25) -> None:
@@ -127,9 +144,9 @@ class TrajectoryTempering(AdaptiveSampler):
 
     @classmethod
     def of(cls, sampler: Sampler, models: Sequence[EnergyModel]) -> "TrajectoryTempering":
-        """The sampler with given snapshots, the earliest first: for drawing from a model whose past was kept.
+        """The sampler with given snapshots, the earliest first, for draws from a trained model.
 
-        In the state that it moves, the replicas of a variable stand in the opposite order, the newest first.
+        The replicas of a variable are in the opposite order, the newest snapshot first.
         """
         made = cls(sampler, rungs=len(models), threshold=0.0)
         made.snapshots = list(reversed(models))
@@ -150,17 +167,17 @@ class TrajectoryTempering(AdaptiveSampler):
         def energies(ladder: State) -> Tensor:
             return torch.stack([rung.energy(clamped | _rung(ladder, k)) for k, rung in enumerate(models)], 1)
 
-        swapped, tried, acceptance = exchange(moved, energies)
+        swapped, lower, acceptance = exchange(moved, energies)
         mean = self.acceptance.to(acceptance)
-        self.acceptance = mean.index_copy(0, tried, mean[tried].lerp(acceptance, FORGETTING))
+        self.acceptance = mean.index_copy(0, lower, mean[lower].lerp(acceptance, FORGETTING))
         if not with_info:
-            return state | _off_the_ladder(swapped, ladder), {}
+            return state | _to_state(swapped, ladder), {}
         swaps = {
             "swap": acceptance.mean(),
             "swap_newest": self.acceptance[0],
             "snapshots": acceptance.new_tensor(len(self.snapshots)),
         }
-        return state | _off_the_ladder(swapped, ladder), ends[0][1] | swaps
+        return state | _to_state(swapped, ladder), ends[0][1] | swaps
 
     def update(self, model: EnergyModel) -> None:
         self._rebuild(model)
@@ -178,13 +195,13 @@ class TrajectoryTempering(AdaptiveSampler):
         return weights | {"acceptance": self.acceptance}
 
     def load_state_dict(self, state: State) -> None:
-        """The snapshots are built from it when the model is next given."""
+        """Restore the snapshots, at the next call with a model."""
         self._loaded = dict(state)
 
     def _take(self, model: EnergyModel) -> None:
-        """Makes the model the newest snapshot, dropping one where all rungs are taken."""
+        """Make the model the newest snapshot, and drop one if no rung is left."""
         if len(self.snapshots) == self.rungs:
-            without = self.acceptance[:-1] * self.acceptance[1:]  # entry k: where snapshot k, not the last, is missing
+            without = self.acceptance[:-1] * self.acceptance[1:]  # entry k: the acceptance without snapshot k
             k = int(without.argmax())
             del self.snapshots[k]
             self.acceptance = torch.cat([self.acceptance[:k], without[k : k + 1], self.acceptance[k + 2 :]])
@@ -192,7 +209,7 @@ class TrajectoryTempering(AdaptiveSampler):
         self.acceptance = torch.cat([torch.ones_like(self.acceptance[:1]), self.acceptance])[: self.rungs]
 
     def _rebuild(self, model: EnergyModel) -> None:
-        """Build the snapshots of a state that was loaded: copies of the model with their weights."""
+        """Make the snapshots of a loaded state: copies of the model with their weights."""
         if self._loaded:
             loaded, self._loaded = self._loaded, {}
             self.acceptance = loaded["acceptance"]
@@ -207,15 +224,15 @@ class TrajectoryTempering(AdaptiveSampler):
 
 
 def exchange(ladder: State, energies: Callable[[State], Tensor]) -> tuple[State, Tensor, Tensor]:
-    """One swap of neighboring rungs, of all even pairs or of all odd ones, on all chains: Metropolis on the product.
+    """One Metropolis swap of neighboring rungs of all chains, of all even pairs or of all odd ones.
 
-    With two rungs there is but one pair, and it is tried always. Returns the ladder; the lower rung k of each pair that
-    was tried, (pairs,); and its acceptance probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), the mean
-    over the chains, (pairs,).
+    Two rungs have a single pair, which is always proposed. Return the ladder; the lower rung k of each proposed pair,
+    (pairs,); and its acceptance probability min(1, exp(E_k(x_k) + E_l(x_l) - E_k(x_l) - E_l(x_k))), the mean over the
+    chains, (pairs,).
 
     Args:
         ladder: variables by name, (B, rungs, ...).
-        energies: E_k of what stands on rung k, (B, rungs), for any such ladder.
+        energies: maps such a ladder to the energies E_k(x_k), (B, rungs).
     """
     n, rungs = next(iter(ladder.values())).shape[:2]
     device = next(iter(ladder.values())).device
@@ -225,27 +242,27 @@ def exchange(ladder: State, energies: Callable[[State], Tensor]) -> tuple[State,
     with torch.no_grad():
         gain = energies(ladder) - energies({name: x[:, partner] for name, x in ladder.items()})
         p = (gain[:, lower] + gain[:, lower + 1]).clamp_max(0).exp()
-        taken = (torch.rand_like(p) < p).long()
+        accepted = (torch.rand_like(p) < p).long()
     source = torch.arange(rungs, device=device).repeat(n, 1)
-    source[:, lower] += taken
-    source[:, lower + 1] -= taken
+    source[:, lower] += accepted
+    source[:, lower + 1] -= accepted
     row = torch.arange(n, device=device)[:, None]
     return {name: x[row, source] for name, x in ladder.items()}, lower, p.mean(0)
 
 
 def log_partition_along(models: Sequence[EnergyModel], samples: Sequence[State], log_z0: float | Tensor) -> Tensor:
-    """log Z of each of ``models``, float64 (models,), from that of the first, by importance sampling along the way.
+    """log Z of each of ``models``, float64 (models,), from that of the first, by importance sampling.
 
     log Z_{t+1} = log Z_t + log mean exp(E_t(x) - E_{t+1}(x)) over draws x of model t; the mean is unbiased for
-    Z_{t+1} / Z_t where they are exact, and its error is small where neighbors overlap. Bereux et al. (2025).
+    Z_{t+1} / Z_t if the draws are exact, and its error is small if neighboring models overlap. Bereux et al. (2025).
 
     Args:
-        models: along a trajectory, the earliest first.
+        models: models along a training trajectory, the earliest first.
         samples: draws of every model but the last, full states.
         log_z0: log Z of the first model, in nats.
 
     Raises:
-        ValueError: where ``samples`` are not one state for each model but the last.
+        ValueError: if ``samples`` are not one state for each model but the last.
     """
     if len(samples) != len(models) - 1:
         raise ValueError(
@@ -265,24 +282,24 @@ def _with_replicas(free: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _extended(sampler: Sampler, state: State, number: int) -> State:
-    """The state with ``number`` replicas of each free variable that it holds, copies of it."""
+    """The state with ``number`` replicas of each of its free variables, initialized to copies."""
     state = sampler.augment_state(state)
-    held = {name: state[name] for name in sampler.free if name in state}
-    return state | {name + REPLICAS: torch.stack([x] * number, 1) for name, x in held.items()}
+    present = {name: state[name] for name in sampler.free if name in state}
+    return state | {name + REPLICAS: torch.stack([x] * number, 1) for name, x in present.items()}
 
 
 def _ladder(sampler: Sampler, state: State, rungs: int) -> tuple[State, State]:
-    """(the free variables that have replicas, (B, rungs, ...); everything that is clamped or rides along)."""
-    held = [name for name in sampler.free if name in state and name + REPLICAS in state]
-    wrong = [name for name in held if state[name + REPLICAS].shape[1] != rungs - 1]
-    if not held or wrong:
-        found = {name: tuple(value.shape) for name, value in state.items()}
+    """(the free variables that have replicas, (B, rungs, ...); the clamped variables and metadata)."""
+    names = [name for name in sampler.free if name in state and name + REPLICAS in state]
+    wrong = [name for name in names if state[name + REPLICAS].shape[1] != rungs - 1]
+    if not names or wrong:
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
         raise ValueError(
             f"expected {rungs - 1} replicas of {wrong or list(sampler.free)} in the state, (B, {rungs - 1}, ...) under "
-            f"the name with {REPLICAS!r} after it, got {found}: start from sampler.augment_state(state)"
+            f"the name with {REPLICAS!r} after it, got {shapes}: start from sampler.augment_state(state)"
         )
     free = _with_replicas(sampler.free)
-    ladder = {name: torch.cat([state[name][:, None], state[name + REPLICAS]], 1) for name in held}
+    ladder = {name: torch.cat([state[name][:, None], state[name + REPLICAS]], 1) for name in names}
     return ladder, {name: value for name, value in state.items() if name not in free}
 
 
@@ -290,13 +307,13 @@ def _rung(ladder: State, k: int) -> State:
     return {name: x[:, k] for name, x in ladder.items()}
 
 
-def _off_the_ladder(moved: State, held: State) -> State:
-    """The first rung under the variables' own names, and the further ones of the variables that have replicas."""
-    return _rung(moved, 0) | {name + REPLICAS: moved[name][:, 1:] for name in held}
+def _to_state(swapped: State, ladder: State) -> State:
+    """The first rung under the names of the variables, and the replicas of the variables of ``ladder``."""
+    return _rung(swapped, 0) | {name + REPLICAS: swapped[name][:, 1:] for name in ladder}
 
 
 def _repeated(numbers: tuple[float, ...], times: int, state: State) -> Tensor:
-    """Numbers over and over, in the dtype and on the device of the state's variables; usable in every grad mode."""
+    """The numbers, repeated, in the dtype and on the device of the state's variables; usable in every grad mode."""
     dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.get_default_dtype())
     with torch.inference_mode(False):
         return torch.tensor(numbers, dtype=dtype, device=next(iter(state.values())).device).repeat(times)

@@ -1,4 +1,4 @@
-"""Samplers around a sampler: the same kernel on a flattened or sharpened energy."""
+"""Tempering: the same kernel at another temperature, or at a sequence of temperatures."""
 
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -8,18 +8,25 @@ from ebm_lightning.samplers.wrappers.base import WrappedSampler, check_not_adapt
 
 @dataclass(frozen=True)
 class Tempered(WrappedSampler):
-    """A sampler on the energy of p^(1/temperature): where ``sampler`` leaves p invariant, this leaves that invariant.
+    """A sampler at a temperature: it leaves p^(1/temperature) invariant if ``sampler`` leaves p invariant.
 
-    The energy is ``tempered(model, 1 / temperature)``: E / temperature, and for a model whose Gibbs sampler moves
-    variables that the energy sums out, such as the hidden units of an RBM, the joint energy over the temperature. The
-    energies and gradients that the inner sampler reports are those of that energy.
+    The energy is ``tempered(model, 1 / temperature)``: E / temperature, or, for a model whose Gibbs sampler moves
+    variables that the energy sums out, such as the hidden units of an RBM, the joint energy divided by the temperature.
+    The info of the inner sampler is of the tempered energy.
 
     Args:
         sampler: the kernel; its free variables and bounds become this sampler's.
         temperature: > 0; above 1 flattens the energy, below 1 sharpens it.
 
     Raises:
-        ValueError: where ``temperature`` <= 0, or the inner sampler is adaptive.
+        ValueError: if ``temperature`` <= 0, or the inner sampler is adaptive.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> from ebm_lightning.samplers import SGLD
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> Tempered(SGLD(1.0, noise=0.0), temperature=2.0).step(energy, {"x": torch.ones(1, 1)})[0]["x"].item()
+    0.5
     """
 
     sampler: Sampler
@@ -41,19 +48,27 @@ class Tempered(WrappedSampler):
 
 @dataclass(frozen=True)
 class Annealed(WrappedSampler):
-    """A pass through temperatures: one transition is one step of ``sampler`` at each of ``temperatures``, in order.
+    """Annealing: one transition is one step of ``sampler`` at each of ``temperatures``, in order.
 
-    Hot steps carry chains over barriers, the cold ones at the end settle them. The passes have a law of their own,
-    which is p only where every temperature is 1; the longer the pass stays at its last temperature T, the nearer that
-    law is to p^(1/T), in the sense of :class:`Tempered`. Nothing is counted: the pass is the whole schedule. Info: that
-    of the last step, on the energy at the last temperature. Kirkpatrick, Gelatt & Vecchi (1983).
+    At high temperatures chains cross barriers; at the last, low ones they relax. The stationary distribution of such
+    passes is p only if every temperature is 1; the more steps at the last temperature T, the closer it is to p^(1/T),
+    in the sense of :class:`Tempered`. Every transition is a full pass, without a counter. Info: that of the last step,
+    on the energy at the last temperature. Kirkpatrick, Gelatt & Vecchi (1983).
 
     Args:
         sampler: the kernel; its free variables and bounds become this sampler's.
-        temperatures: each > 0, the hottest usually first and 1 last.
+        temperatures: at least one, each > 0, usually decreasing to 1.
 
     Raises:
-        ValueError: where ``temperatures`` is empty or holds a number <= 0, or the inner sampler is adaptive.
+        ValueError: if ``temperatures`` is empty or holds a number <= 0, or the inner sampler is adaptive.
+
+    >>> import torch
+    >>> from ebm_lightning.energies import Gaussian
+    >>> from ebm_lightning.samplers import SGLD
+    >>> energy = Gaussian(mean=[0.0], covariance=[1.0])
+    >>> sampler = Annealed(SGLD(0.5, noise=0.0), temperatures=(2.0, 1.0))
+    >>> sampler.step(energy, {"x": torch.ones(1, 1)})[0]["x"].item()  # (1 - 0.25) (1 - 0.5)
+    0.375
     """
 
     sampler: Sampler

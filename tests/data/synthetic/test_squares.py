@@ -123,32 +123,32 @@ TOP_LEFT, TOP_RIGHT, BOTTOM = drawn((1, 1, 5, 5)), drawn((0, 9, 5, 5)), drawn((9
 
 def test_Attributes_counts_shares_of_valid_samples_with_binomial_errors() -> None:
     x = torch.stack([TOP_LEFT] * 3 + [TOP_RIGHT] * 2 + [BOTTOM] * 3 + [drawn()] * 2)
-    findings = Attributes(Given(x)).measure(MODULE, Squares())
+    result = Attributes(Given(x)).measure(MODULE, Squares())
     expected = {
-        "valid, percent": (0.8, 10),
-        "left, percent of valid": (3 / 8, 8),
-        "top, percent of valid": (5 / 8, 8),
-        "left and top, percent of valid": (3 / 8, 8),
-        "left or top, percent of valid": (5 / 8, 8),
-        "valid, percent, test images": (1.0, 144),
-        "left, percent of valid, test images": (0.5, 144),
-        "top, percent of valid, test images": (0.5, 144),
-        "left and top, percent of valid, test images": (0.25, 144),
-        "left or top, percent of valid, test images": (0.75, 144),
+        "valid_percent": (0.8, 10),
+        "left_percent_of_valid": (3 / 8, 8),
+        "top_percent_of_valid": (5 / 8, 8),
+        "left_and_top_percent_of_valid": (3 / 8, 8),
+        "left_or_top_percent_of_valid": (5 / 8, 8),
+        "valid_percent_test_images": (1.0, 144),
+        "left_percent_of_valid_test_images": (0.5, 144),
+        "top_percent_of_valid_test_images": (0.5, 144),
+        "left_and_top_percent_of_valid_test_images": (0.25, 144),
+        "left_or_top_percent_of_valid_test_images": (0.75, 144),
     }
-    assert findings.measurements.keys() == expected.keys()
+    assert result.measurements.keys() == expected.keys()
     for name, (share, n) in expected.items():
-        found = findings.measurements[name]
+        found = result.measurements[name]
         assert (found.value, found.warning) == (pytest.approx(100 * share), "")
         assert found.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / n))
-    assert findings.pictures.keys() == {"samples"}
+    assert result.pictures.keys() == {"samples"}
 
 
 def test_Attributes_without_valid_samples_are_unknown() -> None:
     found = Attributes(Given(drawn()[None])).measure(MODULE, Squares()).measurements
-    assert found["valid, percent"].value == 0
-    assert math.isnan(found["left, percent of valid"].value)
-    assert found["left, percent of valid"].warning == "no sample is valid"
+    assert found["valid_percent"].value == 0
+    assert math.isnan(found["left_percent_of_valid"].value)
+    assert found["left_percent_of_valid"].warning == "no sample is valid"
 
 
 def test_check_data_below_accepts_other_parts_of_Squares_but_not_other_data(tmp_path: Path) -> None:

@@ -64,28 +64,29 @@ def test_at_every_position_the_candidate_of_the_lowest_final_energy_is_kept() ->
     x, target = data.rows["x"], data.rows["target"]
     born = _born(4, 20, 6, 5)
     c, kept = model.table[x].detach(), target != 3
-    for k, name in ((0, "0 steps"), (3, "3 steps")):
+    for k, name in ((0, "0_steps"), (3, "3_steps")):
         ends = 0.7**k * (born + c) - c
         energies, errors = (ends.square() / 2 + c * ends).sum(-1), _errors(ends, target)
         for n in (1, 2, 4):
             chosen = errors[:n].gather(0, energies[:n].argmin(0, keepdim=True))[0]
-            suffix = f"after {name}" + (f", best of {n}" if n > 1 else "")
-            assert found[f"perplexity {suffix}"].value == pytest.approx(float(chosen[kept].mean().exp()), rel=1e-5)
+            suffix = f"after_{name}" + (f"_best_of_{n}" if n > 1 else "")
+            assert found[f"perplexity_{suffix}"].value == pytest.approx(float(chosen[kept].mean().exp()), rel=1e-5)
             if n > 1:
-                gain = found[f"gain by choosing, nats a token, {suffix}"]
+                gain = found[f"choice_gain_nats_{suffix}"]
                 difference, tokens = ((errors[0] - chosen) * kept).sum(1), kept.sum(1)
                 expected = float(difference.sum() / tokens.sum())
                 error = float((difference - expected * tokens).std() * math.sqrt(20) / tokens.sum())
                 assert gain.value == pytest.approx(expected, rel=1e-4)
                 assert gain.standard_error == pytest.approx(error, rel=1e-4)
-    assert not any("gain" in name and "best of 1" in name for name in found)
+    assert not any("gain" in name and "best_of_1" in name for name in found)
 
 
 def test_a_single_number_of_candidates_is_compared_with_one_that_is_not_reported() -> None:
     module = EBM(Bowls(5), TokenPrediction(), Descent(0.3), chains=NoiseChains(GaussianNoise()))
     found = Perplexity(steps=[2], candidates=[3]).measure(module, _text())
-    names = ["perplexity after 2 steps, best of 3", "gain by choosing, nats a token, after 2 steps, best of 3"]
-    assert list(found.measurements) == names
+    keys = ["perplexity_after_2_steps_best_of_3", "choice_gain_nats_after_2_steps_best_of_3"]
+    labels = ["perplexity_after_2_steps_best_of_3", "gain by choosing, nats a token, after 2 steps, best of 3"]
+    assert {key: one.label for key, one in found.measurements.items()} == dict(zip(keys, labels, strict=True))
     assert list(found.pictures) == ["steps"]
 
 
@@ -110,7 +111,7 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
         final = {"x": x, "y": y.softmax(-1), "descent.step": torch.full((7,), 2)}
         energies.append(model.local_energies(final))
     chosen = _errors(torch.stack(ends), target).gather(0, torch.stack(energies).argmin(0, keepdim=True))
-    value = found["perplexity after 2 steps, best of 3"].value
+    value = found["perplexity_after_2_steps_best_of_3"].value
     assert value == pytest.approx(float(chosen.mean().exp()), rel=1e-9)
 
 
@@ -132,9 +133,9 @@ def test_of_images_a_whole_one_is_chosen() -> None:
     torch.manual_seed(5)
     born = _born(3, 9, 1, 4, 4)
     best = born.flatten(2).square().sum(2).argmin(0)
-    for name, chosen in (("1 step", born[0]), ("1 step, best of 3", born[best, torch.arange(9)])):
+    for name, chosen in (("1_step", born[0]), ("1_step_best_of_3", born[best, torch.arange(9)])):
         expected = float(((chosen / 2).clamp(0, 1) - target).square().mean())
-        assert found[f"MSE after {name}"].value == pytest.approx(expected, rel=1e-5)
+        assert found[f"mse_after_{name}"].value == pytest.approx(expected, rel=1e-5)
 
 
 def test_where_there_is_nothing_to_choose_by_it_is_said() -> None:
@@ -142,7 +143,7 @@ def test_where_there_is_nothing_to_choose_by_it_is_said() -> None:
     with pytest.raises(ValueError, match="starts at the same place and moves without noise, so that all are alike"):
         PredictionError(candidates=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), images)
     noisy = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0, noise=0.1))
-    assert "MSE after 1 step, best of 2" in PredictionError(candidates=[2]).measure(noisy, images).measurements
+    assert "mse_after_1_step_best_of_2" in PredictionError(candidates=[2]).measure(noisy, images).measurements
     with pytest.raises(ValueError, match="predicts in one pass without a sampler"):
         Perplexity(candidates=[2]).measure(EBM(NextToken(nn.Embedding(5, 5)), TokenPrediction()), _text())
     with pytest.raises(ValueError, match="numbers of candidates, each at least 1"):

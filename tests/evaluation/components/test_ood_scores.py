@@ -20,6 +20,7 @@ from ebm_lightning.evaluation import (
     PermutedPixels,
     UpsideDown,
 )
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ContrastiveDivergence
 
 BOUNDS = (-1.0, 1.0)
@@ -36,8 +37,8 @@ def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_
         p = torch.softmax(model.logits(x), 1).detach()
         return {
             "": torch.logsumexp(model.logits(x), 1).detach(),
-            " by max p(y|x)": p.amax(1),
-            " by -|dE/dx|": -(p @ model.weight).norm(dim=1).detach(),
+            "_by_max_softmax": p.amax(1),
+            "_by_minus_gradient_norm": -(p @ model.weight).norm(dim=1).detach(),
         }
 
     for kind in outliers:
@@ -45,8 +46,10 @@ def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_
         for by in inside:
             scored = torch.cat([inside[by], outside[by]]).numpy()
             expected = roc_auc_score([1] * 50 + [0] * 50, scored)
-            assert findings.measurements[f"AUROC {kind}{by}"].value == pytest.approx(expected, abs=1e-6)
-    assert findings.measurements.keys() >= {"AUPR UpsideDown()", "FPR@95 PermutedPixels(seed=0) by -|dE/dx|"}
+            assert findings.measurements[f"auroc_{snake_case(str(kind))}{by}"].value == pytest.approx(
+                expected, abs=1e-6
+            )
+    assert findings.measurements.keys() >= {"aupr_upside_down", "fpr95_permuted_pixels_0_by_minus_gradient_norm"}
     assert findings.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
     assert all(parameter.grad is None for parameter in model.parameters())
 

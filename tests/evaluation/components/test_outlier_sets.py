@@ -98,7 +98,7 @@ def test_Resized_alone_makes_a_set_of_another_shape_acceptable() -> None:
     ):
         OutOfDistribution([large]).measure(_module(model), data)
     found = OutOfDistribution([Resized(large), Resized(Given(None))]).measure(_module(model), data).measurements
-    assert found.keys() == {f"{figure} Resized(outliers=Given())" for figure in ("AUROC", "AUPR", "FPR@95")}
+    assert found.keys() == {f"{figure}_resized_given" for figure in ("auroc", "aupr", "fpr95")}
 
 
 def test_Resized_keeps_constant_images_and_makes_gray_of_colors() -> None:

@@ -13,6 +13,7 @@ from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.data import Digits
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.evaluation import L2, Ball, ClassificationError, Linf, Refinement, Robustness
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD, Langevin
 
@@ -62,8 +63,8 @@ def test_the_refined_error_is_that_of_the_affine_map(chains: int) -> None:
     model, x, y = _drawn(), torch.randn(300, 1, 2, 3), torch.randint(0, 2, (300,))
     found = ClassificationError(refinement=Refinement(4, chains)).measure(_module(model), Examples(x, y, 2))
     errors = {name: measured.value for name, measured in found.measurements.items()}
-    assert errors["test error after 4 steps, percent"] == pytest.approx(_error(model, x, y, 4))
-    assert errors["test error, percent"] == pytest.approx(_error(model, x, y, 0))
+    assert errors["test_error_after_4_steps_percent"] == pytest.approx(_error(model, x, y, 4))
+    assert errors["test_error_percent"] == pytest.approx(_error(model, x, y, 0))
     assert _error(model, x, y, 4) != _error(model, x, y, 0)
     assert len(errors) == 3
 
@@ -72,10 +73,10 @@ def test_it_is_measured_with_the_noise_of_evaluation_and_without() -> None:
     model, data = _drawn(64), Digits(test_noise=0.5)
     found = ClassificationError(refinement=Refinement(2, 1)).measure(_module(model), data).measurements
     noisy, quiet = data.tensors("test"), Digits().tensors("test")
-    for name, x in (("", noisy["x"]), (" without test noise", quiet["x"])):
+    for name, x in (("", noisy["x"]), ("_without_test_noise", quiet["x"])):
         expected = _error(model, x, noisy["y"], 2)
-        assert found[f"test error after 2 steps{name}, percent"].value == pytest.approx(expected)
-    assert found["test error, percent"].value == pytest.approx(_error(model, noisy["x"], noisy["y"], 0))
+        assert found[f"test_error_after_2_steps{name}_percent"].value == pytest.approx(expected)
+    assert found["test_error_percent"].value == pytest.approx(_error(model, noisy["x"], noisy["y"], 0))
 
 
 def test_the_average_is_the_softmax_of_the_averaged_logits() -> None:
@@ -110,8 +111,10 @@ def test_the_attack_passes_the_sampler_as_the_identity(ball: Ball) -> None:
     found = protocol.measure(_module(model), Examples(x, y, 2, (-100.0, 100.0))).measurements
     clean = sign[:, 0] * model.margin(model.refined(x, 3)) > 0
     survives = (clean & (margins > 0)).double().mean()
-    assert found["accuracy, percent"].value == pytest.approx(100 * float(clean.double().mean()))
-    assert found[f"accuracy at {ball.name} {radius:g}, percent"].value == pytest.approx(100 * float(survives))
+    assert found["accuracy_percent"].value == pytest.approx(100 * float(clean.double().mean()))
+    assert found[f"accuracy_{snake_case(f'{ball.name} {radius:g}')}_percent"].value == pytest.approx(
+        100 * float(survives)
+    )
     assert not any(measured.warning for measured in found.values())
 
 
@@ -129,7 +132,7 @@ def test_without_steps_everything_is_as_without_a_refinement() -> None:
     (end,) = Refinement(0, 4).ends(module, state, "y")
     assert end == {"x": x}
     errors = ClassificationError(refinement=Refinement(0, 4)).measure(module, data).measurements
-    assert errors["test error after 0 steps, percent"] == errors["test error, percent"]
+    assert errors["test_error_after_0_steps_percent"].value == errors["test_error_percent"].value
 
 
 def test_noise_in_front_of_a_linear_classifier_defends_nothing() -> None:
@@ -147,10 +150,10 @@ def test_noise_in_front_of_a_linear_classifier_defends_nothing() -> None:
     protocol.refinement = Refinement(steps, chains)
     found = protocol.measure(_module(model, noise), Examples(x, y, 2, (-100.0, 100.0))).measurements
     p = torch.distributions.Normal(0.0, spread).cdf(margins - reach).double()
-    survivors = 20 * found["accuracy at Linf 0.5, percent"].value
+    survivors = 20 * found["accuracy_linf_0_5_percent"].value
     assert abs(survivors - float(p.sum())) < Z * float((p * (1 - p)).sum().sqrt())
-    assert found["accuracy, percent"].value == 100
-    assert found["surviving Linf 20, percent"].value == 0
+    assert found["accuracy_percent"].value == 100
+    assert found["surviving_linf_20_percent"].value == 0
 
 
 class Rippled(Drawn):

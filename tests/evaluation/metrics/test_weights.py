@@ -42,6 +42,6 @@ def test_LogPartition_alarms_ring_by_themselves_and_not_in_a_healthy_estimate(
     assert LogPartition(**healthy).warning == ""
     warning = LogPartition(**{**healthy, **change}).warning
     assert words in warning
-    assert "not to be trusted" in warning
+    assert "log Z is unreliable" in warning
     assert "\n" not in warning
     assert len([alarm for alarm in ("deviation of", "count as", "no lower end") if alarm in warning]) == 1

@@ -107,41 +107,41 @@ ROUNDING = 64 * 2**-23
 
 def _check_test(run: Path, said: str, data: Digits) -> None:
     record = json.loads((run / "evaluation" / "Likelihood.json").read_text(), parse_constant=refuse_constant)
-    assert record["convention"] == "FixedBinarization(seed=4)"
+    assert record["preprocessing"] == "FixedBinarization(seed=4)"
     found = record["measurements"]
     assert list(found) == [
-        "log Z AIS",
-        "log Z exact",
-        "log Z difference",
-        "sd of log w",
-        "ESS",
-        "log-probability test",
-        "log-probability train",
-        "free-energy gap",
-        "pseudo-log-likelihood test",
-        "RAISE log-probability",
+        "log_z_ais",
+        "log_z_exact",
+        "log_z_difference",
+        "log_weight_std",
+        "ess",
+        "test_log_prob_nats",
+        "train_log_prob_nats",
+        "free_energy_gap_nats",
+        "test_pseudo_log_likelihood_nats",
+        "raise_log_prob_nats",
     ]
     model, _ = _trained(run, 24)
     exact = float(model.log_partition())
-    assert found["log Z exact"] == {"value": exact, "standard_error": 0.0, "interval": None, "warning": ""}
-    log_z, difference = found["log Z AIS"], found["log Z difference"]
+    assert found["log_z_exact"] == {"value": exact, "standard_error": 0.0, "interval": None, "warning": ""}
+    log_z, difference = found["log_z_ais"], found["log_z_difference"]
     assert log_z["interval"][0] < log_z["value"] < log_z["interval"][1]
     assert difference["value"] == log_z["value"] - exact
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5
     with torch.no_grad():
         energy = {split: model(x=data.tensors(split)["x"]).double() for split in ("train", "val", "test")}
     for split in ("test", "train"):
-        one, e = found[f"log-probability {split}"], energy[split]
+        one, e = found[f"{split}_log_prob_nats"], energy[split]
         assert one["value"] == pytest.approx(-float(e.mean()) - log_z["value"], abs=ROUNDING)
         assert one["standard_error"] == pytest.approx(float(e.std()) / math.sqrt(len(e)), abs=ROUNDING)
         ends = [-float(e.mean()) - end for end in reversed(log_z["interval"])]
         assert one["interval"] == pytest.approx(ends, abs=ROUNDING)
     gap = float(energy["train"][: len(energy["val"])].mean() - energy["val"].mean())
-    assert found["free-energy gap"]["value"] == pytest.approx(gap, abs=ROUNDING)
+    assert found["free_energy_gap_nats"]["value"] == pytest.approx(gap, abs=ROUNDING)
     pseudo = exact_pseudo_log_likelihood(model, "x", data.tensors("test")).mean()
-    one = found["pseudo-log-likelihood test"]
+    one = found["test_pseudo_log_likelihood_nats"]
     assert abs(one["value"] - pseudo) < Z * one["standard_error"]
-    one, truth = found["RAISE log-probability"], -float(energy["test"].mean()) - exact
+    one, truth = found["raise_log_prob_nats"], -float(energy["test"].mean()) - exact
     assert abs(one["value"] - truth) < Z * one["standard_error"]
     assert "under FixedBinarization(seed=4)" in said
     assert "warning" not in said

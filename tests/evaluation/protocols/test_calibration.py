@@ -14,7 +14,7 @@ from ebm_lightning import EBM
 from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import Calibration, Findings
+from ebm_lightning.evaluation import Calibration, ProtocolResult
 from ebm_lightning.evaluation.protocols.calibration import ece, fit_temperature, reliability
 from ebm_lightning.objectives import ContrastiveDivergence
 
@@ -73,11 +73,11 @@ def test_the_protocol_measures_what_scikit_learn_does() -> None:
     findings = Calibration(scaling=False).measure(_logits_are_x(), Examples(x, y, CLASSES))
     p = torch.softmax(x.double(), 1).numpy()
     found = {name: m.value for name, m in findings.measurements.items()}
-    assert found["NLL, nats"] == pytest.approx(log_loss(y, p), rel=1e-5)
+    assert found["nll_nats"] == pytest.approx(log_loss(y, p), rel=1e-5)
     each = sum(brier_score_loss(y == k, p[:, k]) for k in range(CLASSES))
-    assert found["Brier score"] == pytest.approx(each, rel=1e-5)
-    assert found["ECE, percent"] == pytest.approx(100 * _ece_by_hand(p, y.numpy(), 20), rel=1e-5)
-    assert found["test error, percent"] == pytest.approx(100 * np.mean(p.argmax(1) != y.numpy()))
+    assert found["brier_score"] == pytest.approx(each, rel=1e-5)
+    assert found["ece_percent"] == pytest.approx(100 * _ece_by_hand(p, y.numpy(), 20), rel=1e-5)
+    assert found["test_error_percent"] == pytest.approx(100 * np.mean(p.argmax(1) != y.numpy()))
     assert found.keys().isdisjoint({"temperature"})
     assert findings.pictures.keys() == {"reliability"}
 
@@ -91,12 +91,12 @@ def test_temperature_scaling_finds_the_temperature_that_the_labels_were_drawn_at
     information = n * float(((p * x.square()).sum(1) - (p * x).sum(1).square()).mean())
     z = (1 / found["temperature"] - 1 / truth) * math.sqrt(information)
     assert abs(z) < stats.norm.isf(FALSE_ALARM / 2)
-    assert found["NLL after scaling, nats"] < found["NLL, nats"]
-    assert found["ECE after scaling, percent"] < found["ECE, percent"] / 3
+    assert found["nll_after_scaling_nats"] < found["nll_nats"]
+    assert found["ece_after_scaling_percent"] < found["ece_percent"] / 3
 
 
 def _calibrated(x: Tensor, y: Tensor, val_size: int) -> dict[str, float]:
-    findings: Findings = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, val_size=val_size))
+    findings: ProtocolResult = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, val_size=val_size))
     return {name: m.value for name, m in findings.measurements.items()}
 
 
@@ -112,8 +112,8 @@ def test_where_all_validation_examples_are_classified_correctly_it_says_so() -> 
     x = torch.randn(50, CLASSES)
     found = Calibration().measure(_logits_are_x(), Examples(x, x.argmax(1), CLASSES, val_size=40)).measurements
     assert "100 percent of the 40 validation examples" in found["temperature"].warning
-    assert found["ECE after scaling, percent"].warning
-    assert not found["ECE, percent"].warning
+    assert found["ece_after_scaling_percent"].warning
+    assert not found["ece_percent"].warning
 
 
 def test_a_classification_rbm_is_judged_by_its_exact_posterior() -> None:
@@ -123,7 +123,7 @@ def test_a_classification_rbm_is_judged_by_its_exact_posterior() -> None:
     every = torch.stack([model.energy({"x": x, "y": torch.full((16,), k)}) for k in range(CLASSES)], 1)
     expected = torch.nn.functional.cross_entropy(-every, y)
     found = Calibration(scaling=False).measure(_module(model), Examples(x, y, CLASSES)).measurements
-    assert found["NLL, nats"].value == pytest.approx(expected.item(), rel=1e-6)
+    assert found["nll_nats"].value == pytest.approx(expected.item(), rel=1e-6)
 
 
 X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES

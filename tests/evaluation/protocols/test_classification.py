@@ -115,12 +115,12 @@ def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_lin
         status, said = ebm(*command)
         assert status == 0, said
     found = _record(run, "ClassificationError")
-    test = found["test error, percent"]
+    test = found["test_error_percent"]
     share = test["value"] / 100
     assert share < 0.5
     assert test["standard_error"] == pytest.approx(100 * math.sqrt(share * (1 - share) / 297))
-    assert found["training error, percent"]["value"] < 50
-    assert (run / "evaluation" / "Filters-x.png").is_file()
+    assert found["training_error_percent"]["value"] < 50
+    assert (run / "evaluation" / "ReceptiveFields-x.png").is_file()
 
 
 def test_a_run_with_a_sparsity_penalty_continues_bit_for_bit(ebm, tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_one_model_for_each_class_is_trained_and_measured_from_the_command_line(
         status, said = ebm(*command)
         assert status == 0, said
     found = _record(run, "ScoreClassifier")
-    assert found.keys() == {"test error, percent", "fitted error, percent", "test error without log Z, percent"}
-    assert found["test error, percent"]["value"] < 50
+    assert found.keys() == {"test_error_percent", "fitted_error_percent", "test_error_without_log_z_percent"}
+    assert found["test_error_percent"]["value"] < 50
 
 
 class Shifted(EnergyModel):
@@ -171,12 +171,12 @@ def test_ScoreClassifier_of_scores_off_by_constants_errs_as_the_bayes_rule() -> 
     data = Labels(2.0 * y[:, None] - 1 + torch.randn(12_000, 1), y)
     module = EBM(Shifted([-1.0, 1.0], [0.0, 50.0]), ContrastiveDivergence())
     found = ScoreClassifier().measure(module, data).measurements
-    test, raw = found["test error, percent"], found["test error without log Z, percent"]
+    test, raw = found["test_error_percent"], found["test_error_without_log_z_percent"]
     z = float(stats.norm.isf(FALSE_ALARM / 2))
     assert abs(test.value - 100 * stats.norm.cdf(-1)) < z * test.standard_error
     assert raw.value == pytest.approx(100 * float(y[6000:].double().mean()))
     few = ScoreClassifier(number=50).measure(module, data).measurements
-    assert few["fitted error, percent"].standard_error > 5 * found["fitted error, percent"].standard_error
+    assert few["fitted_error_percent"].standard_error > 5 * found["fitted_error_percent"].standard_error
 
 
 def test_ClassificationError_is_that_of_the_models_own_conditional() -> None:
@@ -186,7 +186,7 @@ def test_ClassificationError_is_that_of_the_models_own_conditional() -> None:
     found = ClassificationError().measure(EBM(Shifted([-1.0, 1.0], [1.0, 0.0]), ContrastiveDivergence()), Labels(x, y))
     wrong = (x[:, 0] > 0.5) != (y == 1)  # -(x + 1)^2 / 2 + 1 < -(x - 1)^2 / 2 where 2 x > 1
     for name, part in (("training", wrong[:1000]), ("test", wrong[1000:])):
-        measured = found.measurements[f"{name} error, percent"]
+        measured = found.measurements[f"{name}_error_percent"]
         share = float(part.double().mean())
         assert measured.value == pytest.approx(100 * share)
         assert measured.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / 1000))
@@ -199,7 +199,7 @@ def test_ClassificationError_judges_no_examples_of_unknown_label() -> None:
     module = EBM(Shifted([-1.0, 1.0], [1.0, 0.0]), ContrastiveDivergence())
     hidden = ClassificationError().measure(module, Labels(x, torch.where(known, y, -1))).measurements
     wrong = ((x[:, 0] > 0.5) != (y == 1))[:1000][known[:1000]]
-    assert hidden["training error, percent"].value == pytest.approx(100 * float(wrong.double().mean()))
+    assert hidden["training_error_percent"].value == pytest.approx(100 * float(wrong.double().mean()))
 
 
 def test_percent_wrong_at_its_ends() -> None:

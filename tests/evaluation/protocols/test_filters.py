@@ -1,4 +1,4 @@
-"""Filters as they are shown."""
+"""ReceptiveFields as they are shown."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from ebm_lightning import EBM
 from ebm_lightning.core import EnergyModel
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
-from ebm_lightning.evaluation import Filters
+from ebm_lightning.evaluation import ReceptiveFields
 from ebm_lightning.objectives import ContrastiveDivergence
 
 
@@ -32,12 +32,12 @@ class Looks(EnergyModel):
         return self.weights
 
 
-def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
+def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
     weights = torch.tensor([[0.0, 0.0], [1.0, -0.5], [4.0, 8.0], [-3.0, 0.0]]).view(4, 1, 1, 2)
     data = Labels(torch.zeros(4, 1, 1, 2), None)
     module = EBM(Looks(weights), ContrastiveDivergence())
 
-    def shown(protocol: Filters, rows: int, columns: int) -> list[list[list[int]]]:
+    def shown(protocol: ReceptiveFields, rows: int, columns: int) -> list[list[list[int]]]:
         """Both pixels of every tile, each enlarged 28 times."""
         pixels = np.asarray(protocol.measure(module, data).pictures["x"])
         assert pixels.shape == (rows * 30 + 2, columns * 58 + 2)
@@ -45,19 +45,19 @@ def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_g
         return [[int(pixels[top, left]), int(pixels[top, left + 28])] for top, left in corners]
 
     large, negative, small, nothing = [191, 255], [0, 128], [255, 64], [128, 128]
-    assert shown(Filters(), 2, 2) == [large, negative, small, nothing]
-    assert shown(Filters(groups=2), 2, 2) == [small, nothing, large, negative]
-    assert shown(Filters(number=1, groups=2), 2, 1) == [small, large]
-    norms = Filters().measure(module, data).measurements["filter norm on x, mean"]
+    assert shown(ReceptiveFields(), 2, 2) == [large, negative, small, nothing]
+    assert shown(ReceptiveFields(groups=2), 2, 2) == [small, nothing, large, negative]
+    assert shown(ReceptiveFields(number=1, groups=2), 2, 1) == [small, large]
+    norms = ReceptiveFields().measure(module, data).measurements["mean_filter_norm_x"]
     assert norms.value == pytest.approx(float(weights.flatten(1).norm(dim=1).mean()))
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Filters(number=0), "expected number >= 1 and groups >= 1"),
+        (lambda: ReceptiveFields(number=0), "expected number >= 1 and groups >= 1"),
         (
-            lambda: Filters(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",
         ),
     ],

@@ -33,10 +33,10 @@ def test_a_perfect_model_inpaints_with_twice_the_conditional_variance() -> None:
     """Truth and draw are independent given the known half; the mean image has the marginal variance."""
     findings = Inpainting(BottomHalf(), number=3000, steps=60).measure(_module(MALA(0.2)), _data(3000))
     _, covariance = conditional_law([0, 1], [2, 3], MEAN[None, :2])
-    expected = {"MSE": 2 * covariance.trace() / 2, "MSE of the mean image,": COVARIANCE[2:, 2:].trace() / 2}
+    expected = {"mse": 2 * covariance.trace() / 2, "mean_image_mse": COVARIANCE[2:, 2:].trace() / 2}
     for name, value in expected.items():
         for split in ("test", "training"):
-            found = findings.measurements[f"{name} {split}"]
+            found = findings.measurements[f"{name}_{split}"]
             assert abs(found.value - value) < Z * found.standard_error < 0.2 * value
     assert findings.pictures.keys() == {"test", "training"}
 
@@ -53,7 +53,7 @@ def test_Denoising_by_descent_on_the_true_energy_has_its_closed_form(monkeypatch
     assert torch.allclose(end, MEAN + (start - MEAN) @ shrunk.T, atol=1e-10)
     assert all((truth != start).any(1))
     for split in ("test", "training"):
-        before, after = (found[f"MSE {when}, {split}"] for when in ("before", "after"))
+        before, after = (found[f"mse_{when}_{split}"] for when in ("before", "after"))
         assert abs(before.value - 1) < Z * before.standard_error
         # truth + noise z becomes A (truth + z): the error is (A - I) (truth - mean) + A z
         lost = shrunk - torch.eye(4, dtype=F64)
@@ -71,9 +71,9 @@ def test_images_are_a_random_choice_and_their_labels_stay_with_them() -> None:
     data = Examples(y.double().view(100, 1, 1, 1).expand(100, 1, 4, 1).clone(), y, 100)
     module = EBM(Labeled(), ContrastiveDivergence(), sampler=Langevin(1.0, temperature=0.0), chains=NoiseChains())
     found = Inpainting(BottomHalf(), number=40, steps=1).measure(module, data).measurements
-    assert found["MSE test"].value == pytest.approx(0, abs=1e-20), "one step of size 1 lands on the label"
+    assert found["mse_test"].value == pytest.approx(0, abs=1e-20), "one step of size 1 lands on the label"
     of_all = ((y.double() - 49.5) ** 2).mean()
-    baseline = found["MSE of the mean image, test"]
+    baseline = found["mean_image_mse_test"]
     assert baseline.value != pytest.approx(float(of_all), rel=1e-6), "40 of 100"
     assert abs(baseline.value - of_all) < Z * baseline.standard_error
 

@@ -25,10 +25,10 @@ def _run(folder: Path, values: dict[int, float]) -> EBM:
 def test_LearningCurve_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> None:
     values = {step: 3 * step**-0.25 for step in range(100, 1001, 100)} | {1: 50.0}
     found = LearningCurve(since=100).measure(_run(tmp_path, values), None).measurements
-    slope = found["slope of log valid/loss on log steps"]
+    slope = found["log_slope_valid_loss"]
     assert slope.value == pytest.approx(-0.25)
     assert slope.standard_error == pytest.approx(0, abs=1e-9)
-    assert found["last valid/loss"].value == pytest.approx(3 * 1000**-0.25)
+    assert found["last_valid_loss"].value == pytest.approx(3 * 1000**-0.25)
 
 
 def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path
     losses = np.exp(np.random.default_rng(0).normal(size=11))
     findings = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
     expected = linregress(np.log(steps), np.log(losses))
-    slope = findings.measurements["slope of log valid/loss on log steps"]
+    slope = findings.measurements["log_slope_valid_loss"]
     assert slope.value == pytest.approx(expected.slope)
     assert slope.standard_error == pytest.approx(expected.stderr)
     x, fitted = torch.tensor(steps).double(), np.exp(expected.intercept) * steps**expected.slope

@@ -61,8 +61,8 @@ def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
 def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
     found = Likelihood(Exact(), train=False).measure(module, Digits(50, val_size=0)).measurements
-    assert found.keys() == {"log Z", "log-probability test", "free-energy gap"}
-    assert found["log-probability test"].interval is None
+    assert found.keys() == {"log_z", "test_log_prob_nats", "free_energy_gap_nats"}
+    assert found["test_log_prob_nats"].interval is None
 
 
 def test_Likelihood_is_under_the_preprocessing_that_the_data_name() -> None:
@@ -80,9 +80,9 @@ def test_two_ranks_measure_together_and_one_writes(ebm, tmp_path: Path) -> None:
     assert ebm("fit", "-c", config, "--run", run)[0] == 0
     statuses, said = zip(*ranks(["test", run], tmp_path / "logs"), strict=True)
     assert statuses == (0, 0), "\n".join(said)
-    assert "log-probability test" in said[0]
-    assert "log-probability test" not in said[1]
+    assert "test_log_prob_nats" in said[0]
+    assert "test_log_prob_nats" not in said[1]
     found = json.loads((run / "evaluation" / "Likelihood.json").read_text())["measurements"]
-    assert 40 < found["ESS"]["value"] <= 60
-    difference = found["log Z difference"]
+    assert 40 < found["ess"]["value"] <= 60
+    difference = found["log_z_difference"]
     assert abs(difference["value"]) < Z * difference["standard_error"] < 0.5

@@ -49,35 +49,35 @@ def _measure(sampler: Sampler | None, free_noise: float = 1.0, **settings: objec
 
 
 def test_a_sampler_that_mixes_forgets_its_start_and_has_the_energies_of_the_data() -> None:
-    findings = _measure(Exact(), 9.0, number=80, steps=100, points=100)
-    found = findings.measurements
+    result = _measure(Exact(), 9.0, number=80, steps=100, points=100)
+    found = result.measurements
     z = stats.norm.isf(FALSE_ALARM / 2)
     # the energy, a Gamma law of shape 2, has the excess kurtosis 3, which takes from the degrees of freedom of F
     f = stats.f.isf(FALSE_ALARM, 159 / (1 + 3 / (2 * 50)), 160 * 49 / (1 + 3 / 2))
-    assert found["R-hat of the energy"].value < math.sqrt(1 + (f - 1) / 50)
+    assert found["energy_r_hat"].value < math.sqrt(1 + (f - 1) / 50)
     for start in ("data", "noise"):
-        gap = found[f"energy from {start} minus data's, sd"]
+        gap = found[f"energy_from_{start}_minus_data_sd"]
         assert abs(gap.value) < z * gap.standard_error
         assert not gap.warning
-    gone = found["drift from data"]
+    gone = found["drift_from_data"]
     assert abs(gone.value - 1) < 2 * z * gone.standard_error, "end and start are as far apart as two examples"
     # the relative variance of a sum over M lags is 2 (2 M + 1) / N (Madras & Sokal 1988); of independent draws, M <= 2
-    time = 8000 / found["ESS of the energy, of 8000"].value
+    time = 8000 / found["energy_ess"].value
     assert abs(time - 1) < z * math.sqrt(2 * (2 * 2 + 1) / 8000)
-    assert findings.pictures.keys() == {"energies", "from-data", "from-noise"}
+    assert result.pictures.keys() == {"energies", "from-data", "from-noise"}
 
 
 def test_chains_that_stay_where_they_began_are_found_out() -> None:
     """From noise of standard deviation 3 the energy is 9 times that of the data: 8 E / sd = 8 * 2 / sqrt(2) above."""
     found = _measure(Frozen(), 3.0, number=200, steps=64, points=64).measurements
-    assert found["R-hat of the energy"].value > 2
-    assert "have not met in 64 transitions" in found["R-hat of the energy"].warning
-    gap = found["energy from noise minus data's, sd"]
+    assert found["energy_r_hat"].value > 2
+    assert "have not met in 64 transitions" in found["energy_r_hat"].warning
+    gap = found["energy_from_noise_minus_data_sd"]
     relative = stats.norm.isf(FALSE_ALARM / 2) * (gap.standard_error / gap.value + 1 / math.sqrt(500))
     assert gap.value == pytest.approx(16 / math.sqrt(2), rel=relative)
     assert gap.warning
-    assert found["drift from data"].value < 1e-4
-    assert found["ESS of the energy, of 12800"].value < 450, "about one for each of the 400 chains"
+    assert found["drift_from_data"].value < 1e-4
+    assert found["energy_ess"].value < 450, "about one for each of the 400 chains"
 
 
 class Quadrants(Gaussian):
@@ -111,21 +111,21 @@ def test_Mixing_by_OwnClassifier_counts_the_classes_at_the_ends_and_those_that_c
     corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     x = corners.repeat_interleave(torch.tensor([10, 20, 30, 40]), 0) * (0.5 + torch.rand(100, 1))
     found = _modes(Turned(), x, 100)
-    assert found["classes found from data"].value == 2
-    assert found["classes found from noise"].value == 1
-    assert found["entropy of the classes from data, nats"].value == pytest.approx(stats.entropy([40, 60]))
-    assert found["entropy of the classes from noise, nats"].value == 0
-    changed = found["chains from data that changed class, percent"]
+    assert found["classes_from_data"].value == 2
+    assert found["classes_from_noise"].value == 1
+    assert found["class_entropy_from_data_nats"].value == pytest.approx(stats.entropy([40, 60]))
+    assert found["class_entropy_from_noise_nats"].value == 0
+    changed = found["changed_class_percent"]
     assert (changed.value, changed.standard_error) == pytest.approx((30, 100 * (0.3 * 0.7 / 100) ** 0.5))
 
 
 def test_a_sampler_that_mixes_changes_three_classes_of_four_and_finds_all() -> None:
     found = _modes(Exact(), Quadrants([0.0] * 2, [1.0] * 2).sample(3000), 3000)
-    changed = found["chains from data that changed class, percent"]
+    changed = found["changed_class_percent"]
     assert abs(changed.value - 75) < stats.norm.isf(FALSE_ALARM / 2) * changed.standard_error
     for start in ("data", "noise"):
-        assert found[f"classes found from {start}"].value == 4
-        lost = 3000 * 2 * (math.log(4) - found[f"entropy of the classes from {start}, nats"].value)
+        assert found[f"classes_from_{start}"].value == 4
+        lost = 3000 * 2 * (math.log(4) - found[f"class_entropy_from_{start}_nats"].value)
         assert 0 <= lost < stats.chi2.isf(FALSE_ALARM, 3), "2 N (log 4 - H) is the likelihood ratio of equal classes"
 
 

@@ -19,7 +19,8 @@ from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.data import DenoisingPairs, Digits
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import Denoiser, NextToken
-from ebm_lightning.evaluation import Findings, Perplexity, PredictionError
+from ebm_lightning.evaluation import Perplexity, PredictionError, ProtocolResult
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.evaluation.protocols.prediction import perplexity
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.runs import checkpoints
@@ -42,14 +43,14 @@ def test_PredictionError_is_measured_at_every_level() -> None:
         for k in (0, 2):
             reached, name = (batch["x"] / 2**k).clamp(-1, 1), f"{level} after {k} steps"
             reference = PeakSignalNoiseRatio(data_range=2.0, reduction="elementwise_mean", dim=(1, 2, 3))
-            psnr, mse = (found.measurements[f"{of} {name}"] for of in ("PSNR, dB", "MSE"))
+            psnr, mse = (found.measurements[f"{of}_{snake_case(name)}"] for of in ("psnr_db", "mse"))
             assert psnr.value == pytest.approx(float(reference(reached, batch["target"])), rel=1e-5)
             assert mse.value == pytest.approx(float((reached - batch["target"]).square().mean()), rel=1e-5)
             measured.append(psnr)
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
-    assert sum(" after " in name for name in found.measurements) == 8
-    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "PSNR, dB").tobytes()
+    assert sum("_after_" in name for name in found.measurements) == 8
+    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "psnr_db").tobytes()
 
 
 def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None:
@@ -66,7 +67,7 @@ def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None
 def test_PredictionError_of_one_pass_is_measured_at_every_level_too() -> None:
     data = _noised()
     found = PredictionError().measure(EBM(Denoiser(torch.nn.Identity()), ImagePrediction()), data)
-    assert set(found.measurements) == {f"{of} {level}" for of in ("PSNR, dB", "MSE") for level in data.levels}
+    assert set(found.measurements) == {f"{of} {level}" for of in ("psnr_db", "mse") for level in data.levels}
     assert set(found.pictures) == {"examples-weak", "examples-out-of-range"}
 
 
@@ -74,10 +75,10 @@ def test_PredictionError_of_data_of_one_level_keeps_their_names() -> None:
     pairs = Pairs(torch.rand(9, 1, 4, 4), torch.rand(9, 1, 4, 4), (0.0, 1.0))
     found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     assert set(found.pictures) == {"steps", "examples"}
-    assert next(iter(found.measurements)) == "PSNR, dB after 1 step"
+    assert next(iter(found.measurements)) == "psnr_db_after_1_step"
     without = DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={})
     found = PredictionError(steps=[1]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), without)
-    assert {"PSNR, dB after 1 step", "MSE after 1 step"} <= set(found.measurements)
+    assert {"psnr_db_after_1_step", "mse_after_1_step"} <= set(found.measurements)
     assert not any("range" in name for name in found.measurements)
 
 
@@ -95,8 +96,8 @@ class Table(EnergyModel):
         return {"y": torch.zeros(*batch["x"].shape, len(self.table)), **batch}
 
 
-def _values(findings: Findings) -> dict[str, float]:
-    return {name: found.value for name, found in findings.measurements.items()}
+def _values(result: ProtocolResult) -> dict[str, float]:
+    return {name: found.value for name, found in result.measurements.items()}
 
 
 def _text() -> Pairs:
@@ -110,11 +111,11 @@ def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
     x, target = data.rows["x"], data.rows["target"]
-    for k, name in ((0, "0 steps"), (1, "1 step"), (4, "4 steps")):
+    for k, name in ((0, "0_steps"), (1, "1_step"), (4, "4_steps")):
         reference = Reference(ignore_index=3)
         reference.update((-k * 0.3 * model.table[x]).detach(), target)
-        assert found[f"perplexity after {name}"] == pytest.approx(float(reference.compute()), rel=1e-5)
-    assert found["perplexity after 0 steps"] == pytest.approx(5)
+        assert found[f"perplexity_after_{name}"] == pytest.approx(float(reference.compute()), rel=1e-5)
+    assert found["perplexity_after_0_steps"] == pytest.approx(5)
     assert sampler.training
 
 
@@ -127,14 +128,14 @@ def test_Perplexity_starts_where_chains_are_born() -> None:
 
 def test_Perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
-    findings = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
+    result = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
-    assert set(findings.measurements) == {"perplexity"}
+    assert set(result.measurements) == {"perplexity"}
     expected = F.cross_entropy(logits.flatten(0, 1), target.flatten()).exp()
-    assert findings.measurements["perplexity"].value == pytest.approx(float(expected), rel=1e-5)
+    assert result.measurements["perplexity"].value == pytest.approx(float(expected), rel=1e-5)
     of_sequences = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
     error = float(expected * of_sequences.std() / math.sqrt(10))
-    assert findings.measurements["perplexity"].standard_error == pytest.approx(error, rel=1e-5)
+    assert result.measurements["perplexity"].standard_error == pytest.approx(error, rel=1e-5)
 
 
 def test_Perplexity_has_the_standard_error_of_repetitions() -> None:
@@ -151,17 +152,17 @@ def test_PredictionError_after_each_number_of_steps_is_the_closed_form() -> None
     x, target = torch.rand(20, 1, 4, 4), torch.rand(20, 1, 4, 4)
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     found = _values(PredictionError(steps=[0, 1, 2]).measure(module, Pairs(x, target, (0.0, 1.0))))
-    for k, name in enumerate(("0 steps", "1 step", "2 steps")):
+    for k, name in enumerate(("0_steps", "1_step", "2_steps")):
         reference = PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))
-        assert found[f"PSNR, dB after {name}"] == pytest.approx(float(reference(x / 2**k, target)), rel=1e-5)
-        assert found[f"MSE after {name}"] == pytest.approx(float((x / 2**k - target).square().mean()), rel=1e-5)
+        assert found[f"psnr_db_after_{name}"] == pytest.approx(float(reference(x / 2**k, target)), rel=1e-5)
+        assert found[f"mse_after_{name}"] == pytest.approx(float((x / 2**k - target).square().mean()), rel=1e-5)
 
 
 def test_PredictionError_of_one_pass_is_of_values_within_the_bounds() -> None:
     x, target = 3 * torch.randn(9, 1, 4, 4), torch.rand(9, 1, 4, 4)
     module = EBM(Denoiser(nn.Identity()), ImagePrediction())
     found = _values(PredictionError().measure(module, Pairs(x, target, (0.0, 1.0))))
-    assert found["MSE"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
+    assert found["mse"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
 
 
 def test_Perplexity_and_PredictionError_refuse_what_cannot_be_measured() -> None:
@@ -260,11 +261,11 @@ def test_Perplexity_and_PredictionError_name_the_number_of_steps_that_serves_bes
     """By the values beside it; of the noised image nothing is said, and one pass has no steps."""
     model, data = Table(5), _text()
     found = _values(Perplexity(steps=[0, 1, 4, 9]).measure(EBM(model, TokenPrediction(), Descent(0.3)), data))
-    by_steps = {k: found[f"perplexity after {k} step{'s' * (k > 1)}"] for k in (1, 4, 9)}
-    assert found["steps of the lowest perplexity"] == min(by_steps, key=by_steps.get)
+    by_steps = {k: found[f"perplexity_after_{k}_step{'s' * (k > 1)}"] for k in (1, 4, 9)}
+    assert found["steps_of_lowest_perplexity"] == min(by_steps, key=by_steps.get)
     x = torch.rand(9, 1, 4, 4)
     pairs = Pairs(x, x / 4, (0.0, 1.0))
     found = _values(
         PredictionError(steps=[0, 1, 2, 3]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     )
-    assert found["steps of the highest PSNR"] == 2  # each step halves: two of them reach a quarter
+    assert found["steps_of_highest_psnr"] == 2  # each step halves: two of them reach a quarter

@@ -13,6 +13,7 @@ from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import L2, Ball, Linf, Robustness
+from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ContrastiveDivergence
 
 WIDE = (-100.0, 100.0)
@@ -44,12 +45,12 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
     margins, slope = _margins(model, x, y), (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     for radius in radii:
         expected = float((margins > radius * slope).double().mean())
-        measured = found[f"accuracy at {ball.name} {radius:g}, percent"]
+        measured = found[f"accuracy_{snake_case(f'{ball.name} {radius:g}')}_percent"]
         assert measured.value == pytest.approx(100 * expected)
         assert measured.standard_error == pytest.approx(100 * (expected * (1 - expected) / 200) ** 0.5)
         assert 0 < expected < 0.75
-    assert found["accuracy, percent"].value == pytest.approx(75)
-    assert found[f"surviving {ball.name} 50, percent"].value == 0
+    assert found["accuracy_percent"].value == pytest.approx(75)
+    assert found[f"surviving_{ball.name.lower()}_50_percent"].value == 0
     assert not any(m.warning for m in found.values())
 
 
@@ -90,12 +91,12 @@ def test_an_attack_that_finds_nothing_where_it_must_says_so() -> None:
     x = torch.cat([torch.rand(30, 1, 2, 2) + 1, -torch.rand(30, 1, 2, 2) - 1])
     y = (x[:, 0, 0, 0] > 0).long()
     protocol = Robustness([Linf([0.1]), L2([0.1])], steps=5, restarts=1)
-    findings = protocol.measure(_module(StepIncrease()), Examples(x, y, 2, (-2.0, 2.0)))
-    found = findings.measurements
-    for name in ("accuracy at Linf 0.1, percent", "surviving Linf 4, percent", "surviving L2 8, percent"):
+    result = protocol.measure(_module(StepIncrease()), Examples(x, y, 2, (-2.0, 2.0)))
+    found = result.measurements
+    for name in ("accuracy_linf_0_1_percent", "surviving_linf_4_percent", "surviving_l2_8_percent"):
         assert "100 percent of the images survive" in found[name].warning
-    assert not found["accuracy, percent"].warning
-    assert findings.pictures.keys() == {"Linf", "L2", "Linf-adversarial", "L2-adversarial"}
+    assert not found["accuracy_percent"].warning
+    assert result.pictures.keys() == {"Linf", "L2", "Linf-adversarial", "L2-adversarial"}
 
 
 def test_random_restarts_find_what_a_walk_from_the_image_does_not() -> None:
@@ -112,8 +113,8 @@ def test_random_restarts_find_what_a_walk_from_the_image_does_not() -> None:
 def test_where_nothing_survives_larger_radii_are_zero_too(ball) -> None:
     model, x, y = _problem(10)
     found = Robustness([ball([30.0, 40.0])], steps=3).measure(_module(model), Examples(x, y, 2, WIDE)).measurements
-    assert found[f"accuracy at {ball.name} 30, percent"].value == 0
-    assert found[f"accuracy at {ball.name} 40, percent"].value == 0
+    assert found[f"accuracy_{ball.name.lower()}_30_percent"].value == 0
+    assert found[f"accuracy_{ball.name.lower()}_40_percent"].value == 0
 
 
 def test_the_images_are_a_random_subset() -> None:
@@ -121,7 +122,7 @@ def test_the_images_are_a_random_subset() -> None:
     y = model.logits(x).argmax(1)
     y[:50] = 1 - y[:50]
     found = Robustness([Linf([0.1])], steps=1, restarts=1, number=60).measure(_module(model), Examples(x, y, 2, WIDE))
-    clean = found.measurements["accuracy, percent"].value
+    clean = found.measurements["accuracy_percent"].value
     law = stats.hypergeom(100, 50, 60)
     assert law.ppf(FALSE_ALARM) <= round(0.6 * clean) <= law.isf(FALSE_ALARM)
     assert clean > 0

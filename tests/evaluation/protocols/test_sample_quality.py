@@ -25,7 +25,7 @@ from ebm_lightning.evaluation import FeatureExtractor, FreshChains, Generation, 
 from ebm_lightning.evaluation.components.feature_extractors import Reader
 from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.reproduction.reproduce import built_on
+from ebm_lightning.reproduction.reproduce import dependencies
 from ebm_lightning.utils import plots
 
 
@@ -79,7 +79,7 @@ def test_Generation_distance_of_two_gaussians_is_the_closed_form_and_that_of_the
     t = float(stats.t.isf(FALSE_ALARM / 2, 9))
     both = math.sqrt(2) * found.standard_error  # as much again for the data, which it takes as given
     assert abs(found.value - TRUTH) < t * both < TRUTH
-    assert findings.measurements["distance, held-out images"].value == pytest.approx(0, abs=1e-8)
+    assert findings.measurements["distance_held_out_images"].value == pytest.approx(0, abs=1e-8)
     assert not any(found.warning for found in findings.measurements.values())
 
 
@@ -136,7 +136,7 @@ def test_Generation_says_that_fewer_held_out_images_than_samples_do_not_compare(
     found = protocol.measure(_module(Gaussian(*SECOND)), Examples(Gaussian(*FIRST).sample(40))).measurements
     for name in ("distance", "score"):
         assert not found[name].warning
-        assert "there are 40 held-out images beside 50 samples" in found[f"{name}, held-out images"].warning
+        assert "there are 40 held-out images beside 50 samples" in found[f"{name}_held_out_images"].warning
 
 
 def test_the_score_is_its_definition_written_out() -> None:
@@ -223,10 +223,10 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         status, said = ebm("fit", "-c", folder / f"{name}.yaml")
         assert status == 0, said
         (places[name],) = (tmp_path / "runs" / "few").glob(f"{name}-*")
-    assert built_on(folder, "judged.yaml") == ["judge.yaml"]
+    assert dependencies(folder, "judged.yaml") == ["judge.yaml"]
     itself = {"evaluation": [part("Generation", source=sources[0], features=part("TrainedClassifier", run="itself"))]}
     (folder / "itself.yaml").write_text(yaml.safe_dump(itself))
-    assert built_on(folder, "itself.yaml") == []
+    assert dependencies(folder, "itself.yaml") == []
     status, said = ebm("test", places["judged"])
     assert status == 0, said
     assert (
@@ -234,8 +234,8 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
     )
     found = json.loads((places["judged"] / "evaluation" / "Generation.json").read_text())
     assert found["settings"]["source"] == "FromCheckpoints(last=2, number=297, steps=2)"
-    names = [f"{name} of judge" for name in ("Frechet distance in logits", "classifier score")]
-    assert set(found["measurements"]) == {*names, *[f"{name}, held-out images" for name in names]}
+    names = [f"{name}_of_judge" for name in ("frechet_distance_in_logits", "classifier_score")]
+    assert set(found["measurements"]) == {*names, *[f"{name}_held_out_images" for name in names]}
     assert (places["judged"] / "evaluation" / "Generation-samples.png").exists()
 
     from ebm_lightning.data import Digits
@@ -246,7 +246,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
     for split in ("train", "test"):
         logits = classifier.logits(data.tensors(split)["x"]).detach().double().numpy()
         moments.append((logits.mean(0), np.cov(logits.T)))
-    floor = found["measurements"][f"{names[0]}, held-out images"]["value"]
+    floor = found["measurements"][f"{names[0]}_held_out_images"]["value"]
     assert floor == pytest.approx(_frechet(*zip(*moments, strict=True)), rel=1e-5)
 
 

@@ -27,14 +27,14 @@ def test_TrainingCost_operations_are_those_of_the_matrix_products(monkeypatch: p
         patch.setattr(training_cost, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
         found = TrainingCost(repeats=3).measure(module, data).measurements
     product = 2 * 8 * 6 * 5 / 1e9
-    assert found["GFLOP a step"].value == pytest.approx(product * (3 * 2 + 4))
+    assert found["gflop_per_step"].value == pytest.approx(product * (3 * 2 + 4))
     assert found["parameters"].value == 30
-    assert found["examples a step"].value == 8
-    assert found["ms a step"].value == pytest.approx(5), "the median of 3, 5 and 40 ms"
+    assert found["examples_per_step"].value == 8
+    assert found["ms_per_step"].value == pytest.approx(5), "the median of 3, 5 and 40 ms"
     compiled = EBM(
         module.model, ContrastiveDivergence(), SGLD(0.1, noise=0.0), steps=3, acceleration=Acceleration(compile=True)
     )
-    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["GFLOP a step"].value)
+    assert work(compiled, {"x": torch.rand(8, 6)}).flop == pytest.approx(1e9 * found["gflop_per_step"].value)
 
 
 def test_TrainingCost_the_gradient_is_that_of_training_and_moves_no_chain() -> None:

@@ -16,7 +16,7 @@ from ebm_lightning.data.base import DataModule, Subset
 from ebm_lightning.data.sources import InMemory
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import Gaussian
-from ebm_lightning.evaluation import TwoSample
+from ebm_lightning.evaluation import MMD
 from ebm_lightning.evaluation.metrics.mmd import median_bandwidth, mmd2
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.training.module import EBM
@@ -64,7 +64,7 @@ def _mmd2(means: tuple[Tensor, Tensor], covariances: tuple[Tensor, Tensor], band
     return kernel(0, 0) + kernel(1, 1) - 2 * kernel(0, 1)
 
 
-def test_TwoSample_tells_the_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
+def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
     """Correlated normal data, a perfect model and a shifted one: every number agrees with its closed form.
 
     The standard error comes from ten parts, so a number lies within t_9 of them at the suite's false-alarm rate.
@@ -72,7 +72,7 @@ def test_TwoSample_tells_the_floor_from_independent_pixels_and_from_an_untrained
     covariance = 0.05 * torch.eye(9) + 0.95
     law = Gaussian([0.0] * 9, covariance.tolist())
     data = Table(law.sample(1000), law.sample(1000))
-    protocol = TwoSample(number=1000, steps=2, scale=0.7)
+    protocol = MMD(number=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
     module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
     findings = protocol.measure(module, data)
@@ -85,7 +85,7 @@ def test_TwoSample_tells_the_floor_from_independent_pixels_and_from_an_untrained
         "untrained model": _mmd2((zero, zero + 3), (covariance, covariance), bandwidth),
     }
     t = float(stats.t.isf(FALSE_ALARM / (2 * len(expected)), 9))
-    found = {name: findings.measurements[f"MMD2 {name}"] for name in expected}
+    found = {name: findings.measurements[f"mmd2_{name.replace(' ', '_')}"] for name in expected}
     for name, value in expected.items():
         assert abs(found[name].value - value) < t * found[name].standard_error, name
     low, middle, high = (found[name] for name in ("training data", "independent pixels", "untrained model"))
@@ -93,13 +93,13 @@ def test_TwoSample_tells_the_floor_from_independent_pixels_and_from_an_untrained
         assert higher.value - lower.value > t * math.hypot(lower.standard_error, higher.standard_error)
     assert found["trained model"].value < middle.value / 4
     floor = mmd2(data.tensors("train")["x"], data.tensors("test")["x"], bandwidth)
-    assert low.value == pytest.approx(float(floor), abs=1e-6), "the floor compares training data with held-out data"
+    assert low.value == pytest.approx(float(floor), abs=1e-6), "the noise floor: training data with held-out data"
     assert findings.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
 
 
-def test_TwoSample_copies_the_untrained_model_before_the_weights_are_loaded() -> None:
+def test_MMD_copies_the_untrained_model_before_the_weights_are_loaded() -> None:
     module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence())
-    protocol = TwoSample()
+    protocol = MMD()
     protocol.setup(None, module, "test")
     module.model.mean.fill_(5.0)
     assert protocol.untrained.mean == 0
