@@ -76,8 +76,6 @@ def test_DescriptionLengthClassifier_names_the_class_whose_machine_made_the_data
         (lambda: DescriptionLengthClassifier().measure(on_cpu(machine()), Bars(2, samples=9)), "needs labels 'y'"),
     ],
 )
-def test_ImportanceSampledLikelihood_and_DescriptionLengthClassifier_refuse_in_words_what_cannot_work(
-    make, words: str
-) -> None:
+def test_ImportanceSampledLikelihood_and_DescriptionLengthClassifier_refuse_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
