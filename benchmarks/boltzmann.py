@@ -215,7 +215,7 @@ def rbms(k: int, batch: int) -> float:
     for parameter in machine.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = torch.optim.SGD(machine.parameters(), lr=0.01, maximize=True)
-    chains = machine.init_chains(batch)
+    chains = machine.begun(batch)
 
     def step() -> None:
         nonlocal chains

@@ -31,7 +31,7 @@ def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ())
     Raises ValueError, with the end of what the command said, where it fails.
     """
     quiet = {"--trainer.limit_val_batches": 0, "--checkpoint.every_n_steps": 10**6, "--samples.every_n_steps": 0}
-    drawn = {"--samples.number": 1, "--samples.steps": 1}
+    drawn = {"--samples.num_chains": 1, "--samples.steps": 1}
     with tempfile.TemporaryDirectory() as folder:
         given = {**quiet, **drawn, **options, "--run": f"{folder}/run"}
         command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(config), *more]

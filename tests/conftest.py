@@ -21,7 +21,7 @@ from support.stand_in import StandIn
 from support.submission import PYTHON, git
 
 from ebm_lightning.cli.main import main
-from ebm_lightning.cluster.slurm import INHERITED
+from ebm_lightning.cluster.slurm import JOB_VARIABLES
 from ebm_lightning.reproduction import reproduce
 
 torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def tiny() -> Path:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """A stand-in for SLURM on PATH; this process is in no job."""
-    for key in [key for key in os.environ if INHERITED.match(key)]:
+    for key in [key for key in os.environ if JOB_VARIABLES.match(key)]:
         monkeypatch.delenv(key)
     made = StandIn(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")

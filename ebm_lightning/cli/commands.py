@@ -17,7 +17,7 @@ from ebm_lightning.data import TextModule
 from ebm_lightning.evaluation.monitors.samples import SamplePictures
 from ebm_lightning.evaluation.protocol import select_protocols
 from ebm_lightning.generation.samples import draw_samples
-from ebm_lightning.generation.text import Manner
+from ebm_lightning.generation.text import GenerationConfig
 from ebm_lightning.generation.writer import generate as generate_text
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.records import FitResult
@@ -137,7 +137,10 @@ def generate(
     if known is None:
         raise ValueError(f"the checkpoint of {cli.folder.path} has no vocabulary: train the run on text")
     model.to(cli.trainer.strategy.root_device)
-    manner, tokenizer = Manner(prompt, tokens, think, candidates, temperature, seed), data.tokenizer_from(known)
+    manner, tokenizer = (
+        GenerationConfig(prompt, tokens, think, candidates, temperature, seed),
+        data.tokenizer_from(known),
+    )
     with isolated(seed):
         files = generate_text(model, tokenizer, data.length, manner, cli.folder.path / "generated", energies)
     print("\n".join(map(str, files)), file=sys.stderr)
@@ -230,5 +233,5 @@ def _conclude(cli: TrainingCLI, step: int) -> None:
     rows = {"run": cli.folder.path, "metrics": cli.folder.path / "metrics.csv"}
     if cli.model.sampler is not None:
         pictures = cli.callback(SamplePictures)
-        rows["samples"] = _draw(cli, pictures.number, pictures.steps, seed=0)[0]
+        rows["samples"] = _draw(cli, pictures.num_chains, pictures.steps, seed=0)[0]
     print("\n" + "\n".join(f"{name:8} {path}" for name, path in rows.items()))

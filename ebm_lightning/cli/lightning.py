@@ -154,7 +154,7 @@ class ExperimentCLI(LightningCLI):
 
     def checkpoint(self, back: int = 0) -> Path | None:
         """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None if there is none."""
-        found = list(islice(checkpoints.whole(self.folder.checkpoints()), max(back, 1)))
+        found = list(islice(checkpoints.valid_checkpoints(self.folder.checkpoints()), max(back, 1)))
         return found[-1] if found else None
 
     def trained(self) -> Path:

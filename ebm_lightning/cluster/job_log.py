@@ -1,4 +1,4 @@
-"""Which job belongs to which folder: an own list, since SLURM forgets a job soon after its end."""
+"""The log of submitted jobs: which job belongs to which folder, since SLURM forgets a job soon after its end."""
 
 import fcntl
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 
-class Ledger:
-    """``jobs.jsonl`` below the root of all runs: one line for each job or task of an array, only ever appended to.
+class JobLog:
+    """The file ``jobs.jsonl`` below the root of all runs: one line for each job or task of an array, only appended to.
 
     A line is ``{"time": seconds since the epoch, "job": "17" or "17_3", "folder": path below the root, "name": text}``.
     """
@@ -20,16 +20,16 @@ class Ledger:
         self.file = self.root / "jobs.jsonl"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Waits until no other process submits below this root, then keeps others waiting."""
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process submits below this root, and make other processes wait."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "jobs.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def add(self, job: str, folder: Path, name: str) -> None:
-        """Notes a job."""
-        line = {"time": round(time.time(), 2), "job": job, "folder": self.place(folder), "name": name}
+        """Append a job."""
+        line = {"time": round(time.time(), 2), "job": job, "folder": self.relative(folder), "name": name}
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -38,11 +38,11 @@ class Ledger:
         return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
     def newest(self) -> dict[str, dict[str, Any]]:
-        """The last job of each folder, in the order in which the folders were first submitted."""
+        """The last job of each folder, in the order of the first submission of the folders."""
         return {line["folder"]: line for line in self.lines()}
 
-    def place(self, folder: Path) -> str:
-        """How a folder is written in it."""
+    def relative(self, folder: Path) -> str:
+        """The name of a folder in the log: its path below the root, or the absolute path of another one."""
         folder = folder.resolve()
         root = self.root.resolve()
         return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)

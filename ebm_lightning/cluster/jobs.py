@@ -1,4 +1,4 @@
-"""What became of submitted jobs: their state, their logs, their end, and their continuation."""
+"""Submitted jobs: their state, logs, cancellation, and resumption."""
 
 import csv
 import dataclasses
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ebm_lightning.cluster import slurm
-from ebm_lightning.cluster.job_log import Ledger
+from ebm_lightning.cluster.job_log import JobLog
 from ebm_lightning.cluster.submission import check_free
 from ebm_lightning.runs.folder import RunFolder
 
 COLUMNS = ("job", "state", "restarts", "step", "last", "run")
 TAIL_BYTES = 8192
-"""How much of the end of metrics.csv is read."""
+"""The number of bytes read from the end of metrics.csv."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Submitted:
     """The newest job of a folder.
 
     Args:
-        folder: the run's.
-        id: the job's, ``17`` or ``17_3``.
-        time: when it was submitted, in seconds since the epoch.
+        folder: of the run.
+        id: of the job, ``17`` or ``17_3``.
+        time: of the submission, in seconds since the epoch.
     """
 
     folder: Path
@@ -33,29 +33,33 @@ class Submitted:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its run has taken all its steps since it was submitted and last started."""
+        """Whether the run has taken all its steps since its submission and last start."""
         events = [event for event in RunFolder(self.folder).events() if event["event"] in ("start", "end")]
         return bool(events) and events[-1]["event"] == "end" and events[-1]["time"] >= self.time
 
     def job(self, queue: Mapping[str, slurm.Job]) -> slurm.Job:
-        """What SLURM says of it, or where it has forgotten the job, what its run does."""
+        """The job as SLURM reports it or, if SLURM has forgotten it, as the events of the run show."""
         if self.id in queue:
             return queue[self.id]
         starts = [event for event in RunFolder(self.folder).events() if event["event"] == "start"]
-        own = slurm.Job(self.id, "COMPLETED" if self.is_finished else "GONE", max(len(starts) - 1, 0))
-        return own if self.is_finished else slurm.ended(self.id) or own
+        by_events = slurm.Job(self.id, "COMPLETED" if self.is_finished else "GONE", max(len(starts) - 1, 0))
+        return by_events if self.is_finished else slurm.ended(self.id) or by_events
 
 
 def submitted(root: Path) -> list[Submitted]:
     """The newest job of each folder below the root of all runs."""
-    ledger = Ledger(root)
-    return [Submitted(ledger.root / line["folder"], line["job"], line["time"]) for line in ledger.newest().values()]
+    job_log = JobLog(root)
+    return [Submitted(job_log.root / line["folder"], line["job"], line["time"]) for line in job_log.newest().values()]
 
 
 def of_run(folder: Path) -> Submitted:
-    """The newest job of a run. Raises ValueError where it was not submitted."""
-    ledger = Ledger(folder.absolute().parent.parent)
-    line = ledger.newest().get(ledger.place(folder))
+    """The newest job of a run.
+
+    Raises:
+        ValueError: if the run was not submitted.
+    """
+    job_log = JobLog(folder.absolute().parent.parent)
+    line = job_log.newest().get(job_log.relative(folder))
     if line is None:
         raise ValueError(f"{folder} was not submitted: give the run folder that `ebm submit` printed")
     return Submitted(folder, line["job"], line["time"])
@@ -76,7 +80,7 @@ def _row(one: Submitted, job: slurm.Job) -> tuple[str, ...]:
 
 
 def logged_last(metrics: Path) -> list[list[str]]:
-    """The last whole rows of metrics.csv (time, step, name, value), read from its end; none before the first."""
+    """The last complete rows of metrics.csv (time, step, name, value), from its end; none if there is no file."""
     if not metrics.is_file():
         return []
     with metrics.open("rb") as file:
@@ -86,7 +90,7 @@ def logged_last(metrics: Path) -> list[list[str]]:
 
 
 def _last(metrics: Path) -> tuple[str, str]:
-    """The last step that was logged, and its loss, or where it has none whatever was logged last."""
+    """The last logged step and its loss, or the last logged metric if there is no loss."""
     rows = logged_last(metrics)
     if not rows:
         return "-", "-"
@@ -95,16 +99,21 @@ def _last(metrics: Path) -> tuple[str, str]:
 
 
 def cancel(folder: Path) -> str:
-    """Ends the job of a run and returns its id. Raises ValueError where none waits or runs."""
+    """Cancel the job of a run and return its id.
+
+    Raises:
+        ValueError: if the run has no waiting or running job.
+    """
     job = _alive(folder)
     slurm.cancel(job.id)
     return job.id
 
 
 def preempt(folder: Path) -> str:
-    """Sends the job of a run what SLURM sends before its time is up, to try it out; returns its id.
+    """Send the job of a run the signal that SLURM sends before the end of its time, as a test; returns its id.
 
-    Raises ValueError where none runs.
+    Raises:
+        ValueError: if the run has no running job.
     """
     job = _alive(folder)
     if job.state != "RUNNING":
@@ -121,9 +130,10 @@ def _alive(folder: Path) -> slurm.Job:
 
 
 def resume(folder: Path) -> str:
-    """Submits the script of a run again, from the snapshot that it had, and returns the new job's id.
+    """Submit the script of a run again, from its snapshot, and return the id of the new job.
 
-    Raises ValueError where the run is finished, or where a job of it still waits or runs.
+    Raises:
+        ValueError: if the run is finished, or has a waiting or running job.
     """
     found = of_run(folder)
     if found.is_finished:
@@ -131,19 +141,23 @@ def resume(folder: Path) -> str:
             f"the run {folder} is finished: for more steps, submit it with the same command and a larger "
             "--trainer.max_steps after the --"
         )
-    ledger = Ledger(folder.absolute().parent.parent)
-    with ledger.held():
-        check_free(ledger, folder, slurm.queue())
+    job_log = JobLog(folder.absolute().parent.parent)
+    with job_log.locked():
+        check_free(job_log, folder, slurm.queue())
         task = json.loads((folder / "meta.json").read_text())["task"]
         array = [] if task is None else [f"--array={task}"]
         job = slurm.sbatch((folder / "slurm" / "job.sh").read_text(), ["--parsable", *array])
         job = job if task is None else f"{job}_{task}"
-        ledger.add(job, folder, ledger.newest()[ledger.place(folder)]["name"])
+        job_log.add(job, folder, job_log.newest()[job_log.relative(folder)]["name"])
     return job
 
 
 def logs(folder: Path) -> list[Path]:
-    """The logs of a run's jobs, oldest first. Raises ValueError where there is none."""
+    """The logs of a run's jobs, oldest first.
+
+    Raises:
+        ValueError: if there is none.
+    """
     found = sorted((folder / "slurm").glob("*.out"), key=lambda file: file.stat().st_mtime)
     if not found:
         raise ValueError(f"{folder} has no log: its job has not started, or it was not submitted")
@@ -151,15 +165,15 @@ def logs(folder: Path) -> list[Path]:
 
 
 def follow(folder: Path, is_alive: Callable[[], bool], poll_seconds: float = 1.0) -> Iterator[str]:
-    """Everything in the logs of a run, and what is added to them as long as its job is alive."""
-    seen: dict[Path, int] = {}
+    """The text of the logs of a run, and new text as long as its job is alive."""
+    read: dict[Path, int] = {}
     while True:
         alive = is_alive()
         for log in sorted((folder / "slurm").glob("*.out"), key=lambda file: file.stat().st_mtime):
             with log.open("rb") as file:
-                file.seek(seen.get(log, 0))
+                file.seek(read.get(log, 0))
                 new = file.read()
-                seen[log] = file.tell()
+                read[log] = file.tell()
             if new:
                 yield new.decode(errors="replace")
         if not alive:

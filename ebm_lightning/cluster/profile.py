@@ -1,4 +1,4 @@
-"""What a cluster site wants to be told: a profile, read from YAML, and the options of sbatch that it becomes."""
+"""Profiles of a cluster site: the settings of its jobs, read from YAML, and their options of sbatch."""
 
 import dataclasses
 import re
@@ -9,35 +9,35 @@ from typing import Any
 
 import yaml
 
-OWN = (
+RESERVED_OPTIONS = (
     *("array", "chdir", "dependency", "error", "export-file", "input", "job-name", "nodes", "ntasks"),
     *("ntasks-per-node", "no-requeue", "open-mode", "output", "requeue", "signal", "test-only", "wait", "wrap"),
 )
-"""Options of sbatch that `ebm submit` sets itself, or that would take the job out of its hands."""
+"""Options of sbatch that `ebm submit` sets itself, or that would interfere with it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """How jobs are asked for at one site. Every value is taken as it is written: ``time: 24:00:00`` is a day.
+    """The resources and settings of jobs at one site. Values are read as text: ``time: 24:00:00`` is a day.
 
     Args:
         nodes: the number of nodes; ``trainer.num_nodes``.
         devices: ranks on each node, one for each GPU or, without GPUs, for each process; ``trainer.devices`` and
             ``--ntasks-per-node``. None takes the number of ``gpus_per_node``, or 1.
-        gpus_per_node: GPUs of each node, as ``4`` or ``a100:4``; None asks for none.
+        gpus_per_node: GPUs of each node, as ``4`` or ``a100:4``; None requests none.
         cpus_per_task: CPU cores of each rank.
         mem: memory of each node, as ``64G``.
-        time: the time limit, as sbatch writes it: ``30`` (minutes), ``24:00:00``, ``2-00:00:00``.
+        time: the time limit, as for sbatch: ``30`` (minutes), ``24:00:00``, ``2-00:00:00``.
         partition: the partition, or several separated by commas.
         account: the account that is charged.
         qos: the quality of service.
         constraint: features that the nodes must have.
         exclude: nodes to leave out.
-        warn_seconds: how long before the end of its time a job is sent USR1, so that it can save and be requeued:
-            longer than a training step and a checkpoint together. SLURM may send it up to a minute early.
-        max_restarts: how often a job may be requeued before it gives up.
-        python: the interpreter, or the words that run it in a container; None takes the one that submits.
-        setup: lines of the site's own shell before anything else, taken literally: ``module load cuda``.
+        warn_seconds: seconds before the end of its time at which a job receives USR1, so that it can save and be
+            requeued: longer than a training step and a checkpoint together. SLURM may send it up to a minute early.
+        max_restarts: the number of times a job may be requeued.
+        python: the interpreter, or the command that runs it in a container; None takes the present one.
+        setup: lines of the site's own shell at the beginning of the script, taken literally: ``module load cuda``.
         env: environment variables of the job.
         srun: further arguments of srun, one word each.
         extra: any further option of sbatch without its dashes, with its value; empty for an option without one.
@@ -79,7 +79,7 @@ class Profile:
         for name in self.extra:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 raise ValueError(f"extra: {name!r} is no option of sbatch: write it without dashes in front, in full")
-            if name in OWN or name.replace("-", "_") in FIELD_PARSERS:
+            if name in RESERVED_OPTIONS or name.replace("-", "_") in FIELD_PARSERS:
                 raise ValueError(
                     f"extra: {name} is set by `ebm submit` or by a key of the profile: leave it out of extra"
                 )
@@ -101,12 +101,12 @@ class Profile:
         )
 
     def trainer(self) -> list[str]:
-        """The options of `ebm fit` that agree with what SLURM is asked for."""
+        """The options of `ebm fit` that match the resources requested from SLURM."""
         return ["--trainer.num_nodes", str(self.nodes), "--trainer.devices", str(self.ranks)]
 
     def sbatch(self) -> list[tuple[str, str]]:
-        """The options of sbatch, each with its value; empty for one without."""
-        asked = (
+        """The options of sbatch, each with its value; empty for an option without one."""
+        options = (
             "gpus_per_node",
             "cpus_per_task",
             "mem",
@@ -116,23 +116,24 @@ class Profile:
             "exclude",
         )
         given = [
-            (name.replace("_", "-"), str(getattr(self, name))) for name in asked if getattr(self, name) is not None
+            (name.replace("_", "-"), str(getattr(self, name))) for name in options if getattr(self, name) is not None
         ]
         ranks = [("nodes", str(self.nodes)), ("ntasks-per-node", str(self.ranks))]
         return [*ranks, *given, *self.extra.items()]
 
 
 def read(file: Path | None) -> Profile:
-    """The profile of a YAML file; that of None asks for one rank on one node and leaves the rest to the site.
+    """The profile of a YAML file; None gives one rank on one node and otherwise the defaults of the site.
 
-    Raises ValueError where there is no such file, it is no YAML, or it holds a key or a value that no profile has.
+    Raises:
+        ValueError: if there is no such file, it is no YAML, or it has an unknown key or an invalid value.
     """
     if file is None:
         return Profile()
     if not file.is_file():
         raise ValueError(f"there is no profile {file}: give the path of a YAML file, such as cluster/gpu.yaml")
     try:
-        loaded = yaml.load(file.read_text(), yaml.BaseLoader)  # texts alone: YAML would read 24:00:00 as 86400
+        loaded = yaml.load(file.read_text(), yaml.BaseLoader)  # text only: YAML would read 24:00:00 as 86400
     except yaml.YAMLError as fault:
         raise ValueError(f"{file} is no YAML: {fault}") from fault
     if not isinstance(loaded, dict | None):
@@ -148,10 +149,10 @@ def _value(key: str, given: Any) -> Any:
         near = get_close_matches(key, FIELD_PARSERS, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"there is no key {key!r}: expected some of {', '.join(FIELD_PARSERS)}{meant}")
-    form, is_of_form, made = FIELD_PARSERS[key]
-    if not is_of_form(given):
+    form, is_valid, parse = FIELD_PARSERS[key]
+    if not is_valid(given):
         raise ValueError(f"{key} must be {form}, not {given!r}")
-    return made(given)
+    return parse(given)
 
 
 def _is_line(given: Any) -> bool:
@@ -174,12 +175,12 @@ def _is_text(given: Any) -> bool:
     return _is_line(given) and given != ""
 
 
-WAYS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
+TYPE_PARSERS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
     int: ("a whole number", _is_number, int),
     int | None: ("a whole number", _is_number, int),
     str | None: ("text in one line", _is_text, str),
     tuple[str, ...]: ("a list of texts in one line each", _is_list, tuple),
     dict[str, str]: ("keys with texts in one line each", _is_mapping, dict),
 }
-FIELD_PARSERS = {field.name: WAYS[field.type] for field in dataclasses.fields(Profile)}
-"""How the value of a key is written in YAML: in words, as a test, and what it becomes."""
+FIELD_PARSERS = {field.name: TYPE_PARSERS[field.type] for field in dataclasses.fields(Profile)}
+"""For each key its expected form in words, a check of the YAML value, and the function that parses it."""

@@ -1,4 +1,4 @@
-"""The batch script of a submission: what SLURM runs, and `bash` where there is no SLURM."""
+"""The batch script of a submission, for SLURM, and for `bash` without SLURM."""
 
 import dataclasses
 import shlex
@@ -14,7 +14,7 @@ class Task:
     """One job, or one task of an array.
 
     Args:
-        folder: where its logs go, into ``slurm/``, and where a run asks to be requeued, by a file ``.requeue``.
+        folder: of its logs, in ``slurm/``, and of the file ``.requeue`` by which a run requests to be requeued.
         words: the arguments of `ebm`.
     """
 
@@ -22,25 +22,25 @@ class Task:
     words: tuple[str, ...]
 
 
-HEAD = """
+SCRIPT_BODY = """
 
-# A job that is told to end leaves its end to `ebm`: a shell that dies first would not requeue it.
+# On SIGTERM, `ebm` ends the job: if the shell ended first, the job would not be requeued.
 restarts=${SLURM_RESTART_COUNT:-${EBM_RESTARTS:-0}}
 if [ -n "$SLURM_JOB_ID" ]; then
     export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
     export MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
     launch=("${srun[@]}")
-    # The number of an array is also that of one of its tasks: by it, SLURM would take all of them.
+    # The id of an array is also that of one of its tasks: SLURM would apply it to all of them.
     job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     job=${job:-$SLURM_JOB_ID}
     export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-    trap 'echo "the job is told to end"' TERM
+    trap 'echo "the job received SIGTERM"' TERM
 fi
 
 echo "$(date -u +%FT%TZ) job ${job:-without SLURM}, task $task, restart $restarts, on $(hostname)"
 echo "nodes ${SLURM_JOB_NODELIST:-$(hostname)}, source $code"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
-"${python[@]}" -c 'from ebm_lightning import runs; print(runs.environment())'
+"${python[@]}" -c 'from ebm_lightning.runs.provenance import environment; print(environment())'
 
 rm -f -- "$folder/.requeue"
 newest() { find "$folder/checkpoints" -maxdepth 1 -name 'step=*.ckpt' 2>/dev/null | sort | tail -n 1; }
@@ -48,17 +48,17 @@ before=$(newest)
 "${launch[@]}" "${python[@]}" -m ebm_lightning "${words[@]}"
 status=$?
 
-# A run that wants to go on leaves a file, since the status of srun is that of whichever rank ended first; a single
-# process may also end with 75. One that was killed (137, as for want of memory) goes on if it had come any further:
+# A run that is to be requeued leaves a file, since the status of srun is that of the rank that ended first; a single
+# process may also end with 75. A killed one (137, such as out of memory) continues if it has written a new checkpoint:
 # otherwise it would be killed again.
 if [ "$status" -eq 137 ] && [ "$(newest)" != "$before" ]; then
-    echo "a process was killed: the run goes on from its newest checkpoint"
+    echo "a process was killed: the run continues from its newest checkpoint"
 elif [ ! -e "$folder/.requeue" ] && [ "$status" -ne 75 ]; then
     exit "$status"
 fi
 rm -f -- "$folder/.requeue"
 if [ "$restarts" -ge "$max_restarts" ]; then
-    echo "not requeued: this job was restarted $restarts times, as often as its profile's max_restarts allows" >&2
+    echo "not requeued: this job was restarted $restarts times, the max_restarts of its profile" >&2
     exit 1
 fi
 if [ -z "$SLURM_JOB_ID" ]; then
@@ -66,7 +66,7 @@ if [ -z "$SLURM_JOB_ID" ]; then
 fi
 state=$(squeue --noheader --jobs="$job" --format=%T)
 if [ "$state" != RUNNING ]; then
-    echo "not requeued: SLURM ends this job itself (${state:-it is gone})" >&2
+    echo "not requeued: SLURM ends this job itself (${state:-it is unknown})" >&2
     exit "$status"
 fi
 echo "requeued for restart $((restarts + 1))"
@@ -86,20 +86,20 @@ def script(
 ) -> str:
     """The script of a job, or of an array of several tasks.
 
-    No name, path or word can run a command: each is quoted where bash reads it, and options of sbatch are one line
-    each. The lines of the profile's ``setup`` alone are the site's own shell.
+    No name, path or word can run a command: each is quoted for bash, and options of sbatch are one line each. Only the
+    lines of the profile's ``setup`` are run as shell code.
 
     Args:
-        profile: what the site wants to be told.
-        tasks: what is run: the task of an array, or the only one, by its place.
+        profile: of the site.
+        tasks: the tasks of an array by their number, or the only one.
         name: of the job.
         output: the log's file, with SLURM's patterns such as ``%j``.
         code: the snapshot of the source that the job imports.
-        directory: where it runs, so that relative paths mean what they meant when it was submitted.
-        environment: variables of the job beside the profile's, which count more.
+        directory: the working directory, that of the submission, so that relative paths keep their meaning.
+        environment: variables of the job in addition to the profile's, which take precedence.
 
     Raises:
-        ValueError: where a name or path holds a line break or another control character, or ``code`` a colon.
+        ValueError: if a name or path has a line break or another control character, or ``code`` a colon.
     """
     options = [
         ("job-name", name),
@@ -109,9 +109,9 @@ def script(
     ]
     for _, value in options:
         if not value.isprintable():
-            raise ValueError(f"{value!r} holds a line break or control character: use a name or path without one")
+            raise ValueError(f"{value!r} has a line break or control character: use a name or path without one")
     if ":" in str(code):
-        raise ValueError(f"the path {code} holds a colon, which separates the paths of PYTHONPATH: use one without it")
+        raise ValueError(f"the path {code} has a colon, which separates the paths of PYTHONPATH: use one without it")
     python = shlex.split(profile.python) if profile.python else [sys.executable]
     exports = {**environment, **profile.env}
     lines = [
@@ -136,4 +136,4 @@ def script(
         "export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1  # not the directory it runs in",
         f"launch=() srun=({shlex.join(['srun', '--kill-on-bad-exit=1', *profile.srun])})",
     ]
-    return "\n".join(lines) + HEAD
+    return "\n".join(lines) + SCRIPT_BODY

@@ -1,4 +1,4 @@
-"""The source as it stands when a job is submitted, so that no later edit reaches a job that waits."""
+"""Snapshots of the source at submission, so that later edits do not affect waiting jobs."""
 
 import dataclasses
 import hashlib
@@ -11,19 +11,20 @@ from pathlib import Path
 
 from ebm_lightning.runs.provenance import GENERATED_PATHS
 
-DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+DIFF_OPTIONS = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+"""Options of `git diff` that make its output independent of the user's configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A git checkout: its last commit and what differs from it.
+    """A git checkout: its last commit and its uncommitted changes.
 
     Args:
         root: the top of the checkout.
         commit: the hash of HEAD.
         diff: the changes of tracked files, as git writes them.
-        dirty: whether there are any but those that `ebm reproduce` makes.
-        untracked: files that git neither tracks nor ignores; they are no part of a snapshot.
+        dirty: whether there are changes outside of the files that `ebm reproduce` writes.
+        untracked: files that git neither tracks nor ignores; they are not part of a snapshot.
     """
 
     root: Path
@@ -34,7 +35,7 @@ class Source:
 
     @property
     def key(self) -> str:
-        """A name for this state of the source: the commit, and a hash of the changes where there are any."""
+        """A name for this state of the source: the commit, and a hash of the changes if there are any."""
         changes = f"-{hashlib.sha256(self.diff).hexdigest()[:8]}" if self.diff else ""
         return self.commit[:12] + changes
 
@@ -45,7 +46,11 @@ class Source:
 
 
 def source(place: Path) -> Source:
-    """The checkout that a folder belongs to. Raises ValueError where there is none, or none with a commit."""
+    """The checkout of a folder.
+
+    Raises:
+        ValueError: if the folder is in no git repository, or in one without a commit.
+    """
     top = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=place, capture_output=True, check=False)
     if top.returncode:
         raise ValueError(
@@ -60,22 +65,22 @@ def source(place: Path) -> Source:
     return Source(
         root,
         head.stdout.decode().strip(),
-        _git(root, *DIFF, "HEAD"),
+        _git(root, "diff", *DIFF_OPTIONS, "HEAD"),
         bool(_git(root, "diff", "--name-only", "HEAD", "--", ":(top)", *GENERATED_PATHS)),
         tuple(os.fsdecode(name) for name in untracked.split(b"\0") if name),
     )
 
 
 def warn_of_changes(source: Source) -> None:
-    """Says on standard error where a job will run what no commit holds."""
+    """Warn on standard error if a job will run uncommitted code."""
     if source.dirty:
         print("ebm: warning: the tree has uncommitted changes: they are part of the snapshot", file=sys.stderr)
 
 
 def take(source: Source, folder: Path) -> Path:
-    """The snapshot of a source in ``folder/<key>``, made where it is not there yet: HEAD with its changes applied.
+    """The snapshot of a source in ``folder/<key>``, created if it is missing: HEAD with its changes applied.
 
-    ``snapshot.json`` in it holds the commit, the changes and the names of untracked files.
+    Its ``snapshot.json`` has the commit, the changes and the names of untracked files.
     """
     place = folder / source.key
     if place.is_dir():
@@ -85,7 +90,7 @@ def take(source: Source, folder: Path) -> Path:
     archive = _git(source.root, "archive", "--format=tar", "HEAD")
     subprocess.run(["tar", "-x", "-C", str(partial)], input=archive, check=True)
     if source.diff:
-        # Below another checkout, git would take the paths for those of that one.
+        # Below another checkout, git would apply the changes to paths of that one.
         outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(partial.resolve().parent)}
         subprocess.run(["git", "apply", "--whitespace=nowarn"], cwd=partial, env=outside, input=source.diff, check=True)
     facts = {

@@ -1,4 +1,4 @@
-"""From tasks to jobs: folders, snapshot, script, sbatch, ledger; or, without SLURM, one task after the other."""
+"""Submission of tasks as jobs: folders, snapshot, script, sbatch, job log; or, without SLURM, one after the other."""
 
 import dataclasses
 import hashlib
@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from ebm_lightning.cluster import slurm
-from ebm_lightning.cluster.job_log import Ledger
+from ebm_lightning.cluster.job_log import JobLog
 from ebm_lightning.cluster.profile import Profile
 from ebm_lightning.cluster.script import Task, script
 from ebm_lightning.cluster.snapshot import Source, take
 from ebm_lightning.runs.files import write_atomically
 from ebm_lightning.runs.folder import RunFolder
 
-KEPT = ("EBM_DATA", "EBM_RUNS", "WANDB_MODE")
-"""Variables that a job has as they are when it is submitted, also where the site hands no environment over."""
+FORWARDED_VARIABLES = ("EBM_DATA", "EBM_RUNS", "WANDB_MODE")
+"""Variables of the submitting process that a job gets, also at sites that forward no environment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """Tasks that go to SLURM together: a job, or an array where there are several.
+    """Tasks that are submitted together: a job, or an array of several tasks.
 
     Args:
-        root: of all runs; the ledger, the snapshots and the links of arrays lie there.
+        root: of all runs; it has the job log, the snapshots and the links of arrays.
         name: of the job.
-        tasks: what is run, each in a folder of its own.
-        profile: what the site wants to be told.
-        source: the checkout that a snapshot is taken of.
-        command: the command line that this came from.
+        tasks: the tasks, each in a folder of its own.
+        profile: of the site.
+        source: the checkout of the snapshot.
+        command: the command line of the submission.
 
     Raises:
-        ValueError: where two tasks have one folder.
+        ValueError: if two tasks have one folder.
     """
 
     root: Path
@@ -50,11 +50,11 @@ class Submission:
     def __post_init__(self) -> None:
         folders = [task.folder for task in self.tasks]
         if twice := [folder for folder in folders if folders.count(folder) > 1]:
-            raise ValueError(f"two jobs would write the run folder {twice[0]}: name each point of a sweep once")
+            raise ValueError(f"two jobs would write to the run folder {twice[0]}: name each point of a sweep once")
 
     @property
     def code(self) -> Path:
-        """Where the snapshot is, or will be."""
+        """The folder of the snapshot, which may not exist yet."""
         return self.root.absolute() / ".code" / self.source.key
 
     @property
@@ -64,6 +64,7 @@ class Submission:
             output = f"{_literal(self._links)}/%a/slurm/%A_%a.out"
         else:
             output = f"{_literal(self.tasks[0].folder)}/slurm/%j.out"
+        forwarded = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
         return script(
             self.profile,
             self.tasks,
@@ -71,38 +72,44 @@ class Submission:
             output=output,
             code=self.code,
             directory=Path.cwd(),
-            environment={"WANDB_MODE": "offline", **{key: os.environ[key] for key in KEPT if key in os.environ}},
+            environment={"WANDB_MODE": "offline", **forwarded},
         )
 
     def arguments(self, after: str | None = None, max_parallel: int | None = None) -> list[str]:
-        """What sbatch is told beside the script.
+        """The arguments of sbatch in addition to the script.
 
         Args:
             after: a job that must have succeeded first.
-            max_parallel: how many tasks of an array may run at a time; None sets no limit.
+            max_parallel: the number of tasks of an array that may run at a time; None sets no limit.
         """
         limit = f"%{max_parallel}" if max_parallel else ""
         array = [f"--array=0-{len(self.tasks) - 1}{limit}"] if self._is_array else []
         return ["--parsable", *array, *([f"--dependency=afterok:{after}"] if after else [])]
 
     def submit(self, after: str | None = None, max_parallel: int | None = None) -> str:
-        """Hands everything to SLURM and returns the job's id.
+        """Submit the tasks to SLURM and return the id of the job.
 
-        Raises ValueError where a job writes one of the folders already, and where SLURM is absent or refuses.
+        Raises:
+            ValueError: if a waiting or running job already writes to one of the folders, or SLURM is missing or
+                refuses.
         """
-        ledger = Ledger(self.root)
-        with ledger.held():
+        job_log = JobLog(self.root)
+        with job_log.locked():
             queue = slurm.queue()
             for task in self.tasks:
-                check_free(ledger, task.folder, queue)
+                check_free(job_log, task.folder, queue)
             self.write()
             job = slurm.sbatch(self.script, self.arguments(after, max_parallel))
             for number, task in enumerate(self.tasks):
-                ledger.add(f"{job}_{number}" if self._is_array else job, task.folder, self.name)
+                job_log.add(f"{job}_{number}" if self._is_array else job, task.folder, self.name)
         return job
 
     def run_here(self) -> None:
-        """Runs the script without SLURM, one task after the other. Raises ValueError where one fails."""
+        """Run the script without SLURM, one task after the other.
+
+        Raises:
+            ValueError: if a task fails.
+        """
         self.write()
         for number, task in enumerate(self.tasks):
             log = task.folder / "slurm" / "local.out"
@@ -110,7 +117,7 @@ class Submission:
                 raise ValueError(f"the run {task.folder} failed with status {status}: its log is {log}")
 
     def write(self) -> None:
-        """Takes the snapshot and gives each folder its slurm/job.sh, code (a link), meta.json and run_id."""
+        """Take the snapshot, and write slurm/job.sh, code (a link), meta.json and run_id of each folder."""
         text = self.script
         code = take(self.source, self.code.parent)
         facts = self._facts()
@@ -130,7 +137,7 @@ class Submission:
 
     @property
     def _links(self) -> Path:
-        """Links to the folders, by the number of their task: so the one log of an array lies with each of its runs."""
+        """Links to the folders by number of the task, so that the log of each task of an array is in its folder."""
         folders = "\n".join(str(task.folder) for task in self.tasks)
         return self.root.absolute() / ".arrays" / hashlib.sha256(folders.encode()).hexdigest()[:12]
 
@@ -148,19 +155,19 @@ class Submission:
         }
 
 
-def check_free(ledger: Ledger, folder: Path, queue: Mapping[str, slurm.Job]) -> None:
-    """Raises ValueError where a job that still waits or runs belongs to a folder."""
-    line = ledger.newest().get(ledger.place(folder))
+def check_free(job_log: JobLog, folder: Path, queue: Mapping[str, slurm.Job]) -> None:
+    """Raise ValueError if a folder has a waiting or running job."""
+    line = job_log.newest().get(job_log.relative(folder))
     job = queue.get(line["job"]) if line else None
     if job is not None:
         raise ValueError(
-            f"the job {job.id} ({job.state.lower()}) writes the run folder {folder}: wait for it, or end it with "
+            f"the job {job.id} ({job.state.lower()}) writes to the run folder {folder}: wait for it, or end it with "
             f"`ebm cancel {folder}`"
         )
 
 
 def _bash(script: Path, task: str, log: Path) -> int:
-    """Runs a script, shows what it says, and keeps it."""
+    """Run a script, print its output, and append it to a log."""
     command, here = ["bash", "--", str(script), task], slurm.environment()
     with (
         log.open("ab") as file,
@@ -175,12 +182,12 @@ def _bash(script: Path, task: str, log: Path) -> int:
 
 
 def _literal(path: Path) -> str:
-    """A path in which SLURM sees no pattern."""
+    """A path without patterns of SLURM."""
     return str(path).replace("%", "%%")
 
 
 def _link(link: Path, target: Path) -> None:
-    """A relative link, which moves with the folder of all runs; an older one gives way."""
+    """Create or replace a relative link, which stays valid if the folder of all runs is moved."""
     partial = link.with_name(f"{link.name}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(target, link.parent))

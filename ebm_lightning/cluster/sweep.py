@@ -1,4 +1,4 @@
-"""What a submission trains: one run folder for each seed and each point of a sweep, known before torch is there."""
+"""The runs of a submission: one folder for each seed and each point of a sweep, known without torch."""
 
 import dataclasses
 import hashlib
@@ -14,13 +14,13 @@ import yaml
 
 from ebm_lightning.runs.identity import FREE_KEYS
 
-SET_HERE = {
+SUBMIT_ONLY_OPTIONS = {
     "--run": "`ebm submit` names the run folder itself",
     "--seed_everything": "give seeds as --seeds 0-4, before the --",
-    "--trainer.devices": "give the profile's devices or gpus_per_node, which SLURM must be told too",
-    "--trainer.num_nodes": "give the profile's nodes, which SLURM must be told too",
+    "--trainer.devices": "give the profile's devices or gpus_per_node, from which SLURM is configured too",
+    "--trainer.num_nodes": "give the profile's nodes, from which SLURM is configured too",
 }
-"""Options of `ebm fit` that may not stand among the overrides, and what to do instead."""
+"""Options of `ebm fit` that are not allowed among the overrides, each with what to do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Point:
     overrides: tuple[str, ...]
 
     def folder(self, experiment: Path, root: Path) -> Path:
-        """``<root>/<experiment>/<name>-seed<k>``, with a hash of the overrides where they make another run of it.
+        """``<root>/<experiment>/<name>-seed<k>``, with a hash of the overrides if they change the identity of the run.
 
-        So the same command finds its run again; what may change when a run continues makes no other folder.
+        So the same command gives the same folder; options that may change when a run continues do not change it.
         """
         words = [word for option in _options(self.overrides) if not _is_free(option[0]) for word in option]
         digest = f"-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}" if words else ""
@@ -49,34 +49,34 @@ def points(experiment: Path, seed_text: str | None, sweep: Path | None, override
     """The runs of a submission: every point of the sweep with every seed, seed by seed within a point.
 
     Args:
-        experiment: a configuration, whose own seed is taken where none is given.
+        experiment: a configuration; its own seed is the default.
         seed_text: seeds as "0-4" or "0,3".
         sweep: a YAML file of dotted keys with lists, all combinations of which are run, or a list of points.
         overrides: options of `ebm fit` for all of them.
 
     Raises:
-        ValueError: where a file is absent or not of its form, and where an override is for `ebm submit` to set.
+        ValueError: if a file is missing or not of its form, or an override is set by `ebm submit`.
     """
     for word in overrides:
-        if reason := SET_HERE.get(word.partition("=")[0]):
-            raise ValueError(f"{word.partition('=')[0]} cannot stand after the --: {reason}")
+        if reason := SUBMIT_ONLY_OPTIONS.get(word.partition("=")[0]):
+            raise ValueError(f"{word.partition('=')[0]} is not allowed after the --: {reason}")
     config = _load(experiment, "configuration")
-    own = config.get("seed_everything", 0) if isinstance(config, dict) else 0
-    if seed_text is None and type(own) is not int:
-        raise ValueError(f"the seed of {experiment} is {own!r}, which names no folder: give --seeds")
-    wanted = seeds(seed_text) if seed_text is not None else (own,)
+    default = config.get("seed_everything", 0) if isinstance(config, dict) else 0
+    if seed_text is None and type(default) is not int:
+        raise ValueError(f"the seed of {experiment} is {default!r}, which names no folder: give --seeds")
+    requested = seeds(seed_text) if seed_text is not None else (default,)
     swept = _swept(sweep) if sweep is not None else [()]
-    return [Point(seed, (*overrides, *words)) for words in swept for seed in wanted]
+    return [Point(seed, (*overrides, *words)) for words in swept for seed in requested]
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """The seeds that a text such as "0-2" or "0,3" names."""
+    """The seeds of a text such as "0-2" or "0,3"."""
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
-            raise ValueError(f"--seeds takes whole numbers and rising ranges, such as 0-2 or 0,3; got {text!r}")
+            raise ValueError(f"--seeds takes integers and increasing ranges, such as 0-2 or 0,3; got {text!r}")
         found += range(first, last + 1)
     return tuple(dict.fromkeys(found))
 
@@ -93,15 +93,15 @@ def _swept(file: Path) -> list[tuple[str, ...]]:
     for key in {key for row in rows for key in row}:
         if not isinstance(key, str) or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise ValueError(f"{file}: {key!r} is no dotted key, such as model.init_args.sampler.init_args.step_size")
-        if reason := SET_HERE.get(f"--{key}"):
+        if reason := SUBMIT_ONLY_OPTIONS.get(f"--{key}"):
             raise ValueError(f"{file}: {key} cannot be swept: {reason}")
     return [tuple(word for key, value in row.items() for word in (f"--{key}", _text(value))) for row in rows]
 
 
 def _text(value: Any) -> str:
-    """A value of YAML as the command line takes it; what is whole has no decimal point, as 1e3 for an integer."""
+    """A YAML value as a word of the command line; an integral float has no decimal point, so 1e3 can be an integer."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        value = float(value)  # YAML wants 1.0e+3, and reads 1e3 as text
+        value = float(value)  # YAML reads 1.0e+3 as a number, but 1e3 as text
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
@@ -117,7 +117,7 @@ def _load(file: Path, what: str) -> Any:
 
 
 def _options(words: Sequence[str]) -> Iterator[list[str]]:
-    """Each option with its values: ``[--key, value]``, also where they are written as ``--key=value``."""
+    """Each option with its values: ``[--key, value]``, also for ``--key=value``."""
     option: list[str] = []
     for word in words:
         if word.startswith("-") and not re.match(r"-[\d.]", word):
@@ -136,5 +136,5 @@ def _is_free(option: str) -> bool:
 
 
 def root() -> Path:
-    """Where runs lie: ``EBM_RUNS``, or runs/."""
+    """The folder of all runs: ``EBM_RUNS``, or runs/."""
     return Path(os.environ.get("EBM_RUNS", "runs"))

@@ -1,4 +1,4 @@
-"""Sending what runs logged offline to Weights & Biases, from a machine that reaches it."""
+"""Upload of runs that were logged offline to Weights & Biases."""
 
 import os
 import subprocess
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def segments(run: Path) -> list[Path]:
-    """What each start of a run logged offline, oldest first: ``wandb/offline-run-<time>-<id>``.
+    """The offline logs of each start of a run, oldest first: ``wandb/offline-run-<time>-<id>``.
 
-    Raises ValueError where there is none.
+    Raises:
+        ValueError: if there is none.
     """
     found = sorted((run / "wandb").glob("offline-run-*"))
     if not found:
@@ -19,17 +20,17 @@ def segments(run: Path) -> list[Path]:
 
 
 def sync(runs: Sequence[Path], arguments: Sequence[str] = ()) -> None:
-    """`wandb sync` of all segments of the runs, which makes one run of those with one id.
+    """Run `wandb sync` on all segments of the runs; segments with one id become one run.
 
     Args:
         runs: run folders.
         arguments: further arguments of `wandb sync`, such as ``--dry-run``.
 
     Raises:
-        ValueError: where a run has logged nothing offline, before anything is sent, and where `wandb sync` fails.
+        ValueError: if a run has logged nothing offline, before any upload, or if `wandb sync` fails.
     """
     places = [str(place) for run in runs for place in segments(run)]
     online = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *arguments, *places], env=online, check=False)
     if done.returncode:
-        raise ValueError(f"`wandb sync` failed with status {done.returncode}: see what it said above")
+        raise ValueError(f"`wandb sync` failed with status {done.returncode}: see its output above")

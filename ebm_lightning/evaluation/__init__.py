@@ -1,7 +1,7 @@
 """Named protocols, run by `ebm test`."""
 
 from ebm_lightning.evaluation.components.corruptions import (
-    AddedNoise,
+    AdditiveGaussianNoise,
     BottomHalf,
     Corruption,
     Mask,
@@ -20,7 +20,7 @@ from ebm_lightning.evaluation.components.outlier_sets import (
     GaussianPixels,
     ImageSet,
     Interpolations,
-    Noisy,
+    NoisyOutliers,
     Outliers,
     PermutedPixels,
     Resized,
@@ -29,7 +29,7 @@ from ebm_lightning.evaluation.components.outlier_sets import (
 )
 from ebm_lightning.evaluation.components.refinement import Refinement
 from ebm_lightning.evaluation.components.sample_sources import FreshChains, FromBuffer, FromCheckpoints, SampleSource
-from ebm_lightning.evaluation.components.threat_models import L2, Ball, Linf
+from ebm_lightning.evaluation.components.threat_models import L2, Linf, ThreatModel
 from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult
 from ebm_lightning.evaluation.protocols.attributes import Attributes
 from ebm_lightning.evaluation.protocols.calibration import Calibration
@@ -54,9 +54,8 @@ from ebm_lightning.evaluation.protocols.two_sample import MMD
 __all__ = [
     "L2",
     "MMD",
-    "AddedNoise",
+    "AdditiveGaussianNoise",
     "Attributes",
-    "Ball",
     "BottomHalf",
     "Calibration",
     "ClassificationError",
@@ -85,7 +84,7 @@ __all__ = [
     "MinusEnergy",
     "MinusGradientNorm",
     "Mixing",
-    "Noisy",
+    "NoisyOutliers",
     "OutOfDistribution",
     "Outliers",
     "OwnClassifier",
@@ -103,6 +102,7 @@ __all__ = [
     "SampleSource",
     "Score",
     "ScoreClassifier",
+    "ThreatModel",
     "TrainedClassifier",
     "TrainingCost",
     "UniformPixels",

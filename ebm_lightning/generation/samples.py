@@ -1,4 +1,4 @@
-"""Fresh chains from a trained module: what `ebm sample`, the pictures during training and the protocols draw."""
+"""Samples of a trained module: chains from its initial distribution, as `ebm sample` and the protocols run them."""
 
 from copy import copy
 from pathlib import Path
@@ -13,14 +13,15 @@ from ebm_lightning.core import Noise, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions.noise import DataInit, UniformNoise
 from ebm_lightning.training.module import EBM
-from ebm_lightning.utils.plots import drawable, picture
+from ebm_lightning.utils.plots import can_plot, plot_samples
 from ebm_lightning.utils.random import isolated
 
 
-def birth_noise(module: EBM) -> Noise:
-    """Where a chain of this module is born without data: the noise of its chains, or uniform within its bounds.
+def initial_distribution(module: EBM) -> Noise:
+    """The distribution from which chains of this module are initialized without data.
 
-    A prediction from x, which does not move x, has data: where its chains have no noise, it begins as it is completed.
+    It is the noise of the module's chains or, if these have none, uniform within the bounds of the sampler. A run whose
+    sampler predicts from x and does not move it has data: without noise, its chains start as the model completes it.
     """
     if module.chains.init is not None and not isinstance(module.chains.init, DataInit):
         return module.chains.init
@@ -30,49 +31,57 @@ def birth_noise(module: EBM) -> Noise:
     return UniformNoise(*(bounds or (0.0, 1.0)))
 
 
-def blank(data: DataModule, number: int, device: torch.device) -> State:
-    """A batch that says the shape of the data and nothing else: zeros, and labels dealt in turn where there are any."""
-    batch = {"x": torch.zeros(number, *data.shape, dtype=data.dtype, device=device)}
+def empty_batch(data: DataModule, num_samples: int, device: torch.device) -> State:
+    """A batch in the shape of the data: zeros, and each label of the data equally often, in turn."""
+    batch = {"x": torch.zeros(num_samples, *data.shape, dtype=data.dtype, device=device)}
     if data.classes:
-        batch["y"] = torch.arange(number, device=device) % data.classes
+        batch["y"] = torch.arange(num_samples, device=device) % data.classes
     return batch
 
 
-def asked(module: EBM, data: DataModule, number: int) -> State:
-    """What fresh chains answer: a blank batch, or, where the sampler leaves x alone, ``number`` test examples."""
+def conditioning_batch(module: EBM, data: DataModule, num_samples: int) -> State:
+    """The batch that fresh chains are conditioned on.
+
+    It is an empty batch or, if the sampler does not move x, the first ``num_samples`` test examples.
+    """
     if module.sampler is None or "x" in module.sampler.free:
-        return blank(data, number, module.device)
+        return empty_batch(data, num_samples, module.device)
     batches: list[State] = []
     for batch in data.eval_loader("test", device=module.device):
         batches.append(batch)
-        if sum(len(one["x"]) for one in batches) >= number:
+        if sum(len(one["x"]) for one in batches) >= num_samples:
             break
-    return {name: torch.cat([batch[name] for batch in batches])[:number] for name in batches[0]}
+    return {name: torch.cat([batch[name] for batch in batches])[:num_samples] for name in batches[0]}
 
 
-def begun(module: EBM, pos: State) -> tuple[Sampler, State]:
-    """The module's sampler, and where its chains are born for a completed ``pos``.
+def init_chains(module: EBM, pos: State) -> tuple[Sampler, State]:
+    """A copy of the module's sampler, and the initial state of its chains for a completed ``pos``.
 
-    It is a copy: what an adaptive sampler learns from these chains is not the run's. Raises ValueError where the module
-    has no sampler.
+    The adaptation of the copy leaves the run's own sampler as it is.
+
+    Raises:
+        ValueError: if the module has no sampler.
     """
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
     sampler = copy(module.sampler)
-    return sampler, NoiseChains(birth_noise(module)).start(sampler.augment_state(pos), sampler.free)
+    return sampler, NoiseChains(initial_distribution(module)).start(sampler.augment_state(pos), sampler.free)
 
 
 @torch.no_grad()
 def fresh_chains(module: EBM, pos: State, steps: int, progress: bool = False) -> State:
     """The end of ``steps`` transitions from noise, one chain for each example of ``pos``, with its clamped variables.
 
-    The model is in eval mode meanwhile. Raises ValueError where the module has no sampler.
+    The model is in eval mode meanwhile.
+
+    Raises:
+        ValueError: if the module has no sampler.
     """
     with evaluating(module):
-        sampler, state = begun(module, module.model.positive_phase(pos))
-        walk = trajectory(sampler, module.model, state)
+        sampler, state = init_chains(module, module.model.positive_phase(pos))
+        chain = trajectory(sampler, module.model, state)
         for _ in tqdm(range(steps), desc="sampling", unit="step", disable=not progress, leave=False):
-            state, _ = next(walk)
+            state, _ = next(chain)
     return state
 
 
@@ -88,14 +97,14 @@ def energies(module: EBM, state: State, batch_size: int = 500) -> Tensor:
 
 
 def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Path]:
-    """Writes final states as ``<name>.png`` (where they can be drawn) and ``<name>.npz`` with their energies."""
+    """Write final states as ``<name>.png`` (if they can be drawn) and ``<name>.npz`` with their energies."""
     assert module.sampler is not None
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for block in module.sampler.free:
-        if block in module.model.variables and drawable(state[block]):
+        if block in module.model.variables and can_plot(state[block]):
             files.append(folder / f"{name}{'' if block == 'x' else f'-{block}'}.png")
-            picture(state[block], module.sampler.bounds).save(files[-1])
+            plot_samples(state[block], module.sampler.bounds).save(files[-1])
     arrays = {key: value.cpu().numpy() for key, value in state.items()}
     files.append(folder / f"{name}.npz")
     arrays["energy"] = energies(module, state).numpy()
@@ -122,5 +131,5 @@ def draw_samples(
     if number < 1 or steps < 1:
         raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
     with isolated(seed):
-        state = fresh_chains(module, asked(module, data, number), steps, progress=True)
+        state = fresh_chains(module, conditioning_batch(module, data, number), steps, progress=True)
         return save_samples(module, state, folder, f"fresh-{steps}-steps-seed-{seed}")

@@ -1,4 +1,4 @@
-"""What a training run would take elsewhere: its step counted, the rates of GPUs and networks, and arithmetic."""
+"""Predicted time, memory and scaling of a training run: its step counted, hardware rates, and a roofline model."""
 
 from ebm_lightning.planning.calibration import calibrate, comparison, measure
 from ebm_lightning.planning.hardware import GPUS, NETWORKS, Arithmetic, Gpu

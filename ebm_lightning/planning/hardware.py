@@ -1,15 +1,15 @@
-"""What GPUs compute and networks carry, as their data sheets say."""
+"""Peak rates of GPUs and networks, from their data sheets."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Arithmetic = Literal["bf16", "tf32", "fp32"]
-"""In what matrix products are made. Where a GPU has no bfloat16, float16 stands for it; where no TF32, float32."""
+"""The arithmetic of matrix products. For a GPU without bfloat16 it is float16 instead; without TF32, float32."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Peaks of one GPU: those of dense matrix products, without structured sparsity.
+    """Peak rates of one GPU: those of dense matrix products, without structured sparsity.
 
     Args:
         bf16: 10^12 operations per second in bfloat16, summed in float32.
@@ -41,11 +41,11 @@ GPUS = {
     "l40s": Gpu(bf16=362, tf32=183, fp32=91.6, memory=48, bandwidth=864, link=32),
     "rtx4090": Gpu(bf16=165.2, tf32=82.6, fp32=82.6, memory=24, bandwidth=1008, link=32),
 }
-"""V100, A100, H100 and H200 are the SXM boards, whose link is NVLink; L40S and RTX 4090 have PCIe 4.0 x16 alone.
+"""V100, A100, H100 and H200 are the SXM boards, whose link is NVLink; L40S and RTX 4090 have PCIe 4.0 x16 only.
 
 From NVIDIA's data sheets of V100 (2020), A100 80GB (2021), H100 (2023), H200 (2024) and L40S (2023), and its Ada GPU
-Architecture white paper (2022) for RTX 4090. Sheets that give bandwidth in both directions are halved, and so are peaks
-that are given with sparsity alone.
+Architecture white paper (2022) for RTX 4090. Bandwidths of both directions together are halved, and so are peaks that
+are given with sparsity only.
 """
 
 NETWORKS = {
@@ -55,7 +55,7 @@ NETWORKS = {
     "infiniband-8x200": 200.0,
     "infiniband-8x400": 400.0,
 }
-"""What leaves a node in each direction, 10^9 bytes per second: the line rate of its adapters, in Gb/s divided by 8.
+"""Rate out of a node in each direction, 10^9 bytes per second: the line rate of its adapters, in Gb/s divided by 8.
 
-HDR InfiniBand has 200 Gb/s and NDR 400. Those of 8 adapters, one for each GPU, are the nodes of DGX A100 and DGX H100.
+HDR InfiniBand has 200 Gb/s and NDR 400. DGX A100 and DGX H100 have nodes of 8 adapters, one for each GPU.
 """

@@ -1,4 +1,4 @@
-"""The arithmetic of a plan: what one training step asks, what a cluster offers, and the time that follows."""
+"""A roofline model of training: the cost of one step, the rates of a cluster, and the time that follows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,35 +7,36 @@ from difflib import get_close_matches
 
 from ebm_lightning.planning.hardware import GPUS, NETWORKS, Arithmetic, Gpu
 
-LAUNCH = 5e-6
-"""Seconds that eager PyTorch needs to begin one operation on a GPU, whatever its size: an assumption."""
+LAUNCH_SECONDS = 5e-6
+"""Seconds that eager PyTorch takes to launch one operation on a GPU, whatever its size: an assumption."""
 
-ALWAYS = (
-    "ms a step hides no communication behind computing, ms overlapped as much as there is",
+COMMON_ASSUMPTIONS = (
+    "ms a step overlaps no communication with computation, ms overlapped all that is possible",
     "data, logging, validation, pictures and checkpoints cost nothing",
 )
-"""What every plan assumes."""
+"""Assumptions of every plan."""
 
-LEFT_OUT = (
-    "of the memory: temporary tensors, workspace of convolutions, averaged weights, the memory of adaptive samplers, "
-    "CUDA's own and what is lost between blocks"
+OMITTED_MEMORY = (
+    "of the memory: temporary tensors, workspace of convolutions, averaged weights, state of adaptive samplers, "
+    "CUDA's own memory and fragmentation"
 )
+"""Memory that a plan does not count."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step asks of one rank.
+    """The cost of one training step of one rank.
 
     Args:
         examples: of this rank, all batches of accumulated gradients together.
         flop: operations of matrix products, convolutions and attention, two for a multiplication with an addition.
-        moved: bytes that all operations read and write, none being fused.
-        calls: how many operations there are.
-        parameters: how many numbers are trained.
-        gradient: bytes that the ranks average.
-        memory: bytes by what they hold.
-        counted: how this was found, as a sentence.
-        convolved: of ``flop``, those in convolutions: torch makes them in TF32 where matrix products are float32.
+        moved: bytes that all operations read and write, without fusion.
+        calls: number of operations.
+        parameters: number of trained values.
+        gradient: bytes that are averaged over the ranks.
+        memory: bytes by kind.
+        counted: the way of counting, as a sentence.
+        convolved: of ``flop``, those in convolutions: torch runs them in TF32 even if matrix products are float32.
     """
 
     examples: int
@@ -51,14 +52,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Row:
-    """The training step on some ranks.
+    """The training step on n ranks.
 
     Args:
-        nodes: machines.
-        ranks: on all of them together.
+        nodes: number of machines.
+        ranks: n, on all nodes together.
         examples: of all ranks.
-        computing: seconds that each rank computes.
-        communicating: seconds that averaging the gradient takes.
+        computing: seconds of computation of each rank.
+        communicating: seconds to average the gradient.
     """
 
     nodes: int
@@ -69,22 +70,22 @@ class Row:
 
     @property
     def slowest(self) -> float:
-        """Seconds where nothing is sent before everything is computed."""
+        """Seconds without any overlap of communication and computation."""
         return self.computing + self.communicating
 
     @property
     def fastest(self) -> float:
-        """Seconds where all that is sent is sent while something is computed."""
+        """Seconds with complete overlap of communication and computation."""
         return max(self.computing, self.communicating)
 
     @property
     def rate(self) -> float:
-        """Examples per second, at the slowest."""
+        """Examples per second, without overlap."""
         return self.examples / self.slowest
 
 
 def all_reduce(size: float, ranks: int, bandwidth: float) -> float:
-    """Seconds that a ring of n ranks needs to sum ``size`` bytes: 2 (n - 1) / n size / bandwidth.
+    """Seconds that a ring of n ranks takes to sum ``size`` bytes: 2 (n - 1) / n size / bandwidth.
 
     Each rank sends, and receives, that many bytes (Patarasuk & Yuan 2009). Latency is left out.
 
@@ -102,14 +103,14 @@ class Cluster:
 
     Args:
         gpu: a name of :data:`~ebm_lightning.planning.hardware.GPUS`.
-        gpus: how many, at least 1; beyond one node a multiple of ``gpus_per_node``.
+        gpus: number of GPUs, at least 1; beyond one node a multiple of ``gpus_per_node``.
         gpus_per_node: at least 1.
         network: a name of :data:`~ebm_lightning.planning.hardware.NETWORKS`.
-        arithmetic: in what matrix products are made.
+        arithmetic: of matrix products.
         share: of the GPU's peak that matrix products reach, in (0, 1].
 
     Raises:
-        ValueError: where a name is not known or a number out of range.
+        ValueError: if a name is not known or a number out of range.
     """
 
     gpu: str
@@ -132,7 +133,7 @@ class Cluster:
                 "--gpus_per_node"
             )
         if not 0 < self.share <= 1:
-            raise ValueError(f"a share of {self.share:g} of the peak cannot be: expected more than 0 and at most 1")
+            raise ValueError(f"share is {self.share:g} of the peak: expected more than 0 and at most 1")
 
     @property
     def nodes(self) -> int:
@@ -143,7 +144,7 @@ class Cluster:
         return GPUS[self.gpu]
 
     def limits(self, step: Step) -> dict[str, float]:
-        """Seconds that a step takes at least, by what limits it; the largest is its time."""
+        """Lower bounds on the seconds of a step, by what limits it; the largest is its time."""
         of_convolutions: Arithmetic = "tf32" if self.arithmetic == "fp32" else self.arithmetic
         peaks = {of_convolutions: step.convolved, self.arithmetic: step.flop - step.convolved}
         if of_convolutions == self.arithmetic or not step.convolved:
@@ -153,13 +154,13 @@ class Cluster:
         return {
             f"{self.share:g} of {words}": seconds,
             f"{self._gpu.bandwidth:g} GB/s of its memory": step.moved / (1e9 * self._gpu.bandwidth),
-            f"{1e6 * LAUNCH:g} us to begin each operation": step.calls * LAUNCH,
+            f"{1e6 * LAUNCH_SECONDS:g} us to launch each operation": step.calls * LAUNCH_SECONDS,
         }
 
     def communicating(self, size: float, ranks: int) -> float:
-        """Seconds that all ranks need to sum ``size`` bytes: a ring within each node, and one of all nodes.
+        """Seconds to sum ``size`` bytes over all ranks: a ring within each node, and one of all nodes.
 
-        A node of g GPUs sums by a ring, after which each holds a part of 1/g; the nodes sum these by rings that share
+        A node of g GPUs sums by a ring, after which each has a part of 1/g; the nodes sum these by rings that share
         their network; then each node gathers the parts.
         """
         here = min(ranks, self.gpus_per_node)
@@ -183,7 +184,7 @@ class Cluster:
         ]
 
     def plan(self, step: Step, steps: int) -> "Plan":
-        """The plan of a run of so many training steps."""
+        """The plan of a run of ``steps`` training steps."""
         limits = self.limits(step)
         others = [f"{seconds_text(each)} by {name}" for name, each in sorted(limits.items(), key=lambda one: -one[1])]
         return Plan(
@@ -196,23 +197,23 @@ class Cluster:
                 f"matrix products reach {self.share:g} of the peak in {self.arithmetic}, and nothing is fused",
                 f"gradients are summed by rings, at {self._gpu.link:g} GB/s within a node and "
                 f"{NETWORKS[self.network]:g} GB/s out of one ({self.network}), without latency",
-                "each rank keeps the configuration's batch and the run its steps: more ranks see more examples",
-                *ALWAYS,
+                "each rank keeps the configuration's batch and the run its steps: more ranks take more examples",
+                *COMMON_ASSUMPTIONS,
             ),
         )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run would take.
+    """Predicted time and memory of a training run.
 
     Args:
-        step: what is asked.
+        step: its cost.
         rows: its time, from one rank to all.
         steps: of the run.
-        speed: where the time of a rank comes from, as a sentence.
-        assumed: what all this assumes, each as a sentence.
-        capacity: bytes of a rank's memory, or None where it is not known.
+        speed: the origin of the time of a rank, as a sentence.
+        assumed: the assumptions, each as a sentence.
+        capacity: bytes of a rank's memory, or None if it is not known.
     """
 
     step: Step
@@ -224,31 +225,31 @@ class Plan:
 
     @property
     def memory(self) -> dict[str, float]:
-        """Bytes of a rank by what they hold; several ranks hold the gradient once more, to send it."""
+        """Bytes of a rank by kind; several ranks have a second copy of the gradient, to send it."""
         sent = {"gradients to be sent": float(self.step.gradient)} if self.rows[-1].ranks > 1 else {}
         return {**self.step.memory, **sent}
 
     @property
     def hours(self) -> float:
-        """Hours of the whole run on all ranks, at the slowest."""
+        """Hours of the complete run on all ranks, without overlap."""
         return self.steps * self.rows[-1].slowest / 3600
 
     @property
     def rank_hours(self) -> float:
-        """Those hours, times the ranks."""
+        """Those hours, times the number of ranks."""
         return self.rows[-1].ranks * self.hours
 
     def lines(self) -> list[str]:
-        """The plan in words, with its table in Markdown."""
+        """The plan as text, with its table in Markdown."""
         step, last, needed = self.step, self.rows[-1], sum(self.memory.values())
-        room = f", which has {bytes_text(self.capacity)}" if self.capacity else ""
+        capacity = f", which has {bytes_text(self.capacity)}" if self.capacity else ""
         full = " and is too small" if self.capacity and needed > self.capacity else ""
-        held = ", ".join(f"{name} {bytes_text(size)}" for name, size in self.memory.items())
+        parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in self.memory.items())
         return [
             f"step        {step.examples} examples a rank: {step.flop / 1e9:.4g} GFLOP, {bytes_text(step.moved)} read "
             f"and written, {step.calls:.0f} operations ({step.counted})",
             f"parameters  {step.parameters:,}, whose gradient has {bytes_text(step.gradient)}",
-            f"memory      {bytes_text(needed)} of a rank{room}{full}: {held}",
+            f"memory      {bytes_text(needed)} of a rank{capacity}{full}: {parts}",
             f"time        {self.speed}",
             f"run         {self.steps:,} steps on {last.ranks} in {hours_text(self.hours)}: {self.rank_hours:.3g} "
             f"{'GPU' if self.capacity else 'process'}-hours",
@@ -256,7 +257,7 @@ class Plan:
             *table(self.rows),
             "",
             *(f"assumed     {sentence}" for sentence in self.assumed),
-            f"left out    {LEFT_OUT}",
+            f"left out    {OMITTED_MEMORY}",
         ]
 
 
@@ -298,7 +299,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def hours_text(hours: float) -> str:
-    """Hours, or minutes where it is less than one."""
+    """Hours, or minutes if less than one."""
     return f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.3g} minutes"
 
 

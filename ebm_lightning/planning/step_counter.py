@@ -1,4 +1,4 @@
-"""What a training step asks, counted on the real model, sampler, objective, optimizer and data."""
+"""The cost of a training step, counted on the real model, sampler, objective, optimizer and data."""
 
 import weakref
 from collections import Counter
@@ -17,8 +17,8 @@ from ebm_lightning.planning.hardware import Arithmetic
 from ebm_lightning.planning.roofline import Step
 from ebm_lightning.training.module import EBM
 
-FEW = (2, 4)
-"""Examples of the two batches that are counted in place of a larger one."""
+COUNTED_BATCH_SIZES = (2, 4)
+"""Sizes of the two batches that are counted instead of a larger one."""
 
 
 def count(
@@ -27,25 +27,25 @@ def count(
     accumulated: int = 1,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Step:
-    """Counts a training step on batches of :data:`FEW` examples, from which the whole batch is extrapolated.
+    """The cost of a training step, extrapolated from batches of :data:`COUNTED_BATCH_SIZES` examples.
 
     Operations, bytes and saved tensors are affine in the number of examples: a part for each, and a part for the
     weights alone, such as spectral norms. An objective that compares all pairs of examples is underestimated. Chains
-    start where they are born, and a schedule of steps counts as at its start.
+    start at their initial distribution, and a schedule of steps counts as at its start.
 
     Args:
         module: the module to be trained.
-        data: whose first training batch is taken.
+        data: of the first training batch.
         accumulated: batches whose gradients are added in a step, at least 1.
         precision: makes the context of a training step in the trainer's precision.
 
     Raises:
-        ValueError: as the data do, where they are not there.
+        ValueError: from the data, if they are missing.
     """
     module.train()
     batch = next(iter(data.train_stream(1, device=module.device)))
     examples = len(next(iter(batch.values())))
-    sizes = FEW if examples > FEW[-1] else (examples,)
+    sizes = COUNTED_BATCH_SIZES if examples > COUNTED_BATCH_SIZES[-1] else (examples,)
     with precision():
         found = [_counted(module, {name: value[:n] for name, value in batch.items()}) for n in sizes]
     flop, convolved, moved, calls, kept = (_at(examples, sizes, numbers) for numbers in zip(*found, strict=True))
@@ -64,7 +64,7 @@ def count(
             "weights": _size(weights),
             "gradients": _size(trained),
             "optimizer": optimizer_state(module),
-            "chains": chains_shard(module, {name: value[: FEW[-1]] for name, value in batch.items()}),
+            "chains": chains_shard(module, {name: value[: COUNTED_BATCH_SIZES[-1]] for name, value in batch.items()}),
             "saved for the gradient": kept,
         },
         counted=how,
@@ -72,22 +72,22 @@ def count(
 
 
 def arithmetic_of(precision: str) -> Arithmetic:
-    """In what a GPU makes matrix products, by the trainer's precision and torch's float32_matmul_precision."""
+    """The arithmetic of matrix products on a GPU, by the trainer's precision and float32_matmul_precision."""
     if "16" in precision:
         return "bf16"
     return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def saved(module: EBM, batch: State) -> int:
-    """The most bytes that autograd keeps at a time for a training step, beside the weights."""
-    keeping = _Keeping({p.untyped_storage().data_ptr() for p in module.parameters()})
-    with saved_tensors_hooks(keeping.keep, _given_back), torch.compiler.set_stance("force_eager"):
+    """Peak bytes that autograd keeps for a training step, without the weights."""
+    meter = _SavedTensorMeter({p.untyped_storage().data_ptr() for p in module.parameters()})
+    with saved_tensors_hooks(meter.pack, _unpack), torch.compiler.set_stance("force_eager"):
         module.gradient(batch)
-    return keeping.most
+    return meter.peak
 
 
 def optimizer_state(module: EBM) -> int:
-    """Bytes that the optimizer remembers from step to step, found by one step with a gradient of zero."""
+    """Bytes of the optimizer's state, found by one step with a gradient of zero."""
     optimizer = module.make_optimizer()
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
@@ -97,7 +97,7 @@ def optimizer_state(module: EBM) -> int:
 
 
 def chains_shard(module: EBM, batch: State) -> int:
-    """Bytes of the persistent chains of one rank, where they are kept with the data; 0 where there are none."""
+    """Bytes of the persistent chains of one rank that are on the device of the data; 0 without such chains."""
     chains = module.chains
     if module.sampler is None or not chains.stateful or getattr(chains, "device", None) == torch.device("cpu"):
         return 0
@@ -107,45 +107,45 @@ def chains_shard(module: EBM, batch: State) -> int:
 
 
 class _Handle:
-    """A saved tensor, which is given up with this object."""
+    """A saved tensor, which is released with this object."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
-class _Keeping:
-    """Adds up the bytes of saved tensors, each storage once and the weights' never; ``most`` is their largest sum."""
+class _SavedTensorMeter:
+    """Adds up the bytes of saved tensors, each storage once and without the weights; ``peak`` is their largest sum."""
 
     def __init__(self, weights: set[int]) -> None:
         self.weights, self.users = weights, Counter[int]()
-        self.now = self.most = 0
+        self.current = self.peak = 0
 
-    def keep(self, tensor: Tensor) -> _Handle:
+    def pack(self, tensor: Tensor) -> _Handle:
         storage, handle = tensor.untyped_storage(), _Handle(tensor)
         place, size = storage.data_ptr(), storage.nbytes()
         if place not in self.weights:
-            self.now += 0 if self.users[place] else size
+            self.current += 0 if self.users[place] else size
             self.users[place] += 1
-            self.most = max(self.most, self.now)
+            self.peak = max(self.peak, self.current)
             weakref.finalize(handle, self._drop, place, size)
         return handle
 
     def _drop(self, place: int, size: int) -> None:
         self.users[place] -= 1
-        self.now -= 0 if self.users[place] else size
+        self.current -= 0 if self.users[place] else size
 
 
-def _given_back(handle: _Handle) -> Tensor:
+def _unpack(handle: _Handle) -> Tensor:
     return handle.tensor
 
 
 def _counted(module: EBM, batch: State) -> tuple[int, ...]:
-    asked = work(module, batch)
-    return asked.flop, asked.convolved, asked.moved, asked.calls, saved(module, batch)
+    cost = work(module, batch)
+    return cost.flop, cost.convolved, cost.moved, cost.calls, saved(module, batch)
 
 
 def _at(examples: int, sizes: tuple[int, ...], numbers: tuple[int, ...]) -> float:
-    """A number that is affine in the examples, from what it is at some sizes."""
+    """The value at ``examples`` of a function that is affine in the examples, from its values at some sizes."""
     slope = (numbers[-1] - numbers[0]) / (sizes[-1] - sizes[0]) if len(sizes) > 1 else 0.0
     return numbers[-1] + slope * (examples - sizes[-1])
 

@@ -99,16 +99,16 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step="))
 
 
-def is_whole(path: Path) -> bool:
+def is_valid(path: Path) -> bool:
     """Whether every byte of a checkpoint and of the side files of all its ranks can be read back."""
     sides = side_files(path)
     return bool(sides) and all(map(_readable, (path, *sides)))
 
 
-def whole(paths: Iterable[Path]) -> Iterator[Path]:
-    """The checkpoints that are whole, newest first, of some by step; a damaged one is named in a warning."""
+def valid_checkpoints(paths: Iterable[Path]) -> Iterator[Path]:
+    """The readable checkpoints among ``paths``, which are sorted by step, newest first; warns of a damaged one."""
     for path in reversed(list(paths)):
-        if is_whole(path):
+        if is_valid(path):
             yield path
         else:
             rank_zero_warn(f"the checkpoint {path} is damaged; the one before it is used")

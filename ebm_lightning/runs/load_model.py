@@ -27,7 +27,7 @@ def load_model(run: str) -> EnergyModel:
     parser.add_subclass_arguments(EnergyModel, "model")
     made = parser.instantiate(parser.parse_object({"model": config["model"]["init_args"]["model"]}))
     model: EnergyModel = made.model
-    newest = next(checkpoints.whole(folder.checkpoints()), None)
+    newest = next(checkpoints.valid_checkpoints(folder.checkpoints()), None)
     if newest is None:
         raise ValueError(f"the run {folder.path} has no whole checkpoint: train it first with `ebm fit`")
     weights = checkpoints.load(newest)["state_dict"]

@@ -35,7 +35,7 @@ from ebm_lightning.training.callbacks.sampler_state import SamplerState
 from ebm_lightning.training.optim import SamplerParamGroup, add_sampler_param_group, exclude_biases_from_weight_decay
 from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.cuda_graphs import Graphed
-from ebm_lightning.utils.distributed import whole
+from ebm_lightning.utils.distributed import full_tensor
 
 METADATA = ("descent.step", "data.index")
 """The metadata that a model may read and a batch may hold."""
@@ -219,7 +219,7 @@ class EBM(L.LightningModule):
             self.sampler.update(self.model)
         if self._logs_now:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            self.log("train/grad_norm", whole(torch.nn.utils.get_total_norm(gradients)))
+            self.log("train/grad_norm", full_tensor(torch.nn.utils.get_total_norm(gradients)))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """A new optimizer of all parameters, in groups: biases without weight decay, a sampler's at its own rate."""

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from ebm_lightning.core import AdaptiveSampler, DataInitialized
 from ebm_lightning.training.module import EBM
-from ebm_lightning.utils.distributed import mean_over_ranks, whole
+from ebm_lightning.utils.distributed import full_tensor, mean_over_ranks
 
 
 class ShardedStrategy(DDPStrategy):
@@ -69,12 +69,12 @@ class ShardedStrategy(DDPStrategy):
         self._unshard()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = tree_map_only(DTensor, whole, super().lightning_module_state_dict())
+        found: dict[str, Any] = tree_map_only(DTensor, full_tensor, super().lightning_module_state_dict())
         self._unshard()
         return found
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        found: dict[str, Any] = tree_map_only(DTensor, whole, super().optimizer_state(optimizer))
+        found: dict[str, Any] = tree_map_only(DTensor, full_tensor, super().optimizer_state(optimizer))
         return found
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

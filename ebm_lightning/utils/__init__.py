@@ -1,1 +1,1 @@
-"""Random streams, distributed helpers, fused operations, CUDA graphs, memory and plots."""
+"""Random streams, distributed helpers, fused operations, CUDA graphs, malloc and plots."""

@@ -1,4 +1,4 @@
-"""CUDA graphs: what a negative phase launches on a GPU, kernel by kernel, recorded once and launched as one."""
+"""CUDA graphs: the kernels of a negative phase, recorded once and launched as one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, Info, Sampler, State, buffers_kept
 
-MOST = 32
-"""Graphs that are kept; a phase of a form that would need another one runs as it is."""
+MAX_GRAPHS = 32
+"""The number of graphs that are kept; a phase that would need another one runs without a graph."""
 
-Walk = Callable[..., tuple[State, Info]]
-"""What takes the arguments of :func:`ebm_lightning.core.run_chain` and returns what it returns."""
+ChainFunction = Callable[..., tuple[State, Info]]
+"""A function with the arguments and results of :func:`ebm_lightning.core.run_chain`."""
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A graph, the tensors that it reads, and those that it writes."""
+class RecordedGraph:
+    """A graph with its input and output tensors."""
 
     graph: torch.cuda.CUDAGraph
     start: State
@@ -28,27 +28,27 @@ class Recorded:
 
 
 class Graphed:
-    """A walk that is recorded as a CUDA graph when it is first taken and replayed from then on.
+    """A chain function that is recorded as a CUDA graph at its first call and replayed at later calls.
 
-    Launching a kernel takes a CPU 5 to 10 us, and a step of Langevin dynamics on a small net launches hundreds that
-    take a GPU less than that each. The numbers are those of the walk itself, from the same random numbers. The graph
-    reads the weights where they are, so that it sees what an optimizer did to them.
+    Launching a kernel takes 5 to 10 us of a CPU, and a step of Langevin dynamics on a small net launches hundreds that
+    take less than that on a GPU. The results are those of the function itself, from the same random numbers. The graph
+    reads the weights at their place in memory, including updates by an optimizer.
 
     It is recorded for each number of steps, each shape of the state, each precision, each mode of the model and each
-    place of its weights, up to :data:`MOST` times. What is differentiated and what lies on a CPU is walked as it is. A
-    walk must not wait for the device, and must do the same whenever it is called: an
+    place of its weights, up to :data:`MAX_GRAPHS` times. Calls with a gradient and calls on a CPU run without a graph.
+    The function must not wait for the device, and must do the same at every call, which an
     :class:`~ebm_lightning.core.AdaptiveSampler` does not.
 
     Args:
-        walk: what is recorded.
+        run_chain: the function.
 
     Raises:
-        ValueError: at a call, where the walk cannot be recorded.
+        ValueError: at a call, if the function cannot be recorded.
     """
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
-        self._recorded: dict[tuple[object, ...], Recorded] = {}
+    def __init__(self, run_chain: ChainFunction) -> None:
+        self.run_chain = run_chain
+        self._recorded: dict[tuple[object, ...], RecordedGraph] = {}
         self._pool: Any = None
 
     def __call__(
@@ -62,17 +62,17 @@ class Graphed:
     ) -> tuple[State, Info]:
         device = next(iter(state.values())).device
         if backprop or device.type != "cuda":
-            return self.walk(sampler, model, state, steps, backprop, with_info=with_info)
-        key = (id(sampler), id(model), steps, with_info, *_form(model, state))
+            return self.run_chain(sampler, model, state, steps, backprop, with_info=with_info)
+        key = (id(sampler), id(model), steps, with_info, *_graph_key(model, state))
         if key not in self._recorded:
-            if len(self._recorded) == MOST:
-                return self.walk(sampler, model, state, steps, with_info=with_info)
+            if len(self._recorded) == MAX_GRAPHS:
+                return self.run_chain(sampler, model, state, steps, with_info=with_info)
             self._recorded[key] = self._record(sampler, model, state, steps, with_info, device)
         found = self._recorded[key]
         for name, tensor in found.start.items():
             tensor.copy_(state[name])
         found.graph.replay()
-        # A clamped variable comes back as the object that it was; what moved is the graph's, and is overwritten.
+        # Clamped variables are returned as they are; the others are copied out of the graph, which overwrites them.
         end = {
             name: state[name] if tensor is found.start.get(name) else tensor.clone()
             for name, tensor in found.end.items()
@@ -81,29 +81,30 @@ class Graphed:
 
     def _record(
         self, sampler: Sampler, model: EnergyModel, state: State, steps: int, with_info: bool, device: torch.device
-    ) -> Recorded:
+    ) -> RecordedGraph:
         start = {name: tensor.detach().clone() for name, tensor in state.items()}
-        drawn = torch.cuda.get_rng_state(device)
-        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside), buffers_kept(model):
-            self.walk(sampler, model, start, steps, with_info=with_info)  # libraries choose kernels, compilers compile
-            with _waits_refused(sampler, model):  # here, since a recording that fails leaves the device unusable
-                self.walk(sampler, model, start, steps, with_info=with_info)
-        torch.cuda.current_stream(device).wait_stream(beside)
-        torch.cuda.set_rng_state(drawn, device)
+        rng_state = torch.cuda.get_rng_state(device)
+        side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side_stream), buffers_kept(model):
+            # Warm-up: libraries choose kernels, and compilers compile.
+            self.run_chain(sampler, model, start, steps, with_info=with_info)
+            with _refuse_synchronization(sampler, model):  # before recording, whose failure leaves the device unusable
+                self.run_chain(sampler, model, start, steps, with_info=with_info)
+        torch.cuda.current_stream(device).wait_stream(side_stream)
+        torch.cuda.set_rng_state(rng_state, device)
         graph, self._pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
-        torch.clear_autocast_cache()  # weights are cast within the graph, or it would read those of now for ever
-        # Other threads (NCCL's, a loader's) may go on asking the device meanwhile.
+        torch.clear_autocast_cache()  # weights must be cast within the graph, or it would always read the present casts
+        # Other threads (NCCL's, a loader's) may call the device meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            end, info = self.walk(sampler, model, start, steps, with_info=with_info)
+            end, info = self.run_chain(sampler, model, start, steps, with_info=with_info)
         torch.clear_autocast_cache()
-        return Recorded(graph, start, end, info)
+        return RecordedGraph(graph, start, end, info)
 
 
 @contextmanager
-def _waits_refused(sampler: Sampler, model: EnergyModel) -> Iterator[None]:
-    """Says in words that the processor waits for the device, which no graph can record."""
+def _refuse_synchronization(sampler: Sampler, model: EnergyModel) -> Iterator[None]:
+    """Raise ValueError with an explanation if the CPU waits for the device, which no graph can record."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -117,8 +118,8 @@ def _waits_refused(sampler: Sampler, model: EnergyModel) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def _form(model: EnergyModel, state: State) -> tuple[object, ...]:
-    """What a graph was made for beside its arguments: mode, shapes, places of the weights, and precision."""
+def _graph_key(model: EnergyModel, state: State) -> tuple[object, ...]:
+    """The part of a graph's key beside its arguments: mode, shapes, places of the weights, and precision."""
     places: list[Tensor] = [*model.parameters(), *model.buffers()]
     return (
         model.training,

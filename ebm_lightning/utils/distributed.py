@@ -1,4 +1,4 @@
-"""What the ranks of a data-parallel run must agree on."""
+"""Collective operations over the ranks of a data-parallel run."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.distributed.tensor import DTensor
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks, in its shape; the tensor itself where torch.distributed is not in use."""
+    """The mean of a tensor over all ranks, in its shape; without torch.distributed the tensor itself."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         x = x.clone()
         torch.distributed.all_reduce(x)
@@ -14,6 +14,6 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
-def whole(x: Tensor) -> Tensor:
-    """A tensor that ranks share out, whole on each of them; any other tensor itself."""
+def full_tensor(x: Tensor) -> Tensor:
+    """The full tensor of a DTensor, on every rank; any other tensor itself."""
     return x.full_tensor() if isinstance(x, DTensor) else x

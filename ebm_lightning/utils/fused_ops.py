@@ -1,4 +1,4 @@
-"""What torch.compile makes: element-wise parts of Boltzmann machines where they are large, and whole negative phases.
+"""Operations fused by torch.compile: element-wise parts of Boltzmann machines, and whole negative phases.
 
 On a CPU these parts and their random numbers cost as much as the matrix products unless they are fused: a draw from
 torch.rand takes 3 to 5 ns an element, the hashed draw of :func:`bernoulli` below 0.5.
@@ -12,23 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch import config as functorch  # where torch keeps the budget of what it saves for a gradient
+from torch._functorch import config as functorch  # it has the memory budget of activations saved for a gradient
 
 from ebm_lightning.utils.random import INCREMENT, hashed
 
-WORTHWHILE = 2**14
-"""Elements from which a fused kernel beats its dispatch."""
+MIN_FUSED_NUMEL = 2**14
+"""The number of elements from which a fused kernel is faster than its dispatch."""
 
-KEPT = 0.8
-"""The bytes kept for the gradient of a compiled negative phase, as a share of what would be kept for speed alone."""
+ACTIVATION_MEMORY_BUDGET = 0.8
+"""Activations kept for the gradient of a compiled negative phase, as a share of those kept for speed alone."""
 
 
 def bernoulli(logits: Tensor) -> Tensor:
     """Independent draws from {0, 1} with p(1) = sigmoid(logits), in the shape and dtype of ``logits``.
 
-    Large ones on a CPU compare sigmoid(logits) with hashed counters, 24 bits each: SplitMix64 from a start that torch's
-    generator draws, so that the generator remains the one source of randomness. No draw has fewer bits where ``logits``
-    do: 8 would turn probabilities below 1/256 into multiples of it.
+    Large ones on a CPU compare sigmoid(logits) with hashed counters, 24 bits each: SplitMix64 from a start drawn by
+    torch's generator, which remains the one source of randomness. Draws have 24 bits for ``logits`` of lower precision
+    too: with 8 bits, probabilities below 1/256 would become multiples of it.
     """
     if fuses(logits):
         return fused(_bernoulli)(logits.reshape(-1), _start()).view_as(logits).to(logits.dtype)
@@ -37,18 +37,21 @@ def bernoulli(logits: Tensor) -> Tensor:
 
 
 def softplus_sum(x: Tensor) -> Tensor:
-    """sum_j log(1 + exp(x_j)), shape (B,), for x (B, J): what hidden units that are summed out add to -energy.
+    """sum_j log(1 + exp(x_j)), shape (B,), for x (B, J): the part of -energy of summed-out hidden units.
 
-    In float32 where ``x`` has fewer bits. One pass makes both the sum and sigmoid(x), which is its gradient.
+    At least in float32. One pass computes both the sum and sigmoid(x), its gradient.
     """
     total: Tensor = _SoftplusSum.apply(x)  # type: ignore[no-untyped-call]
     return total
 
 
 def softplus_difference(x: Tensor, begin: tuple[float, Tensor], end: tuple[float, Tensor]) -> Tensor:
-    """sum_j log(1 + exp(e x_j + b_j)) - log(1 + exp(f x_j + a_j)), float64 (B,), for x (B, J): an AIS weight's part.
+    """sum_j log(1 + exp(e x_j + b_j)) - log(1 + exp(f x_j + a_j)), float64 (B,), for x (B, J): part of an AIS weight.
 
-    ``end`` is (e, b) and ``begin`` (f, a), each a factor and an offset (J,) in the dtype of ``x``.
+    Args:
+        x: the inputs.
+        begin: (f, a), a factor and an offset (J,) in the dtype of ``x``.
+        end: (e, b), likewise.
     """
     kernel = fused(_softplus_difference) if fuses(x) else _softplus_difference
     factors = torch.tensor([begin[0], end[0]], dtype=x.dtype, device=x.device)
@@ -58,17 +61,17 @@ def softplus_difference(x: Tensor, begin: tuple[float, Tensor], end: tuple[float
 def log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
     """sum_i log(1 + a_i b_i), shape (M, N), for a (M, I) and b (N, I) in float64, I a multiple of ``slices``.
 
-    ``slices`` factors are multiplied before a logarithm is taken of them: choose it so that their product stays finite.
+    The logarithm is taken of products of ``slices`` factors: few enough that a product stays finite.
     """
-    worthwhile = a.device.type == "cpu" and len(a) * b.numel() >= 64 * WORTHWHILE
-    kernel = fused(_log_product) if worthwhile else _log_product
+    is_large = a.device.type == "cpu" and len(a) * b.numel() >= 64 * MIN_FUSED_NUMEL
+    kernel = fused(_log_product) if is_large else _log_product
     return kernel(a, b, slices)
 
 
 def binarize(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
-    """Independent float32 draws from {0, 1} with p(1) = pixel / white, for whole numbers 0..white, in their shape.
+    """Independent float32 draws from {0, 1} with p(1) = pixel / white, for integers 0..white, in their shape.
 
-    Large ones on a CPU are drawn as in :func:`bernoulli`, from a start that ``generator`` draws.
+    Large ones on a CPU are drawn as in :func:`bernoulli`, from a start drawn by ``generator``.
     """
     if fuses(pixels):
         return fused(_binarize)(pixels.reshape(-1), torch.tensor(1 / white), _start(generator)).view_as(pixels)
@@ -77,20 +80,20 @@ def binarize(pixels: Tensor, white: int, generator: torch.Generator) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """The same numbers in float32 where they have fewer bits, as under autocast."""
+    """The same numbers, at least in float32, as under autocast."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether a kernel over the elements of ``x`` is fused: large ones, on a CPU, outside the autograd graph."""
-    return x.device.type == "cpu" and x.numel() >= WORTHWHILE and not (torch.is_grad_enabled() and x.requires_grad)
+    """Whether an operation on the elements of ``x`` is fused: if they are many, on a CPU, and need no gradient."""
+    return x.device.type == "cpu" and x.numel() >= MIN_FUSED_NUMEL and not (torch.is_grad_enabled() and x.requires_grad)
 
 
 def matmul_error() -> float:
-    """The largest error of a float32 matrix product, relative to its largest entry, under the precision that is set.
+    """The largest error of a float32 matrix product, relative to its largest entry, under the current precision.
 
-    About 1e-6 where ``torch.set_float32_matmul_precision("medium")`` only chooses another library, 3e-3 where it
-    rounds the factors to bfloat16. It draws from a generator of its own.
+    About 1e-6 if ``torch.set_float32_matmul_precision("medium")`` only selects another library, 3e-3 if it rounds the
+    factors to bfloat16. It draws from a generator of its own.
     """
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
@@ -99,13 +102,13 @@ def matmul_error() -> float:
 
 
 def _start(generator: torch.Generator | None = None) -> Tensor:
-    """Where a hashed sequence begins, (1,): half of the 64-bit words, so that a counter can be added to it."""
+    """The start of a hashed sequence, (1,): half of the 64-bit words, so that a counter can be added to it."""
     return torch.randint(-(2**62), 2**62, (1,), dtype=torch.int64, generator=generator)
 
 
 def _uniform(n: int, start: Tensor) -> Tensor:
     """n numbers of [0, 1), 24 bits each: SplitMix64 from the state ``start`` times its increment."""
-    # The start is added first: a compiler may take a product of the loop's own counter for one that never overflows.
+    # The start is added first: a compiler may assume that a product of the loop's own counter never overflows.
     return hashed((torch.arange(n, dtype=torch.int64) + start) * INCREMENT)
 
 
@@ -119,7 +122,7 @@ def _binarize(pixels: Tensor, scale: Tensor, start: Tensor) -> Tensor:
 
 
 class _SoftplusSum(torch.autograd.Function):
-    """:func:`softplus_sum`, with its gradient made in the same pass."""
+    """:func:`softplus_sum`, with its gradient computed in the same pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ class _SoftplusSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         x, slope = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated once more
+        if torch.is_grad_enabled():  # the gradient will be differentiated
             slope = torch.sigmoid(x)
         return gradients[0].to(slope.dtype)[:, None] * slope
 
@@ -155,7 +158,7 @@ def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
 
 @functools.cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The compiled form of a function, or the function itself where there is nothing to compile it with."""
+    """The compiled form of a function, or the function itself without a compiler."""
     if has_compiler():
         made: Callable[..., Any] = torch.compile(function, dynamic=True)
         return made
@@ -166,19 +169,20 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function of modules, states and settings, which may differentiate by ``energy_grad``.
 
-    It is compiled when it is first called, and again for other settings, other shapes, and modules in another mode. Two
-    steps of a transformer of two layers take a minute of processor time or two, and less in the next process, since
-    torch keeps its files. From the ninth variant on, torch runs the function as it is. Random numbers are torch's,
-    drawn in the same order as without compilation. What the compiler does not understand runs as it is between compiled
-    pieces; descent and Langevin dynamics are one piece each, Gibbs sampling has not been tried.
+    It is compiled at its first call, and again for other settings, other shapes, and modules in another mode. Two steps
+    of a transformer of two layers take one or two minutes of processor time, and less in the next process, since torch
+    caches its files. From the ninth variant on, torch runs the function without compilation. Random numbers are
+    torch's, drawn in the same order as without compilation. Code that the compiler does not support runs as it is
+    between compiled parts; descent and Langevin dynamics are one part each; Gibbs sampling is untested.
 
-    Of what a gradient needs only the share :data:`KEPT` is kept, and the rest is computed again.
+    Activations are kept up to :data:`ACTIVATION_MEMORY_BUDGET`; the others are recomputed.
     """
     made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
 
     @functools.wraps(function)
     def call(*arguments: Any, **settings: Any) -> Any:
-        with functorch.patch(activation_memory_budget=KEPT):  # read when it is compiled, at any call
+        # The budget is read when the function is compiled, which may be at any call.
+        with functorch.patch(activation_memory_budget=ACTIVATION_MEMORY_BUDGET):
             return made(*arguments, **settings)
 
     return call
@@ -190,7 +194,7 @@ def has_compiler() -> bool:
 
 
 def require_compiler() -> None:
-    """Raises ValueError where there is no C++ compiler."""
+    """Raise ValueError if there is no C++ compiler."""
     if not has_compiler():
         raise ValueError(
             "compiled=True needs a C++ compiler on a CPU, but none of g++, clang++ and c++ was found: install one, or "

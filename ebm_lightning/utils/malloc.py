@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import platform
@@ -8,9 +8,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc's malloc not to hand freed memory back to the system, up to 2 GiB; elsewhere it does nothing.
+    """Keep up to 2 GiB of freed memory in the process instead of returning it to the system; on glibc only.
 
-    A training step on a CPU frees and allocates the same megabytes over and over. Handed back, they come again as page
+    A training step on a CPU frees and allocates the same megabytes over and over. Returned memory comes back as page
     faults, which take a tenth of the step of a Boltzmann machine.
     """
     if platform.libc_ver()[0] == "glibc":

@@ -1,4 +1,4 @@
-"""Pictures of samples and energies, as PIL images."""
+"""Plots of samples, energies and metrics, as PIL images."""
 
 import io
 import math
@@ -10,14 +10,14 @@ from torch import Tensor
 from ebm_lightning.core import Bounds
 
 
-def drawable(x: Tensor) -> bool:
-    """Whether :func:`picture` can show a batch of positions: real numbers in the shape of an image or of a point."""
+def can_plot(x: Tensor) -> bool:
+    """Whether :func:`plot_samples` takes a batch: floating-point values in the shape of images or of points."""
     vector = x.ndim == 2 and (x.shape[1] == 2 or math.isqrt(x.shape[1]) ** 2 == x.shape[1])
     return x.is_floating_point() and (vector or x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3)))
 
 
-def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None) -> Image.Image:
-    """Whatever shows a batch of positions: a grid for images, a scatter plot for points of the plane.
+def plot_samples(x: Tensor, bounds: Bounds | None = None, columns: int | None = None) -> Image.Image:
+    """A plot of a batch: a grid for images, a scatter plot for points of the plane.
 
     Args:
         x: (B, C, H, W) with 1 or 3 channels, (B, H, W), (B, H*H) for a square image, or (B, 2).
@@ -25,7 +25,7 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
         columns: images in a row; None makes the grid square.
 
     Raises:
-        ValueError: where ``x`` has none of these shapes.
+        ValueError: if ``x`` has none of these shapes.
     """
     x = x.detach().float().cpu()
     if x.ndim == 2 and x.shape[1] == 2:
@@ -34,34 +34,34 @@ def picture(x: Tensor, bounds: Bounds | None = None, columns: int | None = None)
         x = x.view(len(x), 1, math.isqrt(x.shape[1]), -1)
     if x.ndim == 3:
         x = x.unsqueeze(1)
-    if not drawable(x):
+    if not can_plot(x):
         raise ValueError(
-            f"a picture needs images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}"
+            f"plot_samples takes images (B, 1 or 3, H, W), square vectors or points (B, 2); got {tuple(x.shape)}"
         )
     return _grid(x, bounds or (float(x.min()), float(x.max())), columns or math.ceil(math.sqrt(len(x))))
 
 
-def filters(groups: list[Tensor]) -> Image.Image:
-    """Filters (n, C, H, W), or of another shape that :func:`picture` draws as images, each on its own symmetric scale.
+def plot_filters(groups: list[Tensor]) -> Image.Image:
+    """A grid of filters (n, C, H, W), or of another shape of images, each on its own symmetric scale.
 
-    Zero is mid-gray; the largest absolute value of a filter is black or white. Several groups of equal size become one
-    row each, a single one a square.
+    Zero is mid-gray; the largest absolute value of a filter is black or white. Several groups of equal size are one row
+    each, a single one is a square.
     """
     x = torch.cat(groups).detach().float().cpu()
     largest = x.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, *[1] * (x.ndim - 1))
-    return picture(x / largest, (-1.0, 1.0), len(groups[0]) if len(groups) > 1 else None)
+    return plot_samples(x / largest, (-1.0, 1.0), len(groups[0]) if len(groups) > 1 else None)
 
 
-def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Image:
+def plot_histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Image:
     """Histograms over one common axis: for each named set of numbers, the share of it in each bin.
 
-    Where the sets lie so far apart that the narrowest would vanish, the axis is linear near zero and logarithmic far
-    from it (asinh). Whole numbers get bins of whole numbers; what is not finite is left out.
+    If the sets are so far apart that the narrowest would vanish, the axis is linear near zero and logarithmic far from
+    it (asinh). Integers get bins of integers; values that are not finite are left out.
 
     Args:
         values: the sets, of any shape.
-        label: what the numbers are, for the axis.
-        bins: bins over the whole axis.
+        label: of the axis.
+        bins: number of bins over the axis.
     """
     from matplotlib.figure import Figure
 
@@ -90,11 +90,11 @@ def histogram(values: dict[str, Tensor], label: str, bins: int = 50) -> Image.Im
     return _render(figure)
 
 
-def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
-    """Reliability diagrams side by side: the accuracy in each bin of the confidence, and the share of examples there.
+def plot_reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
+    """Reliability diagrams side by side: accuracy and share of examples for each bin of the confidence.
 
     Args:
-        bins: by name, for bins of equal width over [0, 1] the accuracy, NaN where a bin is empty, and the share.
+        bins: by name, for bins of equal width over [0, 1], the accuracy, NaN in an empty bin, and the share.
     """
     from matplotlib.figure import Figure
 
@@ -112,15 +112,15 @@ def reliability(bins: dict[str, tuple[Tensor, Tensor]]) -> Image.Image:
     return _render(figure)
 
 
-def curves(
+def plot_curves(
     lines: dict[str, tuple[Tensor, Tensor, Tensor | None]], x_label: str, y_label: str, logarithmic: bool = False
 ) -> Image.Image:
-    """Lines over one axis, each with a band around it where it has one.
+    """Lines over one axis, each with a band around it if it has one.
 
     Args:
         lines: by name the positions (n,), the values (n,) and half the width of the band (n,), or None.
-        x_label: what the positions are.
-        y_label: what the values are.
+        x_label: of the positions.
+        y_label: of the values.
         logarithmic: whether both axes are.
     """
     from matplotlib.figure import Figure

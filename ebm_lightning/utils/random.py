@@ -1,4 +1,4 @@
-"""Random streams: seeds and numbers by hashing, whole generator states, draws that leave the stream alone."""
+"""Random streams: seeds and numbers by hashing, states of all generators, and isolated draws."""
 
 import random
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ def _signed(word: int) -> int:
 
 
 INCREMENT = _signed(_GOLDEN)
-"""By which SplitMix64 moves from one word to the next, as an int64."""
+"""The increment of SplitMix64 from one word to the next, as an int64."""
 
 
 def mix(*parts: int) -> int:
-    """A 64-bit seed from whole numbers, by SplitMix64 (Steele, Lea & Flood 2014) once for every part.
+    """A 64-bit seed from integers, by SplitMix64 (Steele, Lea & Flood 2014) once for every part.
 
-    z <- S(z + part) with S the generator's increment and its finaliser, so that every input bit moves every output
-    bit. That matters because torch's CPU generator reads only the low 32 bits of a seed. The result lies in
-    0..2^64 - 1 and depends on the order of the parts.
+    z <- S(z + part) with S the generator's increment and its finalizer, so that every output bit depends on every input
+    bit. That matters because torch's CPU generator reads only the low 32 bits of a seed. The result is in 0..2^64 - 1
+    and depends on the order of the parts.
     """
     z = 0
     for part in parts:
@@ -47,13 +47,13 @@ def keyed(seed: int, counters: Tensor) -> Tensor:
 def uniform(seed: int, counters: Tensor) -> Tensor:
     """float32 numbers in [0, 1), in the shape of ``counters`` (int64): the top 24 bits of mix(seed, counter).
 
-    A counter gives the same number on every device and in every batch; nothing is stored.
+    A counter gives the same number on every device and in every batch; no state is stored.
     """
     return hashed(keyed(seed, counters))
 
 
 def hashed(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser of each word (int64), as float32 in [0, 1): its top 24 bits."""
+    """SplitMix64's finalizer of each word (int64), as float32 in [0, 1): its top 24 bits."""
     z = (z ^ _shifted(z, 30)) * _signed(_FACTORS[0])
     z = (z ^ _shifted(z, 27)) * _signed(_FACTORS[1])
     # The finaliser's last step, z ^ (z >> 31), leaves the top bits as they are.
@@ -61,7 +61,7 @@ def hashed(z: Tensor) -> Tensor:
 
 
 def seed_all(seed: int) -> None:
-    """Seeds torch (every device), Python and NumPy."""
+    """Seed torch (every device), Python and NumPy."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (the global stream is what other libraries draw from)
@@ -79,7 +79,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Puts all generators into the states of :func:`capture`."""
+    """Set all generators to the states of :func:`capture`."""
     keys, position, has_gauss, gauss = state["numpy"]
     torch.set_rng_state(state["torch"])
     for device_state in state["cuda"]:
@@ -97,7 +97,7 @@ def drawn_since(state: dict[str, Any]) -> bool:
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Draws inside come from streams seeded by ``seed``; the streams outside are as if nothing had been drawn."""
+    """Draws inside come from streams seeded by ``seed``; the streams outside are not affected."""
     before = capture()
     seed_all(seed)
     try:
@@ -107,5 +107,5 @@ def isolated(seed: int) -> Iterator[None]:
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """z >> bits with zeros coming in; torch's own shift repeats the sign."""
+    """z >> bits with zeros from the left; torch's own shift repeats the sign."""
     return (z >> bits) & (2 ** (64 - bits) - 1)

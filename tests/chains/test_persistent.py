@@ -8,7 +8,7 @@ from support.oracles import FALSE_ALARM, Z
 from ebm_lightning.chains import FIFO, Reservoir, SampleBuffer, Uint8Storage, WriteBack
 from ebm_lightning.distributions import DataInit, GaussianNoise, UniformNoise
 from ebm_lightning.energies import Gaussian
-from ebm_lightning.generation.samples import birth_noise
+from ebm_lightning.generation.samples import initial_distribution
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Langevin
 from ebm_lightning.training.module import EBM
@@ -169,7 +169,7 @@ def test_DataInit_without_data_is_noise() -> None:
     module = EBM(
         Gaussian([0.0], [1.0]), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4, init=DataInit())
     )
-    assert birth_noise(module) == UniformNoise()
+    assert initial_distribution(module) == UniformNoise()
     with pytest.raises(ValueError, match="no density"):
         DataInit().log_prob(torch.zeros(1, 2))
 

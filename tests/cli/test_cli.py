@@ -229,7 +229,7 @@ def test_test_writes_what_its_protocols_found_with_where_it_comes_from(ebm, trai
     (protocol,) = RunFolder(trained).config()["evaluation"]
     assert record["settings"] == protocol["init_args"]
     assert (record["settings"]["number"], record["split"], record["seed"]) == (100, "test", 3)
-    assert record["protocol"].startswith("MMD(number=100, steps=3")
+    assert record["protocol"].startswith("MMD(num_samples=100, steps=3")
     assert record["environment"]["commit"] == git("rev-parse", "HEAD")
     assert record["environment"]["versions"]["torch"] == metadata.version("torch")
     assert record["training_minutes"] == round(RunFolder(trained).minutes(), 1)

@@ -1,4 +1,4 @@
-"""What looks after submitted jobs, from a ledger, run folders and what a stand-in for SLURM says."""
+"""What looks after submitted jobs, from a job log, run folders and what a stand-in for SLURM says."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from support.stand_in import StandIn
 
 from ebm_lightning.cluster import jobs
-from ebm_lightning.cluster.job_log import Ledger
+from ebm_lightning.cluster.job_log import JobLog
 from ebm_lightning.runs.folder import RunFolder
 
 
@@ -18,13 +18,13 @@ from ebm_lightning.runs.folder import RunFolder
 def root(ebm, tmp_path: Path, slurm: StandIn) -> Path:
     """Three runs: job 17 of a run, and the two tasks of array 18."""
     place = tmp_path / "runs"
-    ledger = Ledger(place)
+    job_log = JobLog(place)
     for job, name, task in (("17", "a", None), ("18_0", "b", 0), ("18_1", "c", 1)):
         folder = place / "paper" / name
         (folder / "slurm").mkdir(parents=True)
         (folder / "slurm" / "job.sh").write_text(f"#!/bin/bash\n# {name}\n")
         (folder / "meta.json").write_text(json.dumps({"task": task}))
-        ledger.add(job, folder, "paper-net")
+        job_log.add(job, folder, "paper-net")
     return place
 
 
@@ -115,10 +115,10 @@ def test_resume_submits_the_same_script_into_the_same_folder(ebm, root: Path, sl
     assert ebm("resume", c) == (0, "job     18_1\n")
     assert [slurm.arguments(17), slurm.arguments(18)] == [["--parsable"], ["--parsable", "--array=1"]]
     assert slurm.script(18) == (c / "slurm" / "job.sh").read_text()
-    assert [line["job"] for line in Ledger(root).lines()] == ["17", "18_0", "18_1", "17", "18_1"]
+    assert [line["job"] for line in JobLog(root).lines()] == ["17", "18_0", "18_1", "17", "18_1"]
     status, said = ebm("resume", a)
     assert status == 1
-    assert f"the job 17 (pending) writes the run folder {a}: wait for it" in said
+    assert f"the job 17 (pending) writes to the run folder {a}: wait for it" in said
     slurm.queue()
     _events(c, "end")
     status, said = ebm("resume", c)
@@ -130,9 +130,9 @@ def test_resume_submits_the_same_script_into_the_same_folder(ebm, root: Path, sl
 def test_a_finished_run_whose_longer_job_failed_is_not_finished(ebm, root: Path, slurm: StandIn) -> None:
     a = root / "paper" / "a"
     _events(a, "start", "end")
-    ledger = Ledger(root)
+    job_log = JobLog(root)
     time.sleep(0.02)  # times are kept to a hundredth of a second
-    ledger.add("30", a, "paper-net")
+    job_log.add("30", a, "paper-net")
     (slurm.home / "30.job").write_text("JobState=FAILED Restarts=0\n")
     assert _rows(ebm("jobs")[1])[1][:2] == ["30", "FAILED"]
     assert ebm("resume", a)[0] == 0
@@ -142,11 +142,11 @@ def test_where_slurm_does_not_answer_its_words_are_told(ebm, root: Path, slurm: 
     slurm.write("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     status, said = ebm("jobs")
     assert status == 1
-    sentence = "squeue cannot say which jobs are there: slurm_load_jobs error: Unable to contact slurm controller"
+    sentence = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller"
     assert said == f"ebm: error: {sentence}\n"
 
 
-def test_a_ledger_moves_with_its_runs(root: Path) -> None:
+def test_the_job_log_moves_with_its_runs(root: Path) -> None:
     elsewhere = root.rename(root.parent / "moved")
     assert [one.folder for one in jobs.submitted(elsewhere)] == [elsewhere / "paper" / name for name in "abc"]
     assert jobs.of_run(elsewhere / "paper" / "a").id == "17"

@@ -40,9 +40,9 @@ def test_no_name_path_or_word_can_run_a_command(slurm: StandIn, python: Path, tm
 
 def test_a_name_that_sbatch_could_not_read_is_refused(tmp_path: Path) -> None:
     place = {"code": tmp_path, "directory": tmp_path, "environment": {}}
-    with pytest.raises(ValueError, match="holds a line break or control character"):
+    with pytest.raises(ValueError, match="has a line break or control character"):
         script(Profile(), [Task(tmp_path, ())], name="a\n#SBATCH --uid=0", output="o", **place)
-    with pytest.raises(ValueError, match="holds a colon"):
+    with pytest.raises(ValueError, match="has a colon"):
         script(Profile(), [Task(tmp_path, ())], name="a", output="o", **{**place, "code": tmp_path / "a:b"})
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_asks_for_it_is_requeued_and_one_that_fails_is_not(
     assert end("0", "75")[::2] == (0, True)
     assert end("1", "0", SLURM_RESTART_COUNT="2") == (0, "requeued for restart 3", True)
     assert end("1", "0", SLURM_RESTART_COUNT="3") == (
-        *(1, "not requeued: this job was restarted 3 times, as often as its profile's max_restarts allows"),
+        *(1, "not requeued: this job was restarted 3 times, the max_restarts of its profile"),
         False,
     )
     assert end("1", "0", "COMPLETING") == (143, "not requeued: SLURM ends this job itself (COMPLETING)", False)

@@ -48,7 +48,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout of the package and the guide's experiment, on a machine with two nodes."""
     place = tmp_path_factory.mktemp("slurm")
     with pytest.MonkeyPatch.context() as patch:
-        for key in [key for key in os.environ if slurm.INHERITED.match(key)]:
+        for key in [key for key in os.environ if slurm.JOB_VARIABLES.match(key)]:
             patch.delenv(key)
         done = subprocess.run([LOCAL / "up", place / "two"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

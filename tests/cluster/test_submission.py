@@ -14,7 +14,7 @@ import yaml
 from support.stand_in import StandIn
 from support.submission import EVIL, NET, git, ran, run_script
 
-from ebm_lightning.cluster.job_log import Ledger
+from ebm_lightning.cluster.job_log import JobLog
 from ebm_lightning.runs.folder import RunFolder
 
 
@@ -60,7 +60,7 @@ def test_a_job_is_submitted_with_all_that_it_needs(
     assert meta["untracked"] == ["mine=a.yaml", "site.yaml"]
     assert f"torch=={metadata.version('torch')}" in meta["packages"]
     assert meta["id"] == (folder / "run_id").read_text() == RunFolder(folder).id
-    (line,) = Ledger(tmp_path / "runs").lines()
+    (line,) = JobLog(tmp_path / "runs").lines()
     assert (line["job"], line["folder"]) == ("17", f"paper/{folder.name}")
     (slurm.home / "state").write_text("RUNNING\n")
     assert run_script(slurm.script(17), slurm, folder, SLURM_JOB_ID="17", SLURM_JOB_NODELIST="n")[0] == 0
@@ -85,7 +85,7 @@ def test_the_tasks_of_an_array_have_a_folder_and_a_log_each(ebm, checkout: Path,
         log = Path(output.replace("%a", str(number)).replace("%A", "17"))
         assert log.resolve() == folder / "slurm" / f"17_{number}.out"
         assert json.loads((folder / "meta.json").read_text())["task"] == number
-    assert [line["job"] for line in Ledger(folders[0].parent.parent).lines()] == [f"17_{k}" for k in range(8)]
+    assert [line["job"] for line in JobLog(folders[0].parent.parent).lines()] == [f"17_{k}" for k in range(8)]
 
 
 def test_a_folder_whose_job_is_alive_is_refused_and_an_ended_one_continues(
@@ -96,13 +96,13 @@ def test_a_folder_whose_job_is_alive_is_refused_and_an_ended_one_continues(
     status, said = ebm("submit", NET, "--seeds", "1-2")
     folder = tmp_path / "runs" / "paper" / "net-seed1"
     assert status == 1
-    assert f"the job 17_1 (running) writes the run folder {folder}: wait for it, or end it with `ebm cancel" in said
+    assert f"the job 17_1 (running) writes to the run folder {folder}: wait for it, or end it with `ebm cancel" in said
     assert not (tmp_path / "runs" / "paper" / "net-seed2").exists()
     slurm.queue()
     before = RunFolder(folder).id
     assert ebm("submit", NET, "--seeds", "1-2")[0] == 0
     assert RunFolder(folder).id == before
-    assert Ledger(tmp_path / "runs").newest()["paper/net-seed1"]["job"] == "18_0"
+    assert JobLog(tmp_path / "runs").newest()["paper/net-seed1"]["job"] == "18_0"
 
 
 def test_a_job_does_not_inherit_the_one_it_is_submitted_from(
@@ -121,7 +121,7 @@ def test_a_refusal_of_slurm_is_told_in_its_words(ebm, checkout: Path, slurm: Sta
     (slurm.home / "refuses").touch()
     status, said = ebm("submit", NET)
     assert (status, said) == (1, "ebm: error: sbatch refused the job: invalid partition specified: moon\n")
-    assert Ledger(tmp_path / "runs").lines() == []
+    assert JobLog(tmp_path / "runs").lines() == []
     status, said = ebm("submit", NET, "--test")
     assert said.splitlines()[-1] == "ebm: error: sbatch would refuse the job: invalid partition specified: moon"
 
@@ -136,7 +136,7 @@ def test_without_slurm_or_git_there_is_one_sentence(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     status, said = ebm("submit", NET)
     assert (status, said.count("\n")) == (1, 1)
-    assert "on PATH, so no SLURM here: `ebm submit --local 1` and" in said
+    assert "on PATH, so there is no SLURM here: `ebm submit --local 1` and" in said
     assert not list((tmp_path / "runs").glob("*/*"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -168,4 +168,4 @@ def test_hostile_names_of_experiments_and_overrides_are_carried_literally(
     (broken / "net.yaml").write_text("seed_everything: 0\n")
     status, said = ebm("submit", broken / "net.yaml")
     assert status == 1
-    assert "holds a line break or control character" in said
+    assert "has a line break or control character" in said

@@ -20,7 +20,7 @@ from ebm_lightning.data import Bytes, Characters, Text, TextFile, Tokenizer
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import ImageEBT, NextToken, StepToken, TextEBT
 from ebm_lightning.energies.networks import CausalTransformer
-from ebm_lightning.generation.text import Manner, Written, drawn, read, steps_of, write
+from ebm_lightning.generation.text import GeneratedToken, GenerationConfig, drawn, inference_steps, read, write
 from ebm_lightning.generation.writer import generate, shown
 from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.samplers import Descent
@@ -58,7 +58,7 @@ def _windows(x: Tensor, length: int, tokens: list[int]) -> list[Tensor]:
     return found
 
 
-def _written(module: EBM, x: Tensor, number: int, length: int, candidates: int = 1) -> list[Written]:
+def _written(module: EBM, x: Tensor, number: int, length: int, candidates: int = 1) -> list[GeneratedToken]:
     """By the steps 3, at temperature 0.8, under seed 5."""
     steps = None if module.sampler is None else 3
     with isolated(5), torch.no_grad():
@@ -120,7 +120,7 @@ def test_tokens_are_drawn_from_the_softmax_at_a_temperature() -> None:
 
 
 def test_the_runner_up_is_the_second_lowest_end() -> None:
-    one = Written(0, torch.tensor([[0.0, 9.0, 9.0], [3.0, 1.0, 1.5]]), 1)
+    one = GeneratedToken(0, torch.tensor([[0.0, 9.0, 9.0], [3.0, 1.0, 1.5]]), 1)
     assert (one.own, one.gap) == ([9.0, 1.0], 0.5)
 
 
@@ -136,11 +136,11 @@ def test_a_character_is_printed_when_it_is_whole(capsys) -> None:
         (b"b", "\ufffdb"),
     ]
 
-    def walk() -> Iterator[Written]:
+    def walk() -> Iterator[GeneratedToken]:
         capsys.readouterr()
         for part, printed in parts:
             for byte in part:
-                yield Written(byte, torch.empty(0, 1), 0)
+                yield GeneratedToken(byte, torch.empty(0, 1), 0)
             assert capsys.readouterr().out == printed
 
     written = shown(walk(), Bytes(), torch.tensor([122]), 8, energies=False)
@@ -165,7 +165,7 @@ class Marked(Tokenizer):
 
 def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
     module = _one_pass()
-    text, record = generate(module, Marked(), 8, Manner("", 3, temperature=0), tmp_path)
+    text, record = generate(module, Marked(), 8, GenerationConfig("", 3, temperature=0), tmp_path)
     tokens = [6]
     for _ in range(3):
         tokens.append(int(module.model.net(torch.tensor([tokens]))[0, -1].argmax()))
@@ -177,21 +177,36 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Manner("a", tokens=0), r"tokens=0.*the first three to be at least 1, and temperature >= 0"),
-        (lambda: Manner("a", think=0), "think=0"),
-        (lambda: Manner("a", candidates=0), "candidates=0"),
-        (lambda: Manner("a", temperature=-1.0), r"temperature=-1\.0"),
-        (lambda: steps_of(_one_pass(), Manner("a", candidates=2)), "in one pass.*leave out --think and --candidates"),
-        (lambda: steps_of(_one_pass(), Manner("a", think=2)), "in one pass.*leave out --think and --candidates"),
+        (lambda: GenerationConfig("a", tokens=0), r"tokens=0.*the first three to be at least 1, and temperature >= 0"),
+        (lambda: GenerationConfig("a", think=0), "think=0"),
+        (lambda: GenerationConfig("a", candidates=0), "candidates=0"),
+        (lambda: GenerationConfig("a", temperature=-1.0), r"temperature=-1\.0"),
         (
-            lambda: steps_of(EBM(ImageEBT(16), TokenPrediction(), Descent(1.0)), Manner("a")),
+            lambda: inference_steps(_one_pass(), GenerationConfig("a", candidates=2)),
+            "in one pass.*leave out --think and --candidates",
+        ),
+        (
+            lambda: inference_steps(_one_pass(), GenerationConfig("a", think=2)),
+            "in one pass.*leave out --think and --candidates",
+        ),
+        (
+            lambda: inference_steps(EBM(ImageEBT(16), TokenPrediction(), Descent(1.0)), GenerationConfig("a")),
             "predicts no text.*ImageEBT",
         ),
-        (lambda: steps_of(EBM(TextEBT(7), TokenPrediction()), Manner("a")), "predicts no text.*NoneType"),
-        (lambda: generate(_one_pass(), LETTERS, 8, Manner("a"), Path(), True), "without energies to print"),
-        (lambda: generate(_one_pass(), Bytes(), 8, Manner("a"), Path()), r"the token 97, but the model knows 0\.\.6"),
-        (lambda: generate(_thinker(), Bytes(), 8, Manner("a"), Path()), r"takes tokens 0\.\.6"),
-        (lambda: generate(_thinker(False), LETTERS, 8, Manner("a", candidates=2), Path()), "nothing to choose from"),
+        (
+            lambda: inference_steps(EBM(TextEBT(7), TokenPrediction()), GenerationConfig("a")),
+            "predicts no text.*NoneType",
+        ),
+        (lambda: generate(_one_pass(), LETTERS, 8, GenerationConfig("a"), Path(), True), "without energies to print"),
+        (
+            lambda: generate(_one_pass(), Bytes(), 8, GenerationConfig("a"), Path()),
+            r"the token 97, but the model knows 0\.\.6",
+        ),
+        (lambda: generate(_thinker(), Bytes(), 8, GenerationConfig("a"), Path()), r"takes tokens 0\.\.6"),
+        (
+            lambda: generate(_thinker(False), LETTERS, 8, GenerationConfig("a", candidates=2), Path()),
+            "nothing to choose from",
+        ),
         (lambda: _unread(LETTERS).tokenizer_from(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
 )
@@ -202,11 +217,14 @@ def test_what_cannot_be_written_is_refused_in_words(make, words: str) -> None:
 
 def test_the_steps_are_those_asked_for_or_those_of_training() -> None:
     module = _thinker()
-    assert (steps_of(module, Manner("a")), steps_of(module, Manner("a", think=5))) == (2, 5)
+    assert (
+        inference_steps(module, GenerationConfig("a")),
+        inference_steps(module, GenerationConfig("a", think=5)),
+    ) == (2, 5)
     module.steps = RandomSteps(2, 3)
     with pytest.raises(ValueError, match="the steps of training follow RandomSteps: give a number of them as --think"):
-        steps_of(module, Manner("a"))
-    assert steps_of(_one_pass(), Manner("a")) is None
+        inference_steps(module, GenerationConfig("a"))
+    assert inference_steps(_one_pass(), GenerationConfig("a")) is None
 
 
 def test_a_vocabulary_is_recalled_without_a_text() -> None:

@@ -40,7 +40,7 @@ def config(model: dict, free: list[str], lr: float = 0.1) -> dict:
         ),
         "data": DATA,
         "checkpoint": {"every_n_steps": 3},
-        "samples": {"every_n_steps": 0, "number": 4, "steps": 1},
+        "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
         "evaluation": [part("Likelihood", estimator={"class_path": "Exact"})],
     }
 

@@ -12,7 +12,7 @@ from ebm_lightning.data import Bars
 from ebm_lightning.distributions import UniformNoise
 from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass
 from ebm_lightning.energies.boltzmann.units import Bernoulli
-from ebm_lightning.generation.samples import blank, fresh_chains, save_samples
+from ebm_lightning.generation.samples import empty_batch, fresh_chains, save_samples
 from ebm_lightning.objectives import WakeSleep
 from ebm_lightning.samplers import Ancestral
 
@@ -67,7 +67,7 @@ def test_fresh_chains_and_their_files_are_dreams(tmp_path) -> None:
     """Layers that are no images are left out of the pictures, and kept in the arrays."""
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [5, 1])
     module = EBM(model, WakeSleep(), Ancestral(("x", "h1", "h2")), chains=NoiseChains(UniformNoise()))
-    state = fresh_chains(module, blank(Bars(), 9, torch.device("cpu")), steps=2)
+    state = fresh_chains(module, empty_batch(Bars(), 9, torch.device("cpu")), steps=2)
     assert set(state["x"].unique().tolist()) <= {0.0, 1.0}
     files = [file.name for file in save_samples(module, state, tmp_path, "dreams")]
     assert "dreams.png" in files

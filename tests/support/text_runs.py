@@ -11,7 +11,7 @@ from ebm_lightning.data import DataModule
 from ebm_lightning.training.trainer import Trainer
 
 
-class Reader(L.LightningModule):
+class ExtractFeatures(L.LightningModule):
     """Keeps what it is shown."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ def trainer(steps: int) -> Trainer:
 
 
 def fitted(data: DataModule, steps: int, path: Path, start: Path | None = None) -> list[State]:
-    module, fit = Reader(), trainer(steps)
+    module, fit = ExtractFeatures(), trainer(steps)
     fit.fit(module, datamodule=data, ckpt_path=start)
     fit.save_checkpoint(path)
     return module.shown

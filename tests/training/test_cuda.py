@@ -67,7 +67,7 @@ def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, 
 
 
 def test_each_form_of_a_phase_has_its_graph_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graphs, "MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
     model, sampler, shape = _case("mlp")
     walked: list[int] = []
 

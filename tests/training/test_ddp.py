@@ -56,7 +56,7 @@ def test_every_checkpoint_has_a_whole_side_file_of_each_rank(runs: dict[str, Pat
                 "00000-of-00002.pt",
                 "00001-of-00002.pt",
             ]
-            assert checkpoints.is_whole(path)
+            assert checkpoints.is_valid(path)
 
 
 def test_the_ranks_have_noise_and_chains_of_their_own(runs: dict[str, Path]) -> None:

@@ -86,7 +86,7 @@ class DiT(nn.Module):
 
 
 class DiTDenoiser(nn.Module):
-    """DenoisingPairs images -> images, (B, C, size, size): x plus the output of a :class:`DiT` for each pixel and channel.
+    """Noised images -> images, (B, C, size, size): x plus the output of a :class:`DiT` for each pixel and channel.
 
     One pass, initially the identity: the feed-forward baseline of descent on an energy from the same x.
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ebm_lightning.core import STEP, EnergyModel, State, select_variable
 from ebm_lightning.energies.networks.dit import DiT
 from ebm_lightning.energies.networks.transformer import Trunk, check_size, linear
+from ebm_lightning.energies.transformers.cached_decoding import EBTDecoder, NextCandidate
+from ebm_lightning.energies.transformers.decoding import InferenceSettings
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,19 @@ class TextEBT(EnergyModel):
                 f"(examples, positions), got {x.dtype} of shape {tuple(x.shape)} from {float(x.min()):g} to "
                 f"{float(x.max()):g}: give the model the vocabulary of the data"
             )
+
+    def make_decoder(self, x: Tensor, settings: InferenceSettings) -> EBTDecoder:
+        """The decoder after a context x (S,), int64, at least one token.
+
+        Raises:
+            ValueError: if the run has no sampler that moves y alone, or x has an unknown token.
+        """
+        if settings.sampler is None or settings.sampler.free != ("y",):
+            raise ValueError(
+                f"TextEBT generates text by a sampler that moves ('y',), got {type(settings.sampler).__name__}: give "
+                "EBM such a sampler"
+            )
+        return EBTDecoder(NextCandidate(self, x), settings)
 
     def _energies(self, x: Tensor, y: Tensor, step: Tensor | None = None) -> Tensor:
         observed, embedded = self.observed(x, step)

@@ -9,14 +9,19 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, HasLocalEnergies, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocol import Protocol
-from ebm_lightning.generation.samples import begun
+from ebm_lightning.generation.samples import init_chains
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.random import capture, drawn_since
 
 
 @dataclass(frozen=True)
-class Thought:
-    """How a prediction was made: by so many steps, from the best of so many candidates."""
+class InferenceBudget:
+    """The computation spent on a prediction.
+
+    Args:
+        steps: of the sampler; 0 for none.
+        candidates: predictions, of which the best is chosen by its energy.
+    """
 
     steps: int
     candidates: int = 1
@@ -26,59 +31,65 @@ class Thought:
         return f"after {self.steps} step{'' if self.steps == 1 else 's'}{chosen}"
 
 
-PASS = Thought(0)
-"""The one pass of a run without a sampler."""
+SINGLE_PASS = InferenceBudget(0)
+"""The budget of a run without a sampler, which predicts in one pass."""
 
 
 @dataclass(eq=False)
-class Thinking(Protocol):
-    """A protocol of predictions: made here, measured by its subclasses.
+class CandidateSelection(Protocol):
+    """Base of the protocols of predictions: it makes the predictions, its subclasses measure them.
 
     Args:
         steps: of the sampler, each at least 0; of no effect without one.
-        number: test examples, at most: the first ones.
+        num_examples: test examples, at most: the first ones.
         block: the prediction.
-        target: what it is compared with.
-        candidates: of which the best is taken, each at least 1.
+        target: the truth that it is compared with.
+        candidates: predictions of which the best is chosen, each number at least 1.
 
     Raises:
-        ValueError: where a number is out of range.
+        ValueError: if a number is out of range.
     """
 
     steps: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 6, 15, 30])
-    number: int = 1000
+    num_examples: int = 1000
     block: str = "y"
     target: str = "target"
     candidates: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
-        if not self.steps or min(self.steps) < 0 or self.number < 1 or min(self.candidates, default=0) < 1:
+        if not self.steps or min(self.steps) < 0 or self.num_examples < 1 or min(self.candidates, default=0) < 1:
             raise ValueError(
                 f"{self.id}: expected one or more numbers of candidates, each at least 1, and of steps, each at "
-                "least 0, and number >= 1"
+                "least 0, and num_examples >= 1"
             )
 
     @torch.no_grad()
-    def errors(self, module: EBM, data: DataModule, error: Callable[[State], Tensor]) -> dict[Thought, Tensor]:
-        """The errors (B, positions, ...) of test examples, summed over positions: (N, ...).
+    def errors(self, module: EBM, data: DataModule, error: Callable[[State], Tensor]) -> dict[InferenceBudget, Tensor]:
+        """The errors (B, positions, ...) of test examples, summed over positions: (N, ...) for each budget.
 
-        Those of one candidate are always there, for comparison.
-        Raises ValueError where block or target is missing, or several candidates are asked for and do not differ.
+        The budgets of one candidate are always included, for comparison.
+
+        Raises:
+            ValueError: if block or target is missing, or several candidates are requested and all are equal.
         """
-        rows: dict[Thought, list[Tensor]] = {}
-        left = self.number
+        rows: dict[InferenceBudget, list[Tensor]] = {}
+        left = self.num_examples
         with evaluating(module):
             for batch in data.eval_loader("test", device=module.device):
                 pos = self.completed(module, {name: value[:left] for name, value in batch.items()})
-                for thought, found in self._chosen(module, pos, error):
-                    rows.setdefault(thought, []).append(found.sum(1).cpu())
+                for budget, chosen in self._chosen(module, pos, error):
+                    rows.setdefault(budget, []).append(chosen.sum(1).cpu())
                 left -= len(pos[self.target])
                 if left <= 0:
                     break
-        return {thought: torch.cat(parts) for thought, parts in rows.items()}
+        return {budget: torch.cat(parts) for budget, parts in rows.items()}
 
     def completed(self, module: EBM, batch: State) -> State:
-        """The batch as the model completes it. Raises ValueError where block or target is missing."""
+        """The batch, completed by the model.
+
+        Raises:
+            ValueError: if block or target is missing.
+        """
         pos = module.model.positive_phase(batch)
         missing = [name for name in (self.block, self.target) if name not in pos]
         if missing:
@@ -89,47 +100,49 @@ class Thinking(Protocol):
         return pos
 
     def predictions(self, module: EBM, pos: State) -> Iterator[tuple[int, State]]:
-        """Where the sampler is after each number of steps; the one pass of a run without a sampler is 0."""
+        """The state of the sampler after each number of steps; of a run without a sampler its one pass, as 0 steps."""
         if module.sampler is None:
             yield 0, pos
             return
-        sampler, start = begun(module, pos)
+        sampler, start = init_chains(module, pos)
         if 0 in self.steps:
             yield 0, start
-        walk = trajectory(sampler, module.model, start)
-        for k, (state, _) in zip(range(1, max(self.steps) + 1), walk, strict=False):
+        chain = trajectory(sampler, module.model, start)
+        for k, (state, _) in zip(range(1, max(self.steps) + 1), chain, strict=False):
             if k in self.steps:
                 yield k, state
 
-    def _chosen(self, module: EBM, pos: State, error: Callable[[State], Tensor]) -> Iterator[tuple[Thought, Tensor]]:
-        """The errors (B, positions, ...) of the best candidates so far, whenever there are as many as asked for."""
-        wanted, sampler = {1, *self.candidates}, module.sampler
-        if max(wanted) == 1 or sampler is None:
-            if max(wanted) > 1:
+    def _chosen(
+        self, module: EBM, pos: State, error: Callable[[State], Tensor]
+    ) -> Iterator[tuple[InferenceBudget, Tensor]]:
+        """The errors (B, positions, ...) of the best candidates, for each requested number of candidates."""
+        requested, sampler = {1, *self.candidates}, module.sampler
+        if max(requested) == 1 or sampler is None:
+            if max(requested) > 1:
                 raise ValueError(
                     f"{self.id} chooses among candidates by their energy, but this run predicts in one pass "
                     "without a sampler: measure it with candidates=[1]"
                 )
             for k, state in self.predictions(module, pos):
-                yield Thought(k), error(state)
+                yield InferenceBudget(k), error(state)
             return
         best: dict[int, tuple[Tensor, Tensor]] = {}
         before = capture()
-        for n in range(1, max(wanted) + 1):
+        for n in range(1, max(requested) + 1):
             for k, state in self.predictions(module, pos):
-                energy, found = _local_energies(module.model, sampler.energy_input(state)), error(state)
+                energy, errors = _local_energies(module.model, sampler.energy_input(state)), error(state)
                 energy = energy.reshape(len(energy), -1)
                 if k in best:
-                    least, kept = best[k]
-                    found = torch.where((energy < least).view(*energy.shape, *[1] * (found.ndim - 2)), found, kept)
-                    energy = torch.minimum(energy, least)
-                best[k] = energy, found
-                if n in wanted:
-                    yield Thought(k, n), found
+                    lowest, kept = best[k]
+                    lower = (energy < lowest).view(*energy.shape, *[1] * (errors.ndim - 2))
+                    errors, energy = torch.where(lower, errors, kept), torch.minimum(energy, lowest)
+                best[k] = energy, errors
+                if n in requested:
+                    yield InferenceBudget(k, n), errors
             if not drawn_since(before):
                 raise ValueError(
-                    f"{self.id} chooses among candidates, but every prediction of this run starts at the same "
-                    "place and moves without noise, so that all are alike: measure it with candidates=[1]"
+                    f"{self.id} chooses among candidates, but all candidates of this run are equal, since it starts at "
+                    "one place and moves without noise: measure it with candidates=[1]"
                 )
 
 

@@ -1,4 +1,4 @@
-"""What is done to an image before a model repairs it: parts of it are hidden, or its pixels are replaced."""
+"""Masks and corruptions of images, for inpainting and denoising."""
 
 import abc
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from ebm_lightning.core import Bounds
 
 
 class Mask(abc.ABC):
-    """Which part of an image is known; final subclasses are frozen dataclasses."""
+    """A rule for which part of an image is known; final subclasses are frozen dataclasses."""
 
     @abc.abstractmethod
     def known(self, x: Tensor) -> Tensor:
-        """True where an image of x (B, C, H, W) is known, False where it is hidden: bool, in the shape of x."""
+        """True for known and False for hidden values of images x (B, C, H, W): bool, in the shape of x."""
 
 
 @dataclass(frozen=True)
 class BottomHalf(Mask):
-    """The upper half is known, the lower one hidden; the middle row of an odd number belongs to the lower half."""
+    """The upper half is known, the lower half hidden; with an odd height the middle row is hidden."""
 
     def known(self, x: Tensor) -> Tensor:
         mask = torch.zeros_like(x, dtype=torch.bool)
@@ -29,13 +29,13 @@ class BottomHalf(Mask):
 
 @dataclass(frozen=True)
 class RandomPixels(Mask):
-    """Each pixel is hidden with a probability, in all channels alike, and in every image another choice.
+    """Each pixel is hidden independently with a probability, in all channels of an image.
 
     Args:
         hidden: the probability, in (0, 1).
 
     Raises:
-        ValueError: where ``hidden`` lies outside (0, 1).
+        ValueError: if ``hidden`` is not in (0, 1).
     """
 
     hidden: float = 0.5
@@ -49,18 +49,18 @@ class RandomPixels(Mask):
 
 
 class Corruption(abc.ABC):
-    """What replaces or moves the pixels of an image; final subclasses are frozen dataclasses."""
+    """A random change of the pixels of an image; final subclasses are frozen dataclasses."""
 
     @abc.abstractmethod
     def __call__(self, x: Tensor, bounds: Bounds) -> Tensor:
-        """The images x (B, C, H, W) within the bounds, corrupted."""
+        """The corrupted images, in the shape of x (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class SaltAndPepper(Corruption):
-    """Each pixel becomes dark or light with a probability each, in all channels alike (Du & Mordatch 2019).
+    """Each pixel is replaced by a dark or a light value, in all channels of an image (Du & Mordatch 2019).
 
-    The values are those of their released code, which replaces 5 percent by 0.1 and 5 percent by 0.9.
+    The defaults are those of their released code, which replaces 5 percent by 0.1 and 5 percent by 0.9.
 
     Args:
         share: the probability of either value, in (0, 1/2].
@@ -68,7 +68,7 @@ class SaltAndPepper(Corruption):
         high: the light value.
 
     Raises:
-        ValueError: where ``share`` lies outside (0, 1/2].
+        ValueError: if ``share`` is not in (0, 1/2].
     """
 
     share: float = 0.05
@@ -77,7 +77,7 @@ class SaltAndPepper(Corruption):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
-            raise ValueError(f"{self}: expected a share in (0, 1/2], which two values have each")
+            raise ValueError(f"{self}: expected a share in (0, 1/2] of each of the two values")
 
     def __call__(self, x: Tensor, bounds: Bounds) -> Tensor:
         chance = _uniform(x)
@@ -87,14 +87,14 @@ class SaltAndPepper(Corruption):
 
 
 @dataclass(frozen=True)
-class AddedNoise(Corruption):
-    """Gaussian noise on every number of an image; what lies beyond the bounds is left there.
+class AdditiveGaussianNoise(Corruption):
+    """Independent Gaussian noise added to every value of an image; the result is not clamped to the bounds.
 
     Args:
-        std: its standard deviation in units of the data, > 0.
+        std: standard deviation in units of the data, > 0.
 
     Raises:
-        ValueError: where ``std`` <= 0.
+        ValueError: if ``std`` <= 0.
     """
 
     std: float
@@ -108,5 +108,5 @@ class AddedNoise(Corruption):
 
 
 def _uniform(x: Tensor) -> Tensor:
-    """A uniform number for each pixel of images (B, C, H, W): (B, 1, H, W)."""
+    """Uniform random numbers, one for each pixel of images (B, C, H, W): (B, 1, H, W)."""
     return torch.rand_like(x[:, :1])

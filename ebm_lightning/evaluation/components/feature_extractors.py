@@ -1,4 +1,4 @@
-"""What images are judged by: the features and the classes that a trained network gives them."""
+"""Feature extractors: trained networks that give the features and the class logits of images."""
 
 import abc
 import pickle
@@ -17,15 +17,15 @@ from ebm_lightning.runs.identity import flatten
 from ebm_lightning.runs.load_model import load_model
 from ebm_lightning.training.module import EBM
 
-Reader = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images (B, ...) -> their features (B, d) and the logits of their classes (B, classes), both float64."""
+ExtractFeatures = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images (B, ...) -> (features (B, d), class logits (B, classes)), both float64."""
 
 
 class FeatureExtractor(abc.ABC):
-    """A trained network that gives an image features and classes; final subclasses are frozen dataclasses.
+    """A trained network with features and classes of an image; final subclasses are frozen dataclasses.
 
-    ``distance`` is what results call the Frechet distance in its features, ``score`` exp E KL(p(y | x) || p(y)) of its
-    classes: those of InceptionV3 alone are an FID and an inception score.
+    ``distance`` is the name of the Frechet distance in its features, ``score`` that of exp E KL(p(y | x) || p(y)) of
+    its classes. FID and inception score are those of InceptionV3 only.
     """
 
     @property
@@ -39,23 +39,23 @@ class FeatureExtractor(abc.ABC):
         """The name of the score of these classes."""
 
     @abc.abstractmethod
-    def load(self, module: EBM, data: DataModule) -> Reader:
-        """The network, on the device of the module, for images as the data have them."""
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
+        """The network, on the device of the module, as a function of images within the bounds of the data."""
 
 
 @dataclass(frozen=True)
 class Inception(FeatureExtractor):
     """InceptionV3 of 2015, as published FIDs and inception scores use it (Heusel et al. 2017; Salimans et al. 2016).
 
-    Its features are the 2048 of the last pooling, its classes the 1008 logits without their bias. Images are clamped to
-    the bounds of the data, rounded to 256 levels, of gray made three equal channels, and enlarged as TensorFlow did.
-    The network comes from the package torch-fidelity, its weights from a file; nothing is downloaded.
+    The features are the 2048 of the last pooling, the classes the 1008 logits without bias. Images are clamped to the
+    bounds of the data and rounded to 256 levels; gray images get three equal channels; all are enlarged as by
+    TensorFlow. The network comes from the package torch-fidelity, its weights from a file; nothing is downloaded.
 
     Args:
-        weights: the file, which torch-fidelity publishes as weights-inception-2015-12-05-6726825d.pth.
+        weights: the file weights-inception-2015-12-05-6726825d.pth that torch-fidelity publishes.
 
     Raises:
-        ValueError: when loading, where the package or the file is missing, the file does not hold these weights, or the
+        ValueError: when loading, if the package or the file is missing, the file does not contain these weights, or the
             data have no bounds or are no images of 1 or 3 channels.
     """
 
@@ -69,20 +69,20 @@ class Inception(FeatureExtractor):
     def score(self) -> str:
         return "inception score"
 
-    def load(self, module: EBM, data: DataModule) -> Reader:
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
         bounds = data.bounds
         if bounds is None or len(data.shape) != 3 or data.shape[0] not in (1, 3):
             raise ValueError(
-                f"{self} looks at images (1 or 3, H, W) within bounds, but {type(data).__name__} is of shape "
-                f"{data.shape} within {bounds}: judge by a TrainedClassifier instead"
+                f"{self} takes images (1 or 3, H, W) within bounds, but {type(data).__name__} is of shape "
+                f"{data.shape} within {bounds}: use a TrainedClassifier instead"
             )
         network = self._network().to(module.device)
 
-        def read(x: Tensor) -> tuple[Tensor, Tensor]:
-            features, found = network(levels(x, bounds))
-            return features.double(), found.double()
+        def extract(x: Tensor) -> tuple[Tensor, Tensor]:
+            features, class_logits = network(levels(x, bounds))
+            return features.double(), class_logits.double()
 
-        return read
+        return extract
 
     def _network(self) -> torch.nn.Module:
         try:
@@ -95,7 +95,7 @@ class Inception(FeatureExtractor):
         if not Path(self.weights).is_file():
             raise ValueError(
                 f"there is no file {self.weights}: put weights-inception-2015-12-05-6726825d.pth there, which "
-                "torch-fidelity publishes with its release v0.2.0 on GitHub, or name the file where it lies"
+                "torch-fidelity publishes with its release v0.2.0 on GitHub, or give the path of the file"
             )
         try:
             torch.load(self.weights, map_location="cpu", weights_only=True)  # torch-fidelity would run code in the file
@@ -104,7 +104,7 @@ class Inception(FeatureExtractor):
             )
         except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as fault:
             raise ValueError(
-                f"{self.weights} does not hold the weights of InceptionV3 as torch-fidelity has them "
+                f"{self.weights} does not contain the weights of InceptionV3 of torch-fidelity "
                 f"({str(fault).splitlines()[0]}): download weights-inception-2015-12-05-6726825d.pth again"
             ) from fault
         return network
@@ -112,20 +112,20 @@ class Inception(FeatureExtractor):
 
 @dataclass(frozen=True)
 class TrainedClassifier(FeatureExtractor):
-    """p(y | x) of a finished run, whose logits are features as well: for data that InceptionV3 knows nothing of.
+    """p(y | x) of a finished run, whose logits are also its features: for data unlike those of InceptionV3.
 
-    Its numbers bear the run's name, for they compare models that were judged by that run and no others. Logits, and no
-    layer below them, are what every model with a p(y | x) has; there are few of them, so that a few hundred images fix
-    their covariance. What does not change the class, such as the background, hardly shows in them.
+    The name of the run is part of the names of the numbers, since only numbers of the same classifier are comparable.
+    The features are the logits, since every model with a p(y | x) has them; they are few, so that a few hundred images
+    suffice for their covariance. They hardly depend on what does not change the class, such as the background.
 
     Args:
         run: its folder; a name without a slash, such as ``mnist_laptop_classifier``, is the run of that YAML file
-            beside the one that is judged, with the same seed.
+            beside the run that is measured, with the same seed.
         block: the label.
 
     Raises:
-        ValueError: when loading, where there is no such run or it has no checkpoint, or it saw images within other
-            bounds; at a call, where its model has no p(y | x).
+        ValueError: when loading, if there is no such run, it has no checkpoint, or it was trained on images within
+            other bounds; at a call, if its model has no p(y | x).
     """
 
     run: str
@@ -139,35 +139,35 @@ class TrainedClassifier(FeatureExtractor):
     def score(self) -> str:
         return f"classifier score of {RunFolder(self.run).path.name}"
 
-    def load(self, module: EBM, data: DataModule) -> Reader:
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
         folder = RunFolder(self.run)
         if "/" not in self.run:
-            judged = run_folder(module)
-            folder = judged.beside(self.run, judged.seed)
-        seen = flatten(folder.config().get("data") or {}).get("init_args.bounds")
-        if seen is not None and data.bounds is not None and tuple(seen) != data.bounds:
+            measured = run_folder(module)
+            folder = measured.beside(self.run, measured.seed)
+        trained = flatten(folder.config().get("data") or {}).get("init_args.bounds")
+        if trained is not None and data.bounds is not None and tuple(trained) != data.bounds:
             raise ValueError(
-                f"{self} was trained on images within {tuple(seen)}, but those of {type(data).__name__} lie within "
+                f"{self} was trained on images within {tuple(trained)}, but those of {type(data).__name__} are within "
                 f"{data.bounds}: name a classifier that was trained with the same bounds"
             )
         model = load_model(str(folder.path)).to(module.device).eval()
 
-        def read(x: Tensor) -> tuple[Tensor, Tensor]:
-            found = logits(model, {"x": x}, self.block)
-            return found, found
+        def extract(x: Tensor) -> tuple[Tensor, Tensor]:
+            class_logits = logits(model, {"x": x}, self.block)
+            return class_logits, class_logits
 
-        return read
+        return extract
 
 
 @dataclass(frozen=True)
 class OwnClassifier(FeatureExtractor):
-    """p(y | x) of the model that is judged: for counting its modes. A judge of its own samples it is not.
+    """p(y | x) of the measured model itself: for counting its modes, not for the quality of its samples.
 
     Args:
         block: the label.
 
     Raises:
-        ValueError: at a call, where the model has no p(y | x).
+        ValueError: at a call, if the model has no p(y | x).
     """
 
     block: str = "y"
@@ -180,21 +180,23 @@ class OwnClassifier(FeatureExtractor):
     def score(self) -> str:
         return "classifier score of the model itself"
 
-    def load(self, module: EBM, data: DataModule) -> Reader:
-        def read(x: Tensor) -> tuple[Tensor, Tensor]:
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
+        def extract(x: Tensor) -> tuple[Tensor, Tensor]:
             with evaluating(module):
-                found = logits(module.model, {"x": x}, self.block)
-            return found, found
+                class_logits = logits(module.model, {"x": x}, self.block)
+            return class_logits, class_logits
 
-        return read
+        return extract
 
 
 @torch.no_grad()
-def read_all(reader: Reader, x: Tensor, device: torch.device, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-    """The features (N, d) and the logits (N, classes) of all images, in batches; on the CPU."""
-    parts = [reader(batch.to(device)) for batch in torch.split(x, batch_size)]
-    features, found = (torch.cat([part[i].cpu() for part in parts]) for i in range(2))
-    return features, found
+def extract_all(
+    extract: ExtractFeatures, x: Tensor, device: torch.device, batch_size: int = 500
+) -> tuple[Tensor, Tensor]:
+    """The features (N, d) and the class logits (N, classes) of all images, in batches; on the CPU."""
+    parts = [extract(batch.to(device)) for batch in torch.split(x, batch_size)]
+    features, class_logits = (torch.cat([part[i].cpu() for part in parts]) for i in range(2))
+    return features, class_logits
 
 
 def levels(x: Tensor, bounds: Bounds) -> Tensor:
@@ -204,5 +206,5 @@ def levels(x: Tensor, bounds: Bounds) -> Tensor:
 
 
 def run_folder(module: EBM) -> RunFolder:
-    """The folder of the run that a module belongs to, whose trainer is attached in `ebm test`."""
+    """The run folder of a module that is attached to a trainer, as in `ebm test`."""
     return RunFolder(module.trainer.default_root_dir)

@@ -1,4 +1,4 @@
-"""What tells data from outliers: numbers of an image that are low for the data, high for what is strange."""
+"""Outlier scores: numbers of an image that are low for the data and high for outliers."""
 
 import abc
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from ebm_lightning.training.module import EBM
 
 
 class Score(abc.ABC):
-    """How strange an image is under a model; the score that papers report is minus this number.
+    """A measure of how unlikely an image is under a model; papers report minus this number.
 
-    ``name`` is what papers call it, as it stands behind "by" in results; ``axis`` is the number in a histogram.
+    Final subclasses are frozen dataclasses. ``name`` is the name in papers and in the results, after "by"; ``axis`` is
+    the label of its axis in a histogram.
     """
 
     name: ClassVar[str]
@@ -25,22 +26,25 @@ class Score(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, module: EBM, x: Tensor, classes: int | None) -> Tensor:
-        """The strangeness of every image of x (N, C, H, W): (N,), on the CPU, with the model in eval mode.
+        """The outlier score of every image, (N,), on the CPU, with the model in eval mode.
 
-        ``classes`` is how many labels the data have; None where they have none.
+        Args:
+            module: the run.
+            x: images (N, C, H, W).
+            classes: number of classes of the data; None for data without labels.
         """
 
 
 @dataclass(frozen=True)
 class MinusEnergy(Score):
-    """E(x): log p(x) up to a constant, with its sign turned (Du & Mordatch 2019).
+    """E(x), which is -log p(x) up to a constant (Du & Mordatch 2019).
 
-    Of an energy over x and a label y, which a class-conditional model is, it is min_y E(x, y) over the labels of the
-    data, as they score such models: an image is as strange as under the label that suits it best. Energies of different
-    labels must then share one log Z. A model that sums out a label it is not given, such as JointJEM, has E(x).
+    For a class-conditional model E(x, y) it is min_y E(x, y) over the labels of the data, as in that paper. The labels
+    must then share one log Z. A model that sums out a missing label, such as JointJEM, gives E(x) itself.
 
-    Raises ValueError where the model needs a label and the data have none, or each label has a log Z of its own, as in
-    PerClass.
+    Raises:
+        ValueError: at a call, if the model needs a label and the data have none, or each label has its own log Z, as in
+            PerClass.
     """
 
     name = "-E"
@@ -56,7 +60,7 @@ class MinusEnergy(Score):
 
 @dataclass(frozen=True)
 class MaxSoftmax(Score):
-    """-log max_y p(y | x), which has the order of max_y p(y | x) (Hendrycks & Gimpel 2017), of a model that has it.
+    """-log max_y p(y | x), of a model with a classifier p(y | x) (Hendrycks & Gimpel 2017).
 
     Args:
         block: the label.
@@ -73,9 +77,9 @@ class MaxSoftmax(Score):
 
 @dataclass(frozen=True)
 class MinusGradientNorm(Score):
-    """|dE/dx|, Euclidean: near a mode with much mass around it the density is flat (Grathwohl et al. 2020, eq. 10).
+    """|dE/dx|, the Euclidean norm of the gradient; minus this number is called the approximate mass.
 
-    They call minus this number the approximate mass.
+    Near a mode with much mass around it the density is flat. Grathwohl et al. (2020), eq. 10.
     """
 
     name = "-|dE/dx|"

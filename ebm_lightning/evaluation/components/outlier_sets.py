@@ -1,4 +1,4 @@
-"""Sets of images that a model of the data should find unlikely."""
+"""Sets of images that should have a low probability under a model of the data."""
 
 import abc
 from dataclasses import dataclass
@@ -12,19 +12,23 @@ from ebm_lightning.data.images.named import Name, available, load_images
 
 
 class Outliers(abc.ABC):
-    """Makes images unlike the data from the test images x (N, C, H, W) and their bounds."""
+    """A set of images unlike the data; final subclasses are frozen dataclasses."""
 
     @abc.abstractmethod
     def make(self, x: Tensor, bounds: Bounds) -> Tensor | None:
-        """As many images as the set has, in the bounds; None where the set is not at hand.
+        """The images of the set within the bounds; None if the set is not on this machine.
 
-        :class:`OutOfDistribution` refuses images of another shape than those of ``x``.
+        Images of another shape than the data are refused by :class:`OutOfDistribution`.
+
+        Args:
+            x: the test images (N, C, H, W).
+            bounds: of the data.
         """
 
 
 @dataclass(frozen=True)
 class UniformPixels(Outliers):
-    """Every pixel uniform over the bounds."""
+    """Independent pixels, uniform over the bounds."""
 
     def make(self, x: Tensor, bounds: Bounds) -> Tensor:
         low, high = bounds
@@ -33,7 +37,7 @@ class UniformPixels(Outliers):
 
 @dataclass(frozen=True)
 class PermutedPixels(Outliers):
-    """The test images with their pixels in another order, the same for all: each keeps its histogram.
+    """The test images with their pixels permuted, by one permutation for all: each keeps its histogram.
 
     Args:
         seed: of the permutation.
@@ -48,7 +52,7 @@ class PermutedPixels(Outliers):
 
 @dataclass(frozen=True)
 class UpsideDown(Outliers):
-    """The test images turned by 180 degrees."""
+    """The test images rotated by 180 degrees."""
 
     def make(self, x: Tensor, bounds: Bounds) -> Tensor:
         return x.flip(2, 3)
@@ -56,10 +60,10 @@ class UpsideDown(Outliers):
 
 @dataclass(frozen=True)
 class ImageSet(Outliers):
-    """The test split of another named data set, gray levels scaled to the bounds.
+    """The test split of another named dataset, with gray levels scaled to the bounds.
 
     Args:
-        name: as in :class:`ebm_lightning.data.images.named.Images`; used where it lies in the EBM_DATA folder.
+        name: as in :class:`ebm_lightning.data.images.named.Images`; used if it is in the EBM_DATA folder.
     """
 
     name: Name
@@ -91,7 +95,7 @@ class ConstantImages(Outliers):
 
 @dataclass(frozen=True)
 class Interpolations(Outliers):
-    """The means of two different test images each, paired at random; each image is in two pairs (Grathwohl 2020)."""
+    """Means of pairs of different test images, paired at random; each image is in two pairs (Grathwohl 2020)."""
 
     def make(self, x: Tensor, bounds: Bounds) -> Tensor:
         if len(x) < 2:
@@ -102,9 +106,9 @@ class Interpolations(Outliers):
 
 @dataclass(frozen=True)
 class Resized(Outliers):
-    """Outliers brought to the height and width of the data by antialiased bilinear interpolation.
+    """Outliers resized to the height and width of the data by antialiased bilinear interpolation.
 
-    Gray images become color ones of three equal channels, color images gray ones by their mean.
+    Gray images get three equal channels, color images are averaged over channels, to match the data.
 
     Args:
         outliers: of any height and width.
@@ -122,11 +126,11 @@ class Resized(Outliers):
 
 
 @dataclass(frozen=True)
-class Noisy(Outliers):
-    """Outliers with Gaussian noise, as the test images have it where the data's ``test_noise`` is not 0.
+class NoisyOutliers(Outliers):
+    """Outliers with Gaussian noise, like test images of data whose ``test_noise`` is not 0.
 
     Args:
-        outliers: without noise.
+        outliers: the images without noise.
         std: standard deviation of the noise, in units of the data, >= 0.
     """
 

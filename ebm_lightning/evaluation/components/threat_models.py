@@ -1,4 +1,4 @@
-"""What an attack may do to an image: balls of a norm, and how to climb in them."""
+"""Threat models: balls of a norm in which an attack may perturb an image, and ascent within them."""
 
 import abc
 import math
@@ -11,20 +11,25 @@ from torch import Tensor
 from ebm_lightning.core import Bounds
 
 
-class Ball(abc.ABC):
+class ThreatModel(abc.ABC):
     """The perturbations (B, ...) of a norm up to a radius; final subclasses are frozen dataclasses.
 
-    ``radii`` are those to measure at, in units of the data: 8/255 of the gray levels is 16/255 where the bounds are
-    (-1, 1). ``certain`` is a radius at which nothing can be classified correctly; None takes the one within which every
-    image of the data can become every other one. Raises ValueError where a radius is not positive, or there is none.
+    Args:
+        radii: of the measurements, each > 0, in units of the data: 8/255 of the gray levels is 16/255 for the bounds
+            (-1, 1).
+        chance_radius: a radius at which the accuracy under attack must be 0; None takes the diameter of the data,
+            within which every image can become every other one.
+
+    Raises:
+        ValueError: if there is no radius, or one is not positive.
     """
 
     name: ClassVar[str]
     radii: list[float]
-    certain: float | None
+    chance_radius: float | None
 
     def __post_init__(self) -> None:
-        if not self.radii or min(self.radii) <= 0 or (self.certain is not None and self.certain <= 0):
+        if not self.radii or min(self.radii) <= 0 or (self.chance_radius is not None and self.chance_radius <= 0):
             raise ValueError(f"{self}: expected at least one radius, all > 0")
 
     @abc.abstractmethod
@@ -36,27 +41,27 @@ class Ball(abc.ABC):
         """The nearest perturbation within the ball."""
 
     @abc.abstractmethod
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
         """The direction of norm 1 in which a function of this gradient grows fastest."""
 
     @abc.abstractmethod
-    def across(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
-        """The radius within which every image of a shape can become every other image in the bounds."""
+    def diameter(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
+        """The largest distance of two images of a shape within the bounds."""
 
 
 @dataclass(frozen=True)
-class Linf(Ball):
-    """Every number of an image moves by at most the radius.
+class Linf(ThreatModel):
+    """Perturbations of which each number is at most the radius, in absolute value.
 
     Args:
-        radii: to measure at, each > 0, in units of the data.
-        certain: a radius at which nothing can be classified correctly; None takes the width of the bounds.
+        radii: of the measurements, each > 0, in units of the data.
+        chance_radius: a radius at which the accuracy under attack must be 0; None takes the width of the bounds.
     """
 
     name = "Linf"
 
     radii: list[float]
-    certain: float | None = None
+    chance_radius: float | None = None
 
     def random(self, like: Tensor, radius: float) -> Tensor:
         return radius * (2 * torch.rand_like(like) - 1)
@@ -64,47 +69,47 @@ class Linf(Ball):
     def project(self, perturbation: Tensor, radius: float) -> Tensor:
         return perturbation.clamp(-radius, radius)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
-    def across(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
+    def diameter(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
         return bounds[1] - bounds[0]
 
 
 @dataclass(frozen=True)
-class L2(Ball):
-    """The Euclidean length of a perturbation is at most the radius.
+class L2(ThreatModel):
+    """Perturbations whose Euclidean norm is at most the radius.
 
     Args:
-        radii: to measure at, each > 0, in units of the data.
-        certain: a radius at which nothing can be classified correctly; None takes that of their diagonal.
+        radii: of the measurements, each > 0, in units of the data.
+        chance_radius: a radius at which the accuracy under attack must be 0; None takes the diagonal of the bounds.
     """
 
     name = "L2"
 
     radii: list[float]
-    certain: float | None = None
+    chance_radius: float | None = None
 
     def random(self, like: Tensor, radius: float) -> Tensor:
-        direction = self.steepest(torch.randn_like(like))
+        direction = self.ascent_direction(torch.randn_like(like))
         share = torch.rand(len(like), device=like.device, dtype=like.dtype) ** (1 / like[0].numel())
         return radius * _per_image(share, like) * direction
 
     def project(self, perturbation: Tensor, radius: float) -> Tensor:
-        return perturbation * _per_image((radius / _length(perturbation)).clamp(max=1), perturbation)
+        return perturbation * _per_image((radius / _norm(perturbation)).clamp(max=1), perturbation)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
-        return gradient / _per_image(_length(gradient), gradient)
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
+        return gradient / _per_image(_norm(gradient), gradient)
 
-    def across(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
+    def diameter(self, bounds: Bounds, shape: tuple[int, ...]) -> float:
         return (bounds[1] - bounds[0]) * math.sqrt(math.prod(shape))
 
 
-def _length(x: Tensor) -> Tensor:
-    """The Euclidean length of every image (B,), kept away from 0, by which it may be divided."""
+def _norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of every image (B,), bounded away from 0 so that it can be a divisor."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _per_image(numbers: Tensor, like: Tensor) -> Tensor:
-    """Numbers (B,) in a shape that multiplies ``like`` (B, ...)."""
+    """Numbers (B,) in a shape that broadcasts with ``like`` (B, ...)."""
     return numbers.view(-1, *[1] * (like.ndim - 1))

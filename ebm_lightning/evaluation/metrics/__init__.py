@@ -1,9 +1,9 @@
-"""Figures of merit: torchmetrics, and likelihoods with what they rest on."""
+"""Metrics: torchmetrics, and likelihoods with the diagnostics of their estimates."""
 
 from ebm_lightning.evaluation.metrics.annealing import (
     Betas,
     Linear,
-    Pieces,
+    PiecewiseLinear,
     SalakhutdinovMurray,
     ais,
     anneal,
@@ -24,7 +24,7 @@ __all__ = [
     "LogPartition",
     "MaximumMeanDiscrepancy",
     "PartitionEstimator",
-    "Pieces",
+    "PiecewiseLinear",
     "SalakhutdinovMurray",
     "UpperBound",
     "ais",

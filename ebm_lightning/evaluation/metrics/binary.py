@@ -1,4 +1,4 @@
-"""Binary units: which they are, what data they can judge, and their pseudo-likelihood."""
+"""Binary units: which variables have them, a check of their data, and their pseudo-likelihood."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from ebm_lightning.distributions.conditionals import BernoulliConditional
 def pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor:
     """An unbiased estimate of sum_i log p(v_i | all else) of every example, (B,) float64, from one unit of each.
 
-    units * log sigmoid(E(v with unit i flipped) - E(v)), i uniform for every example. Defined for a variable of binary
-    units, whose values are 0 and 1. Besag (1975).
+    units * log sigmoid(E(v with unit i flipped) - E(v)), i uniform for every example. Defined for binary units, whose
+    values are 0 and 1. Besag (1975).
     """
     v = select_variable(model, state, name)
     units = v[0].numel()
@@ -23,7 +23,7 @@ def pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor
 
 @torch.no_grad()
 def exact_pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> Tensor:
-    """sum_i log p(v_i | all else) of every example, (B,) float64: as many energies as there are binary units."""
+    """sum_i log p(v_i | all else) of every example, (B,) float64: one energy for each binary unit."""
     v = select_variable(model, state, name)
     every = [torch.full((len(v), 1), unit, device=v.device) for unit in range(v[0].numel())]
     return torch.stack([_unit_log_prob(model, name, state, unit) for unit in every]).sum(0)
@@ -31,9 +31,9 @@ def exact_pseudo_log_likelihood(model: EnergyModel, name: str, state: State) -> 
 
 @torch.no_grad()
 def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
-    """Whether a variable's units are binary: whether its conditional, given a draw of h, is a Bernoulli law.
+    """Whether a variable has binary units: whether its conditional, given a draw of h, is a Bernoulli distribution.
 
-    No for a model without these conditionals.
+    False for a model without these conditionals.
     """
     if not isinstance(model, GibbsSampleable):
         return False
@@ -45,14 +45,14 @@ def has_binary_units(model: EnergyModel, state: State, name: str) -> bool:
         return False
 
 
-def refuse_gray(model: EnergyModel, state: State, binary: bool | None, preprocessing: str | None) -> None:
-    """Raises ValueError where binary units are to give the log-probability of data that are not binary.
+def require_binary_data(model: EnergyModel, state: State, binary: bool | None, preprocessing: str | None) -> None:
+    """Raise ValueError if the log-probability of binary units is requested for data that are not binary.
 
     Args:
-        model: whose log-probabilities are asked for.
+        model: of the log-probabilities.
         state: some of the data, complete.
-        binary: whether the data are meant to be binary; None where that is not known.
-        preprocessing: how the data came about, for the message.
+        binary: whether the data are meant to be binary; None if unknown.
+        preprocessing: the preprocessing of the data, for the message.
     """
     for name in [name for name in model.variables if has_binary_units(model, state, name)]:
         v = state[name]

@@ -1,8 +1,8 @@
-"""Have chains forgotten where they began, and how many independent draws are they worth?
+"""Convergence diagnostics of Markov chains: the R-hat of split chains, and the effective sample size.
 
-Both read one number of every state, such as its energy, along several chains: draws (steps, chains), from all of which
-the beginning has been left out. Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), without their rank
-normalization: a number of infinite variance has no such diagnostics.
+Both take one number of every state, such as its energy, along several chains: draws (steps, chains), without those of
+the burn-in. Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), without their rank normalization: not defined
+for a number of infinite variance.
 """
 
 import math
@@ -12,11 +12,13 @@ from torch import Tensor
 
 
 def split_r_hat(draws: Tensor) -> float:
-    """The potential scale reduction of split chains: about 1 where all halves of all chains have one law, else larger.
+    """The potential scale reduction of split chains: about 1 if all half chains have one distribution, else larger.
 
     sqrt(((n - 1) W + B) / (n W)) with B / n the variance of the means of the 2 m half chains of n steps and W the mean
-    of their variances (Gelman et al. 2013, equations 11.1 to 11.4). Vehtari et al. ask for less than 1.01.
-    Raises ValueError where there are fewer than 4 steps.
+    of their variances (Gelman et al. 2013, equations 11.1 to 11.4). Vehtari et al. recommend less than 1.01.
+
+    Raises:
+        ValueError: if there are fewer than 4 steps.
     """
     halves = _halves(draws)
     n, within = len(halves), halves.var(0).mean()
@@ -24,14 +26,16 @@ def split_r_hat(draws: Tensor) -> float:
 
 
 def chain_ess(draws: Tensor) -> float:
-    """The effective sample size of the mean over all chains: how many independent draws have its variance.
+    """The effective sample size of the mean over all chains: the number of independent draws with the same variance.
 
-    N / (1 + 2 sum_t rho_t) over the 2 m half chains of n steps, N draws in all, with rho_t = (c_t + v) / (c_0 + v).
+    N / (1 + 2 sum_t rho_t) over the 2 m half chains of n steps, N draws in total, with rho_t = (c_t + v) / (c_0 + v).
     Here c_t is the mean of their autocovariances, each a mean over n - t products, and v the variance of their means,
-    so that chains that lie apart count for less. To order 1 / n this is equation 10 of Vehtari et al. (2021), whose
-    bias of -1/n at every lag adds up where there are many short chains. The rho_t are summed in pairs as long as these
-    are positive, and made to decrease (Geyer 1992). It is at most N log10 N.
-    Raises ValueError where there are fewer than 4 steps.
+    so that chains in different modes count for less. To order 1 / n this is equation 10 of Vehtari et al. (2021), whose
+    bias of -1/n at every lag adds up for many short chains. The rho_t are summed in pairs as long as these are
+    positive, and made to decrease (Geyer 1992). It is at most N log10 N.
+
+    Raises:
+        ValueError: if there are fewer than 4 steps.
     """
     halves = _halves(draws)
     n, total = len(halves), halves.numel()

@@ -1,4 +1,4 @@
-"""Importance sampling of p(data) with a recognition network's draws of the causes."""
+"""Importance sampling of p(data) with a recognition network's draws of the latents."""
 
 from collections.abc import Iterator
 
@@ -7,19 +7,18 @@ from torch import Tensor
 
 from ebm_lightning.core import EnergyModel, HasRecognition, State, require
 
-_AT_ONCE = 10_000
-"""Completed states that are held at once."""
+_MAX_STATES = 10_000
+"""The number of completed states in memory at a time."""
 
 
 @torch.no_grad()
 def log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
-    """log w = log p(x, h_s) - log q(h_s | x) of ``samples`` draws of every example's causes, (B, samples), float64.
+    """log w = log p(x, h_s) - log q(h_s | x) of ``samples`` draws of every example's latents, (B, samples), float64.
 
-    Their mean is the variational bound in expectation; the logarithm of the mean of w is an estimate of log p(x) whose
-    expectation lies below it and rises to it with ``samples``. ``state`` needs no causes: ``model.complete`` draws
-    them.
+    In expectation their mean is the variational bound; log of the mean of w is a lower bound on log p(x), which is
+    tighter for more samples. ``state`` needs no latents: ``model.complete`` draws them.
     """
-    return torch.cat([_log_weights(model, part, samples) for part in _parts(state, max(_AT_ONCE // samples, 1))])
+    return torch.cat([_log_weights(model, part, samples) for part in _parts(state, max(_MAX_STATES // samples, 1))])
 
 
 def _log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:

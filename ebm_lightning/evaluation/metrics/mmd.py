@@ -1,4 +1,4 @@
-"""The kernel two-sample statistic: how far apart two samples lie, without a density."""
+"""The kernel two-sample statistic: a distance between two samples, without densities."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,14 @@ def _gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
 
 
 def mmd2(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
-    """Unbiased estimate of MMD^2 between the laws of ``x`` (m, ...) and ``y`` (n, ...), a scalar.
+    """Unbiased estimate of MMD^2 between the distributions of ``x`` (m, ...) and ``y`` (n, ...), a scalar.
 
     sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} k(y_i, y_j) / (n (n - 1)) - 2 sum_{i, j} k(x_i, y_j) / (m n)
-    with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)). Its mean is 0 where the laws are equal, so it can be slightly
-    negative. Time and memory grow as (m + n)^2. Gretton et al. (2012), eq. 3.
+    with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)). Its expectation is 0 for equal distributions, so it can be
+    slightly negative. Time and memory grow as (m + n)^2. Gretton et al. (2012), eq. 3.
 
-    Raises ValueError where a sample has fewer than two examples, or the examples differ in size.
+    Raises:
+        ValueError: if a sample has fewer than two examples, or the examples differ in size.
     """
     x, y = x.flatten(1), y.flatten(1)
     m, n = len(x), len(y)
@@ -38,7 +39,8 @@ def median_bandwidth(x: Tensor) -> Tensor:
 
     Of an even number of distances it is the lower middle one. Gretton et al. (2012), section 8.
 
-    Raises ValueError where there are fewer than two examples.
+    Raises:
+        ValueError: if there are fewer than two examples.
     """
     if len(x) < 2:
         raise ValueError(f"median_bandwidth needs at least two examples, but got {len(x)}")
@@ -48,14 +50,14 @@ def median_bandwidth(x: Tensor) -> Tensor:
 class MaximumMeanDiscrepancy(Metric):
     """Unbiased MMD^2 with a Gaussian kernel between two samples that arrive in batches; see :func:`mmd2`.
 
-    Every example is kept until ``compute``, over all ranks; the two samples may differ in size. 0 where the laws are
-    equal, slightly negative by chance. Gretton et al. (2012), eq. 3.
+    Every example is kept until ``compute``, over all ranks; the two samples may differ in size. 0 in expectation for
+    equal distributions, slightly negative by chance. Gretton et al. (2012), eq. 3.
 
     Args:
         bandwidth: of the kernel exp(-|x - y|^2 / (2 bandwidth^2)), > 0, in units of the data.
 
     Raises:
-        ValueError: where ``bandwidth`` <= 0; at ``compute``, where a sample has fewer than two examples.
+        ValueError: if ``bandwidth`` <= 0; at ``compute``, if a sample has fewer than two examples.
     """
 
     is_differentiable = False
@@ -74,10 +76,10 @@ class MaximumMeanDiscrepancy(Metric):
         self.add_state("y", default=[], dist_reduce_fx="cat")
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Adds examples (m, ...) of the first law and (n, ...) of the second."""
+        """Add examples (m, ...) of the first distribution and (n, ...) of the second."""
         self.x.append(x.detach().flatten(1))
         self.y.append(y.detach().flatten(1))
 
     def compute(self) -> Tensor:
-        """MMD^2 of everything seen, a scalar."""
+        """MMD^2 of all examples so far, a scalar."""
         return mmd2(dim_zero_cat(self.x), dim_zero_cat(self.y), self.bandwidth)

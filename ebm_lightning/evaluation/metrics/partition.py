@@ -1,4 +1,4 @@
-"""Ways to log Z, by name, for protocols and callbacks."""
+"""Estimators of log Z, for protocols and monitors."""
 
 import abc
 import math
@@ -23,15 +23,19 @@ from ebm_lightning.evaluation.metrics.weights import LogPartition
 
 
 class PartitionEstimator(abc.ABC):
-    """A way to log Z of a model. Final subclasses are frozen dataclasses; ``kind`` is their name in results."""
+    """An estimator of log Z of a model. Final subclasses are frozen dataclasses; ``kind`` is their name in results."""
 
     kind: str
 
     @abc.abstractmethod
     def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
-        """log Z of the model. ``batches`` is a pass over the training data on its device, read only where needed.
+        """log Z of the model.
 
         Under torch.distributed every rank calls it, each with a random stream of its own.
+
+        Args:
+            model: the model.
+            batches: a pass over the training data on the model's device, used only if needed.
         """
 
 
@@ -40,7 +44,10 @@ class Exact(PartitionEstimator):
     """log Z by the model's own closed form or enumeration.
 
     Args:
-        largest: units whose 2^n states may be enumerated, for models that enumerate; beyond it ValueError.
+        largest: units whose 2^n states may be enumerated, for models that enumerate.
+
+    Raises:
+        ValueError: at a call, if the model would enumerate more units.
     """
 
     kind = "exact"
@@ -58,8 +65,8 @@ class AIS(PartitionEstimator):
 
     Args:
         betas: the schedule of inverse temperatures.
-        chains: how many in all, at least 2; 100 are customary.
-        data_base: whether the path begins at a distribution fitted to the training data (Salakhutdinov & Murray 2008)
+        chains: number of chains in total, at least 2; 100 are customary.
+        data_base: whether the path starts at a distribution fitted to the training data (Salakhutdinov & Murray 2008)
             rather than to the model's own parameters.
     """
 
@@ -73,7 +80,7 @@ class AIS(PartitionEstimator):
             raise ValueError(f"{self}: expected at least 2 chains")
 
     def path(self, model: EnergyModel, batches: Iterable[State]) -> AnnealingPath:
-        """The path to the model that is annealed along."""
+        """The annealing path to the model."""
         with evaluating(model), torch.no_grad():
             return require(model, Annealable).annealing_path(batches if self.data_base else None)
 
@@ -82,17 +89,17 @@ class AIS(PartitionEstimator):
 
 
 @torch.no_grad()
-def free_energies(model: EnergyModel, batches: Iterable[State], number: int | None = None) -> Tensor:
-    """-log p* of the first ``number`` examples of batches of data, of all where None: (N,), float64, on the CPU.
+def free_energies(model: EnergyModel, batches: Iterable[State], n: int | None = None) -> Tensor:
+    """-log p* of the first n examples of batches of data, of all if None: (N,), float64, on the CPU.
 
     It is the model's free energy, in eval mode.
     """
     parts: list[Tensor] = []
-    missing = math.inf if number is None else number
+    missing = math.inf if n is None else n
     with evaluating(model):
         for batch in batches:
             parts.append(free_energy(model, batch).double().cpu())
             missing -= len(parts[-1])
             if missing <= 0:
                 break
-    return torch.cat(parts)[:number]
+    return torch.cat(parts)[:n]

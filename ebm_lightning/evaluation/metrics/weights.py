@@ -1,4 +1,4 @@
-"""What importance weights say about log Z: an estimate with its interval, and when not to trust it."""
+"""Estimates of log Z from importance weights: their intervals, and warnings of unreliable ones."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LARGEST_STD, SMALLEST_ESS = 1.5, 10
-"""Where the alarms of an estimate ring: nats, and chains."""
+MAX_LOG_WEIGHT_STD, MIN_ESS = 1.5, 10
+"""Limits of a reliable estimate: standard deviation of log w in nats, and effective number of chains."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,16 @@ class LogPartition:
     """log Z in nats, estimated as log(Z_0 mean(w)) from importance weights w, or known: LogPartition(z, z, z).
 
     Z_0 mean(w) is unbiased, so that its logarithm is biased low by Jensen's inequality, and log-probabilities computed
-    with it are biased high: optimistic. The interval is log(Z_0 mean(w) -+ 3 sd), where sd is the standard deviation
-    of the mean of w itself; that of log w says nothing about it. Neal (2001); Salakhutdinov & Murray (2008).
+    with it are biased high: optimistic. The interval is log(Z_0 (mean(w) -+ 3 sd)), with sd the standard deviation of
+    the mean of w itself, for which that of log w is no substitute. Neal (2001); Salakhutdinov & Murray (2008).
 
     Args:
         log_z: the estimate.
-        low: lower end of the interval; -inf where 3 sd reach beyond mean(w).
+        low: lower end of the interval; -inf if 3 sd exceed mean(w).
         high: upper end of the interval.
         log_weight_std: standard deviation of log w, in nats.
         ess: the effective sample size (sum w)^2 / sum w^2, at most ``chains``; infinite for a known value.
-        chains: how many weights there were; 0 for a known value.
+        chains: number of weights; 0 for a known value.
     """
 
     log_z: float
@@ -36,7 +36,11 @@ class LogPartition:
 
     @classmethod
     def from_weights(cls, log_base: float, log_weights: Tensor) -> "LogPartition":
-        """From log Z_0 and the log weights (chains,). Raises ValueError where there are fewer than two."""
+        """The estimate from log Z_0 and the log weights (chains,).
+
+        Raises:
+            ValueError: if there are fewer than two.
+        """
         log_mean, error = mean_weight(log_weights)
         log_z = log_base + log_mean
         low, high = (log_z + log1p(sign * 3 * error) for sign in (-1, 1))
@@ -46,21 +50,23 @@ class LogPartition:
 
     @property
     def standard_error(self) -> float:
-        """Of log Z in nats, to first order: the relative standard deviation of mean(w)."""
+        """The standard error of log Z in nats, to first order: the relative standard deviation of mean(w)."""
         return math.expm1(self.high - self.log_z) / 3
 
     @property
     def warning(self) -> str:
-        """What is wrong with the estimate, in one sentence; empty where nothing is known to be.
+        """The reasons why the estimate is unreliable, in one sentence; empty if none is known.
 
-        It rings where the standard deviation of log w exceeds 1.5 nats, the effective sample size is below 10 or the
-        lower end of the interval is -inf, and where any of them is not a number.
+        They are a standard deviation of log w above 1.5 nats, an effective sample size below 10, a lower end of the
+        interval at -inf, and any of them that is not a number.
         """
         wrong = []
-        if not self.log_weight_std <= LARGEST_STD:
-            wrong.append(f"log w has a standard deviation of {self.log_weight_std:.2f} nats, more than {LARGEST_STD}")
-        if not self.ess >= SMALLEST_ESS:
-            wrong.append(f"{self.chains} chains count as {self.ess:.1f}, fewer than {SMALLEST_ESS}")
+        if not self.log_weight_std <= MAX_LOG_WEIGHT_STD:
+            wrong.append(
+                f"log w has a standard deviation of {self.log_weight_std:.2f} nats, more than {MAX_LOG_WEIGHT_STD}"
+            )
+        if not self.ess >= MIN_ESS:
+            wrong.append(f"{self.chains} chains count as {self.ess:.1f}, fewer than {MIN_ESS}")
         if not self.low > -math.inf:
             wrong.append("the interval of three standard deviations has no lower end")
         if not wrong:
@@ -73,19 +79,19 @@ class LogPartition:
 
 @dataclass(frozen=True)
 class UpperBound:
-    """What annealing backwards from exact samples says about log Z, in nats: estimates that err on the high side.
+    """Upper bounds on log Z in nats, in expectation, by reverse annealing from exact samples.
 
-    With w ~ Z_0 / Z in expectation, log Z_0 - log mean(w) lies above log Z in expectation, and the looser form
-    log Z_0 - mean(log w) further above. Grosse, Ghahramani & Adams (2015): bidirectional Monte Carlo.
+    With w ~ Z_0 / Z in expectation, log Z_0 - log mean(w) is above log Z in expectation, and the looser form log Z_0 -
+    mean(log w) further above. Grosse, Ghahramani & Adams (2015): bidirectional Monte Carlo.
 
     Args:
         log_z: log Z_0 - log mean(w).
         low: log Z_0 - log(mean(w) + 3 sd), with the standard deviation of the mean of w.
-        high: log Z_0 - log(mean(w) - 3 sd), inf where that is not positive.
+        high: log Z_0 - log(mean(w) - 3 sd), inf if that is not positive.
         jensen: log Z_0 - mean(log w).
         log_weight_std: standard deviation of log w.
         ess: the effective sample size (sum w)^2 / sum w^2.
-        chains: how many weights there were.
+        chains: number of weights.
     """
 
     log_z: float
@@ -98,7 +104,7 @@ class UpperBound:
 
 
 def mean_weight(log_weights: Tensor) -> tuple[float, float]:
-    """(log mean(w), standard deviation of mean(w) over mean(w)), stabilised: w is divided by its mean first."""
+    """(log mean(w), standard deviation of mean(w) over mean(w)), stabilized: w is divided by its mean first."""
     n = len(log_weights)
     if n < 2:
         raise ValueError(f"an estimate from {n} weight(s) has no spread: use at least 2 chains")
@@ -113,5 +119,5 @@ def effective_sample_size(log_weights: Tensor) -> float:
 
 
 def log1p(x: float) -> float:
-    """log(1 + x), -inf where 1 + x is not positive, NaN where x is."""
+    """log(1 + x); -inf if 1 + x is not positive, NaN if x is."""
     return -math.inf if x <= -1 else math.log1p(x)

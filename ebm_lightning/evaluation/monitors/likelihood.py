@@ -1,4 +1,4 @@
-"""Log-probabilities while a model trains, against the time that training took."""
+"""Log-probabilities while a model trains, against the wall time of training."""
 
 import time
 from typing import Any
@@ -8,34 +8,33 @@ import torch
 
 from ebm_lightning.core import evaluating
 from ebm_lightning.data.base import DataModule, Split
-from ebm_lightning.evaluation.metrics.binary import refuse_gray
+from ebm_lightning.evaluation.metrics.binary import require_binary_data
 from ebm_lightning.evaluation.metrics.partition import PartitionEstimator, free_energies
 from ebm_lightning.training.module import EBM
 from ebm_lightning.utils.random import isolated, mix
 
 
 class LikelihoodMonitor(L.Callback):
-    """Logs log Z and the mean log-probability of an example, in nats, at step 0, at some steps and at the last one.
+    """Logs log Z and the mean log-probability of an example, in nats, at step 0, at regular steps and at the last one.
 
-    ``likelihood/<split>_log_prob``, ``likelihood/log_z``; of estimates ``likelihood/log_w_std`` and
-    ``likelihood/ess``, which say whether to trust them
-    (:class:`~ebm_lightning.evaluation.metrics.weights.LogPartition`); and ``likelihood/train_seconds``, the wall time
-    of the training batches alone, over all starts of the run: no data loading, no validation, and none of this
-    callback's work. Of other callbacks it leaves out those that stand after this one where a batch ends; list it first.
+    Logged are ``likelihood/<split>_log_prob`` and ``likelihood/log_z``; of estimates their diagnostics
+    ``likelihood/log_w_std`` and ``likelihood/ess`` (:class:`~ebm_lightning.evaluation.metrics.weights.LogPartition`);
+    and ``likelihood/train_seconds``, the wall time of the training batches, over all starts of the run, without data
+    loading, validation and this callback. It leaves out those callbacks that come after this one at the end of a batch;
+    list this callback first.
 
-    It draws from streams of its own: with or without it a run has the same weights. Estimates of data of
+    Its random numbers are isolated: a run has the same weights with and without it. Estimates of data of
     different preprocessing must not be compared.
 
     Args:
         estimator: of log Z.
-        every_n_steps: training steps between estimates; null takes the doubling steps first, 2 first, 4 first, ...
+        every_n_steps: training steps between estimates; null estimates at doubling steps: first, 2 first, 4 first, ...
         first: the first of the doubling steps.
-        number: examples whose log-probabilities are averaged, the first of the split; null takes all.
-        split: which split they are of.
+        num_examples: examples whose log-probabilities are averaged, the first of the split; null takes all.
+        split: of these examples.
 
     Raises:
-        ValueError: where a number is below 1; at the start of training where binary units would have to judge data
-            that are not binary.
+        ValueError: if a number is below 1; at the start of training, if data of binary units are not binary.
     """
 
     def __init__(
@@ -43,17 +42,18 @@ class LikelihoodMonitor(L.Callback):
         estimator: PartitionEstimator,
         every_n_steps: int | None = None,
         first: int = 1,
-        number: int | None = None,
+        num_examples: int | None = None,
         split: Split = "test",
     ) -> None:
-        if min(1 if every_n_steps is None else every_n_steps, first, 1 if number is None else number) < 1:
+        if min(1 if every_n_steps is None else every_n_steps, first, 1 if num_examples is None else num_examples) < 1:
             raise ValueError(
-                f"LikelihoodMonitor(every_n_steps={every_n_steps}, first={first}, number={number}): expected 1 or more"
+                f"LikelihoodMonitor(every_n_steps={every_n_steps}, first={first}, num_examples={num_examples}): "
+                "expected 1 or more"
             )
         self.estimator, self.every_n_steps, self.first = estimator, every_n_steps, first
-        self.number, self.split = number, split
+        self.num_examples, self.split = num_examples, split
         self.train_seconds = 0.0
-        self._begun = 0.0
+        self._batch_started_at = 0.0
         self._measured_at = -1
 
     @property
@@ -71,16 +71,16 @@ class LikelihoodMonitor(L.Callback):
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         model = pl_module.model
         with isolated(0), evaluating(model), torch.no_grad():
-            some = model.positive_phase(next(iter(data.eval_loader(self.split, device=pl_module.device))))
-            refuse_gray(model, some, data.binary, data.preprocessing)
-        self._measured_at = trainer.global_step  # a run that continues measured there before it was interrupted
+            batch = model.positive_phase(next(iter(data.eval_loader(self.split, device=pl_module.device))))
+            require_binary_data(model, batch, data.binary, data.preprocessing)
+        self._measured_at = trainer.global_step  # a continued run measured there before its interruption
         if trainer.global_step == 0:
             self.measure(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._begun = time.perf_counter()
+        self._batch_started_at = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,23 +90,25 @@ class LikelihoodMonitor(L.Callback):
         assert isinstance(pl_module, EBM)
         if due:
             pl_module.wait()
-        self.train_seconds += time.perf_counter() - self._begun
+        self.train_seconds += time.perf_counter() - self._batch_started_at
         if due:
             self.measure(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last step of a run that ends early, as by a limit of time."""
+        """Measure the last step of a run that ends early, such as by a time limit."""
         if trainer.global_step != self._measured_at:
             assert isinstance(pl_module, EBM)
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: L.Trainer, module: EBM) -> None:
-        """Sends one row to the loggers; every rank takes part in the estimate."""
+        """Log one row; every rank takes part in the estimate."""
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         step = self._measured_at = trainer.global_step
         with isolated(mix(step, trainer.global_rank)), evaluating(module.model):
             estimate = self.estimator(module.model, data.eval_loader("train", device=module.device))
-            energies = free_energies(module.model, data.eval_loader(self.split, device=module.device), self.number)
+            energies = free_energies(
+                module.model, data.eval_loader(self.split, device=module.device), self.num_examples
+            )
         row = {
             f"likelihood/{self.split}_log_prob": -float(energies.mean()) - estimate.log_z,
             "likelihood/log_z": estimate.log_z,

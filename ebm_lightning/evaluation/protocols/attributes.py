@@ -1,4 +1,4 @@
-"""What do the samples show? Shares of samples with attributes that a rule finds."""
+"""Attributes of samples that a rule a rule finds."""
 
 import math
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from ebm_lightning.utils import plots
 
 @dataclass(eq=False)
 class Attributes(Protocol):
-    """How many samples are valid, in percent, and of these how many have each attribute, all of them, and any of them.
+    """Shares of valid samples and, among them, of each attribute, of all attributes, and of any of them, in percent.
 
-    The data say by rule which images are valid and what attributes these have (hook ``DataModule.attributes``). So one
-    can see whether a product of energies is likely wherever all of its parts are (Du, Li & Mordatch 2020). Test images,
-    with the noise that the data have there, are measured beside the samples: they show whether the rule errs, and what
-    chance is. Standard errors are binomial; if no sample is valid, the shares among them are NaN and carry a
-    warning. The picture has 64 samples.
+    The data define by a rule which images are valid and which attributes they have (hook ``DataModule.attributes``). So
+    one can measure whether samples of a product of energies have the attributes wherever all of its parts (Du, Li &
+    Mordatch 2020). Test images, with the noise that the data have there, are measured beside the samples: they show
+    the errors of the rule and the level of chance. Standard errors are binomial; if no sample is valid, the other
+    shares are NaN and carry a warning. The picture has 64 samples.
 
     Args:
-        source: where the samples come from, and how many.
+        source: of the samples.
 
     Raises:
-        ValueError: when measuring, if the data know no attributes or the source cannot be had.
+        ValueError: when measuring, if the data have no attributes or the source has no samples.
     """
 
     source: SampleSource
@@ -37,12 +37,12 @@ class Attributes(Protocol):
         found = shares(data.attributes(samples))
         for key, share in shares(data.attributes(data.tensors("test")["x"])).items():
             found[f"{key}_test_images"] = share.labeled(f"{share.label}, test images")
-        drawn = {"samples": plots.picture(samples[:64], data.bounds)} if plots.drawable(samples) else {}
+        drawn = {"samples": plots.plot_samples(samples[:64], data.bounds)} if plots.can_plot(samples) else {}
         return ProtocolResult(found, drawn)
 
 
 def shares(attributes: dict[str, Tensor]) -> dict[str, Measurement]:
-    """The share of images that are "valid", and of these the shares with each other attribute (N,), all and any.
+    """The share of images that are "valid", and among these of each other attribute (N,), of all and of any.
 
     By key; in percent.
     """

@@ -1,4 +1,4 @@
-"""Does a classifier know how often it is right?"""
+"""Calibration of a classifier: whether its confidence is its accuracy."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from ebm_lightning.training.module import EBM
 from ebm_lightning.utils import plots
 
 _BELOW_ONE = 1 - 2**-24
-"""The largest float32 below 1: torchmetrics would give a confidence of exactly 1 a bin beyond the last one."""
+"""The largest float32 below 1: torchmetrics would put a confidence of exactly 1 into a bin beyond the last one."""
 
 _RESAMPLES = 100
 
@@ -26,20 +26,19 @@ class Calibration(Protocol):
     """Expected calibration error, negative log-likelihood and Brier score of p(y | x), before and after scaling.
 
     ECE = sum_b n_b / n |accuracy_b - confidence_b| over bins b of equal width of the confidence max_y p(y | x) (Naeini
-    et al. 2015; Guo et al. 2017). Bins that hold few examples bias it upwards. The Brier score is the mean of
-    sum_k (p_k - [y = k])^2. Temperature scaling divides log p(y | x) by the one number T that minimizes the negative
-    log-likelihood of the validation split; it changes no decision (Guo et al. 2017). The standard error of ECE is
-    the spread over 100 bootstrap samples; the others are those of means. The reliability diagram shows the accuracy
-    of each bin.
+    et al. 2015; Guo et al. 2017). Bins with few examples bias it upwards. The Brier score is the mean of sum_k (p_k -
+    [y = k])^2. Temperature scaling divides log p(y | x) by the scalar T that minimizes the negative log-likelihood of
+    the validation split; it changes no decision (Guo et al. 2017). The standard error of ECE is the standard deviation
+    over 100 bootstrap samples; the others are those of means. The reliability diagram shows the accuracy of each bin.
 
     Args:
         bins: of the confidence; 20 are customary for JEM.
-        scaling: whether to scale as well, for which validation data must be held out.
+        scaling: whether to measure after temperature scaling as well, which takes validation data.
         block: the label.
 
     Raises:
-        ValueError: if ``bins`` < 1; when measuring, if the data have no labels or others than the model's, the
-            model has no p(y | x), or nothing is held out to fit the temperature to.
+        ValueError: if ``bins`` < 1; when measuring, if the labels of the data are missing or not those of the model,
+            the model has no p(y | x), or there are no validation data for the temperature.
     """
 
     bins: int = 20
@@ -54,7 +53,7 @@ class Calibration(Protocol):
         state = labeled(self.id, data, "test", self.block)
         if self.scaling and not data.size("val"):
             raise ValueError(
-                f"{self.id} fits a temperature to validation data, but {type(data).__name__} holds none out: set its "
+                f"{self.id} fits a temperature to validation data, but {type(data).__name__} has none: set its "
                 "`val_size`, or scaling: false"
             )
         log_p, y = self._classify(module, state)
@@ -67,7 +66,7 @@ class Calibration(Protocol):
             found["temperature"] = temperature
             found |= self._score(" after scaling", scaled, y, temperature.warning)
             shown["after scaling"] = reliability(scaled.exp(), y, self.bins)
-        return ProtocolResult(found, {"reliability": plots.reliability(shown)})
+        return ProtocolResult(found, {"reliability": plots.plot_reliability(shown)})
 
     def _classify(self, module: EBM, state: State) -> tuple[Tensor, Tensor]:
         """log p(y | x) (N, classes), and the labels (N,)."""
@@ -96,7 +95,7 @@ def ece(p: Tensor, y: Tensor, bins: int) -> float:
 
 
 def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """For every bin of the confidence: the accuracy, NaN if it is empty, and the share of examples; (bins,) each."""
+    """The accuracy in every bin of the confidence, NaN if it an empty one, and the share of examples; (bins,) each."""
     confidence, label = p.max(1)
     of_bin = (confidence.clamp(max=_BELOW_ONE) * bins).long()
     counts = torch.bincount(of_bin, minlength=bins).double()
@@ -107,8 +106,8 @@ def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 def fit_temperature(log_p: Tensor, y: Tensor) -> Measurement:
     """The T > 0 that minimizes the mean of -log softmax(log p / T)_y, by LBFGS on log T.
 
-    It carries a warning if no T does: if every example, or none, has its label as the most probable one, the
-    likelihood only grows towards T = 0 or infinity.
+    It carries a warning if no T is optimal: if the most probable label is correct for every example, or for none, the
+    likelihood increases towards T = 0 or infinity.
     """
     with torch.inference_mode(False), torch.enable_grad():
         log_t = torch.zeros((), dtype=log_p.dtype, requires_grad=True)
@@ -128,7 +127,7 @@ def fit_temperature(log_p: Tensor, y: Tensor) -> Measurement:
         if 0 < right < 1
         else (
             f"{100 * right:.0f} percent of the {len(y)} validation examples are classified correctly, so that no "
-            "temperature is the best: hold out more of them"
+            "temperature is optimal: hold out more of them"
         )
     )
     return Measurement(float(log_t.detach().exp()), warning=warning)

@@ -1,4 +1,4 @@
-"""Does the model know what it sees? Test errors of classification."""
+"""Test errors of classification, by p(y | x) or by the energies of all labels."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,17 @@ from ebm_lightning.training.module import EBM
 class ClassificationError(Protocol):
     """Share of test labels, in percent, that are not the most probable one under the model's own p(y | x).
 
-    Larochelle & Bengio (2008) report it. The training error is measured beside it, and with a refinement the test error
-    after it: JEM-k of Grathwohl et al. (2020). Where evaluation adds noise to the data, that is measured once with the
-    noise and once without. Standard errors are binomial.
+    As in Larochelle & Bengio (2008). The training error is measured too, and with a refinement the test error after it:
+    JEM-k of Grathwohl et al. (2020). If evaluation adds noise to the data, the refined error is measured once with and
+    once without that noise. Standard errors are binomial.
 
     Args:
         block: the label.
-        refinement: what moves an image before it is classified a second time; None measures no refined error.
+        refinement: of an image before a second classification; None measures no refined error.
 
     Raises:
-        ValueError: when measuring, if the data have no labels, the model has no p(y | x), or the run has no sampler
-            to refine by.
+        ValueError: when measuring, if the data have no labels, the model has no p(y | x), or the run has no sampler for
+            the refinement.
     """
 
     block: str = "y"
@@ -59,29 +59,28 @@ class ClassificationError(Protocol):
 class ScoreClassifier(Protocol):
     """Test error of a multinomial logistic regression on the scores -E(x, y = c) of every class c, in percent.
 
-    One model for each class leaves the log Z of every class unknown; the biases of the regression absorb them. It is
-    fitted to standardized scores, with scikit-learn's default penalty. Measured beside its test error are its error on
-    the data it is fitted to and the test error of the largest score alone, "without log Z". Standard errors are
-    binomial. Scores of examples that the models have learned by heart are better than those of new ones, which misleads
-    a regression on the training data: Mayraz & Hinton (2000) fit it to separate data, such as the validation split.
-    Hinton (2002), section 10; Mayraz & Hinton (2000).
+    With one model for each class, the log Z of every class is unknown; the biases of the regression absorb it. The
+    regression is fitted to standardized scores, with scikit-learn's default penalty. Its error on its training data and
+    the test error of the largest score, "without log Z", are measured too. Standard errors are binomial. Scores of
+    memorized training examples are better than those of new ones, which misleads the regression: Mayraz & Hinton (2000)
+    fit it to separate data, such as the validation split. Hinton (2002), section 10; Mayraz & Hinton (2000).
 
     Args:
         block: the label.
-        number: examples for the regression, drawn at random; None takes all.
-        split: where they are from.
+        num_examples: examples for the regression, drawn at random; None takes all.
+        split: of these examples.
 
     Raises:
-        ValueError: if ``number`` < 1; when measuring, if the data have no labels.
+        ValueError: if ``num_examples`` < 1; when measuring, if the data have no labels.
     """
 
     block: str = "y"
-    number: int | None = None
+    num_examples: int | None = None
     split: Split = "train"
 
     def __post_init__(self) -> None:
-        if self.number is not None and self.number < 1:
-            raise ValueError(f"{self.id}: expected number >= 1, or null for all")
+        if self.num_examples is not None and self.num_examples < 1:
+            raise ValueError(f"{self.id}: expected num_examples >= 1, or null for all")
 
     def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         from sklearn.linear_model import LogisticRegression
@@ -89,7 +88,7 @@ class ScoreClassifier(Protocol):
         from sklearn.preprocessing import StandardScaler
 
         train, test = (labeled(self.id, data, split, self.block) for split in (self.split, "test"))
-        train = random_subset(train, self.number)
+        train = random_subset(train, self.num_examples)
         assert data.classes is not None
         fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
@@ -105,7 +104,11 @@ class ScoreClassifier(Protocol):
 
 
 def labeled(protocol: str, data: DataModule, split: Split, block: str) -> State:
-    """The labeled examples of a split. Raises ValueError if it has no labels ``block``."""
+    """The labeled examples of a split.
+
+    Raises:
+        ValueError: if the split has no labels ``block``.
+    """
     state = data.tensors(split)
     if block not in state or not data.classes:
         raise ValueError(f"{protocol} needs labels {block!r}, but {type(data).__name__} has only {sorted(state)}")
@@ -122,7 +125,7 @@ def predicted(
 
 
 def scores(module: EBM, state: State, block: str, classes: int) -> Tensor:
-    """-E of every example under every label, (N, classes), on the CPU: any energy over x and a label has them."""
+    """-E of every example under every label, (N, classes), on the CPU, of any energy over x and a label."""
     of_label = (torch.full_like(state[block], label) for label in range(classes))
     return torch.stack([-energies(module, {**state, block: y}) for y in of_label], 1)
 

@@ -1,4 +1,4 @@
-"""How far is a small model from a distribution that is known? By enumeration, without an estimate."""
+"""Exact divergence of a small model from a known distribution, by enumeration."""
 
 import math
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from ebm_lightning.training.module import EBM
 
 @dataclass(eq=False)
 class ExactDivergence(Protocol):
-    """KL(data || model) in bits and nats, exactly: by enumeration of the data's patterns and of the model's latents.
+    """KL(data || model) in bits and nats, exactly, by enumeration of the data's patterns and of the model's latents.
 
-    Beside it stand the entropy of the data, which the description of a pattern costs at least, and the probability that
-    the model gives to images that are no pattern of the data. What a state has beyond the data is taken for binary
-    causes, and summed over. For data whose distribution is known (``DataModule.true_distribution``) and models with an
+    The entropy of the data, a lower bound on the description length of a pattern, and the probability of images that
+    are no pattern of the data are measured too. Variables of the model beyond the data are taken for binary latents and
+    summed out. For data with a known distribution (``DataModule.true_distribution``) and models with an
     exact log Z.
 
     Args:
@@ -53,8 +53,10 @@ class ExactDivergence(Protocol):
 def exact_log_prob(model: EnergyModel, state: State, largest: int = 20) -> Tensor:
     """log p(x) = log sum_h exp(-E(x, h)) - log Z of every example, float64 (B,), summed over all binary latents h.
 
-    The latents are the variables that ``positive_phase`` adds to the state. Raises ValueError if they are more than
-    ``largest`` units.
+    The latents are the variables that ``positive_phase`` adds to the state.
+
+    Raises:
+        ValueError: if there are more than ``largest`` latent units.
     """
     full = model.positive_phase(state)
     latents = {name: full[name].shape[1:] for name in model.variables if name not in state}

@@ -1,4 +1,4 @@
-"""What the hidden units or experts of a model look for."""
+"""Receptive fields of hidden units and experts."""
 
 from dataclasses import dataclass, field
 
@@ -16,28 +16,28 @@ from ebm_lightning.utils import plots
 class ReceptiveFields(Protocol):
     """A picture of the filters of a trained model with the largest norm, largest first, each on its own gray scale.
 
-    Zero is mid-gray, white pulls a unit up as much as black pulls it down. The mean Euclidean norm of all filters is
-    measured beside it.
+    Zero is mid-gray; equally white and black values have equal absolute value and opposite sign. The mean Euclidean
+    norm of all filters is measured.
 
     Args:
-        number: filters shown of each group, at most.
-        blocks: the variables whose units they feed, each drawn as images (C, H, W): ["x"], or for the second layer of a
-            deep Boltzmann machine as well ["x", "h1"].
+        num_filters: filters of each group in the picture, at most.
+        blocks: the variables whose units the filters are connected to, each drawn as images (C, H, W): ["x"], or for
+            the second layer of a deep Boltzmann machine as well ["x", "h1"].
         groups: the number of groups of equal size in which the filters come; each is one row. One model for each class
             has as many groups as classes. 1 makes a square.
 
     Raises:
-        ValueError: if ``number`` or ``groups`` < 1; when measuring, if the model has no filters on one of the
+        ValueError: if ``num_filters`` or ``groups`` < 1; when measuring, if the model has no filters on one of the
             blocks, or their number is no multiple of ``groups``.
     """
 
-    number: int = 100
+    num_filters: int = 100
     blocks: list[str] = field(default_factory=lambda: ["x"])
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if self.number < 1 or self.groups < 1:
-            raise ValueError(f"{self.id}: expected number >= 1 and groups >= 1")
+        if self.num_filters < 1 or self.groups < 1:
+            raise ValueError(f"{self.id}: expected num_filters >= 1 and groups >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
         found, drawn = {}, {}
@@ -53,10 +53,10 @@ class ReceptiveFields(Protocol):
         if len(every) % self.groups:
             raise ValueError(f"{self.id}: the model has {len(every)} filters, expected a multiple of {self.groups}")
         pairs = zip(every.chunk(self.groups), norms.chunk(self.groups), strict=True)
-        rows = [largest(own, norm, self.number) for own, norm in pairs]
-        return Measurement(float(norms.mean())), plots.filters(rows)
+        rows = [largest(own, norm, self.num_filters) for own, norm in pairs]
+        return Measurement(float(norms.mean())), plots.plot_filters(rows)
 
 
-def largest(filters: Tensor, norms: Tensor, number: int) -> Tensor:
-    """Up to ``number`` filters, those with the largest norm first."""
-    return filters[norms.argsort(descending=True, stable=True)[:number]]
+def largest(filters: Tensor, norms: Tensor, n: int) -> Tensor:
+    """Up to n filters, those with the largest norm first."""
+    return filters[norms.argsort(descending=True, stable=True)[:n]]

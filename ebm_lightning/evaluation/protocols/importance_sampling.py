@@ -1,4 +1,4 @@
-"""Directed models: the probability of held-out data by importance sampling, and what it takes to describe them."""
+"""Directed models: log p of held-out data by importance sampling, and description lengths."""
 
 import math
 from dataclasses import dataclass
@@ -16,33 +16,36 @@ from ebm_lightning.training.module import EBM
 
 @dataclass(eq=False)
 class ImportanceSampledLikelihood(Protocol):
-    """Mean log p(x) of a test example in nats, estimated by importance sampling with the recognition network's draws.
+    """Mean log p(x) of a test example in nats, by importance sampling with the draws of the recognition network.
 
-    log p(x) is estimated by log mean_s w_s from S = ``samples`` weights w_s = p(x, h_s) / q(h_s | x): too low in
-    expectation, by less the larger S is, so state S with the number. What S leaves is shown by ``tenfold_gain_nats``,
-    the rise over the mean of ten estimates from a tenth of the same weights each, and by ``effective_samples``, the
-    mean of (sum w)^2 / sum w^2. The mean of log w is the variational bound; its negative is the description length
-    of an example by bits back, the machine's free energy, in nats and in bits. Standard errors are over examples.
-    Hinton, Dayan, Frey & Neal (1995) for the description length; Bornschein & Bengio (2015) for the estimate.
+    log p(x) is estimated by log mean_s w_s from S = ``samples`` weights w_s = p(x, h_s) / q(h_s | x). The estimate is a
+    lower bound in expectation, tighter for larger S, so always state S. The remaining bias shows in
+    ``tenfold_gain_nats``, the increase over the mean of ten estimates from a tenth of the same weights each, and in
+    ``effective_samples``, the mean of (sum w)^2 / sum w^2. The mean of log w is the variational bound; its negative is
+    the description length of an example by bits back, the machine's free energy, in nats and in bits. Standard errors
+    are over examples. Hinton, Dayan, Frey & Neal (1995) for the description length; Bornschein & Bengio (2015) for the
+    estimate.
 
     Args:
         samples: S, a multiple of 10.
-        number: test examples, drawn at random, the same for every model; None takes all.
+        num_examples: test examples, drawn at random, the same for every model; None takes all.
 
     Raises:
-        ValueError: if ``samples`` is no multiple of 10 or ``number`` < 2; when measuring, if there are fewer
+        ValueError: if ``samples`` is no multiple of 10 or ``num_examples`` < 2; when measuring, if there are fewer
             examples, or the model has no recognition network.
     """
 
     samples: int = 500
-    number: int | None = None
+    num_examples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 10 or self.samples % 10 or (self.number is not None and self.number < 2):
-            raise ValueError(f"{self.id}: expected samples to be a multiple of 10, and number >= 2, or null for all")
+        if self.samples < 10 or self.samples % 10 or (self.num_examples is not None and self.num_examples < 2):
+            raise ValueError(
+                f"{self.id}: expected samples to be a multiple of 10, and num_examples >= 2 or null for all"
+            )
 
     def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
-        state = chosen(self.id, data.tensors("test"), self.number)
+        state = chosen(self.id, data.tensors("test"), self.num_examples)
         log_w = weights(module, state, self.samples)
         log_p = torch.logsumexp(log_w, 1) - math.log(self.samples)
         tenths = torch.logsumexp(log_w.view(len(log_w), 10, -1), 2) - math.log(self.samples // 10)
@@ -64,13 +67,13 @@ class ImportanceSampledLikelihood(Protocol):
 
 @dataclass(eq=False)
 class DescriptionLengthClassifier(Protocol):
-    """Share of test examples, in percent, that the model of another class than their own describes most briefly.
+    """Share of test examples, in percent, whose description length is smallest under the model of a wrong class.
 
     The description length of an example under a class is its variational free energy there, the mean of -log w over
-    ``samples`` draws of the latents. Classes are equally likely beforehand. Beside it stands the error by importance
-    sampling of log p(x | class) from the same draws, the training error by description length, and the mean description
-    length under the own class in bits. Standard errors are binomial, or over examples.
-    Hinton, Dayan, Frey & Neal (1995).
+    ``samples`` draws of the latents. Classes have equal prior probability. The error by importance sampling of log p(x
+    | class) from the same draws, the training error by description length, and the mean description length under the
+    true class in bits are measured too. Standard errors are binomial, or over examples. Hinton, Dayan, Frey & Neal
+    (1995).
 
     Args:
         samples: draws of the latents for every example and class.
@@ -120,7 +123,7 @@ class DescriptionLengthClassifier(Protocol):
 
 
 def weights(module: EBM, state: State, samples: int) -> Tensor:
-    """Log weights (N, samples) of ``log_weights``, on the CPU; the model in eval mode, its data checked."""
+    """The log weights (N, samples), on the CPU; the model is in eval mode, and its data are checked."""
     model: EnergyModel = module.model
     state = {name: value.to(module.device) for name, value in state.items()}
     with evaluating(model):
@@ -128,11 +131,11 @@ def weights(module: EBM, state: State, samples: int) -> Tensor:
         return log_weights(model, state, samples).cpu()
 
 
-def chosen(protocol: str, state: State, number: int | None) -> State:
-    """All examples, or some at random: the first ones of a file sorted by class would be of one class."""
+def chosen(protocol: str, state: State, n: int | None) -> State:
+    """All examples, or n of them at random: the first ones of a file that is sorted by class have one class."""
     total = len(next(iter(state.values())))
-    if number is None:
+    if n is None:
         return state
-    if number > total:
-        raise ValueError(f"{protocol}: there are {total} test examples, ask for no more, or null for all")
-    return random_subset(state, number)
+    if n > total:
+        raise ValueError(f"{protocol}: there are {total} test examples: take no more, or null for all")
+    return random_subset(state, n)

@@ -1,4 +1,4 @@
-"""How fast does a run learn? The slope of what it logged."""
+"""Learning curve: the slope of a logged metric over training."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from ebm_lightning.utils import plots
 class LearningCurve(Protocol):
     """A metric of the run against its training steps, and the slope of its logarithm on the logarithm of the steps.
 
-    A power law metric ~ steps^b has the slope b: the scaling rate of Gladstone et al. (2025), who compare those of
-    models of one family. It is that of a straight line by least squares; the standard error is the regression's, and
-    knows nothing of other seeds. With a constant batch, steps are data: tokens or images.
+    A power law metric ~ steps^b has the slope b: the scaling rate that Gladstone et al. (2025) compare between models
+    of one family. It is fitted by least squares; the standard error is that of the regression and does not include the
+    variation over seeds. With a constant batch, steps are proportional to data: tokens or images.
 
     Args:
-        metric: its name in metrics.csv, > 0 throughout.
-        since: the first step that counts: the beginning follows no power law.
+        metric: its name in metrics.csv, > 0 at all steps.
+        since: the first step of the fit: the beginning of training follows no power law.
 
     Raises:
         ValueError: when measuring, if the run has logged fewer than 3 such values, or one that is not positive.
@@ -53,5 +53,5 @@ class LearningCurve(Protocol):
                 f"log_slope_{snake_case(self.metric)}": found.labeled(f"slope of log {self.metric} on log steps"),
                 f"last_{snake_case(self.metric)}": Measurement(float(y[-1]), label=f"last {self.metric}"),
             },
-            {"curve": plots.curves(lines, "steps", self.metric, logarithmic=True)},
+            {"curve": plots.plot_curves(lines, "steps", self.metric, logarithmic=True)},
         )

@@ -1,4 +1,4 @@
-"""How probable is held-out data? Log-probabilities in nats, with what is known of log Z."""
+"""Log-probabilities of held-out data in nats, with the uncertainty of log Z."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 from ebm_lightning.core import EnergyModel, State, bounds_log_prob, evaluating
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.metrics.annealing import raise_log_prob
-from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, refuse_gray
+from ebm_lightning.evaluation.metrics.binary import has_binary_units, pseudo_log_likelihood, require_binary_data
 from ebm_lightning.evaluation.metrics.partition import AIS, PartitionEstimator, free_energies
 from ebm_lightning.evaluation.metrics.weights import LogPartition
 from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, mean, snake_case
@@ -21,28 +21,28 @@ from ebm_lightning.training.module import EBM
 class Likelihood(Protocol):
     """Mean log-probability of an example in nats, -mean free energy - log Z, of test and training data.
 
-    Its standard error is that of the mean over examples; its interval is that of log Z. Of a model over data and
-    labels it is the joint log-probability, unless ``of`` leaves the labels out. Of a model that bounds it, as a deep
-    Boltzmann machine does, it is called a "log-probability bound". Beside it stand log Z and how the estimate went; for
-    binary units the pseudo-log-likelihood of the test data; and the free-energy gap, mean E(training data) - mean
-    E(held-out data), which needs no log Z and falls as a model over-fits (Hinton 2010, section 16). Its training data
-    are as many examples as are held out: the validation split, or the test split if there is none. Training data
-    are seen as in evaluation, without augmentation and with fixed draws.
+    Its standard error is that of the mean over examples; its interval is that of log Z. For a model over data and
+    labels it is the joint log-probability, unless ``of`` leaves the labels out. For a model with a lower bound only,
+    such as a deep Boltzmann machine, it is called a "log-probability bound". Also measured: log Z and the diagnostics
+    of its estimate; for binary units the pseudo-log-likelihood of the test data; and the free-energy gap, mean
+    E(training data) - mean E(held-out data), which needs no log Z and decreases with overfitting (Hinton 2010, section
+    16). The gap takes as many training examples as held-out ones: the validation split, or the test split if there is
+    one. Training data are loaded as in evaluation, without augmentation and with fixed draws.
 
-    Under several ranks AIS distributes its chains to them; the rest is measured by each.
+    Under several ranks, the distributes of AIS are distributed over them; each rank measures the rest.
 
     Args:
         estimator: of log Z.
         compare: a second estimator, for ``log_z_difference``, the first minus the second.
         train: whether to measure the training data too.
-        of: the variables of the data that are scored, such as ["x"] without the labels; None takes all.
-        raise_vectors: how many test examples, drawn at random, RAISE estimates log p of, a check that is conservative
-            where AIS is optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
+        of: the variables of the data to be scored, such as ["x"] without the labels; None takes all.
+        raise_vectors: number of random test examples for RAISE, a conservative estimate of log p, while AIS is
+            optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
 
     Raises:
-        ValueError: if ``raise_vectors`` is negative, exceeds the test data, or there is no AIS to take the
-            temperatures from, or none to the model's own variables; if binary units would be given data that
-            are not binary.
+        ValueError: if ``raise_vectors`` is negative, exceeds the test data, or there is no AIS with its temperatures;
+            when measuring, if RAISE has no path to the model's own variables; if binary units or be given units are
+            not binary.
     """
 
     estimator: PartitionEstimator
@@ -65,7 +65,7 @@ class Likelihood(Protocol):
         model = module.model
         with evaluating(model):
             test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
-            refuse_gray(model, test, data.binary, data.preprocessing)
+            require_binary_data(model, test, data.binary, data.preprocessing)
             model.check(test)
             if self.raise_vectors and bounds_log_prob(model):
                 raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
@@ -77,8 +77,8 @@ class Likelihood(Protocol):
             found[f"test_{key}"] = _log_probability(energies, log_z).labeled(f"{name} test")
             if data.size("val"):
                 held_out = free_energies(model, self._batches(module, data, "val"))
-            number = None if self.train else len(held_out)
-            trained = free_energies(model, self._batches(module, data, "train"), number)
+            n = None if self.train else len(held_out)
+            trained = free_energies(model, self._batches(module, data, "train"), n)
             if self.train:
                 found[f"train_{key}"] = _log_probability(trained, log_z).labeled(f"{name} train")
             gap = _difference(mean(trained[: len(held_out)]), mean(held_out))
@@ -96,14 +96,14 @@ class Likelihood(Protocol):
         return next((one for one in (self.estimator, self.compare) if isinstance(one, AIS)), None)
 
     def _batches(self, module: EBM, data: DataModule, split: Split) -> Iterator[State]:
-        """A split, with the variables that are scored alone."""
+        """The batches of a split, with the scored variables only."""
         for batch in data.eval_loader(split, device=module.device):
             yield batch if self.of is None else {name: batch[name] for name in self.of}
 
     def _log_partitions(
         self, model: EnergyModel, batches: Iterable[State]
     ) -> tuple[dict[str, Measurement], LogPartition]:
-        """What there is to say of log Z, and the estimator's estimate."""
+        """The measurements of log Z, and the estimate of ``estimator``."""
         first = second = self.estimator(model, batches)
         found = {"log_z": _log_z(first).labeled("log Z")}
         if self.compare is not None:
@@ -128,7 +128,7 @@ class Likelihood(Protocol):
         total = len(next(iter(test.values())))
         if self.raise_vectors > total:
             raise ValueError(
-                f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples, ask for fewer"
+                f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples: take fewer"
             )
         rows = torch.randperm(total)[: self.raise_vectors]
         some = {name: value[rows.to(value.device)] for name, value in test.items()}
@@ -137,7 +137,7 @@ class Likelihood(Protocol):
 
 
 def _difference(first: Measurement, second: Measurement) -> Measurement:
-    """Their difference; a warning of one is left out if the other is exact: then the error is seen."""
+    """First minus second; without the warning if one of them is exact, if the difference is then the error."""
     errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
     exact = 0.0 in errors
     warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning and not exact)
@@ -151,7 +151,7 @@ def _log_z(estimate: LogPartition) -> Measurement:
 
 
 def _log_probability(energies: Tensor, estimate: LogPartition) -> Measurement:
-    """-mean E - log Z, and what log Z's interval leaves of it."""
+    """-mean E - log Z, with the interval of log Z."""
     score = mean(-energies)
     interval = (score.value - estimate.high, score.value - estimate.low) if estimate.chains else None
     return Measurement(score.value - estimate.log_z, score.standard_error, interval, estimate.warning)

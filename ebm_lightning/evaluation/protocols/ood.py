@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: does a model tell the data from what is not?"""
+"""Out-of-distribution detection: whether the scores of a model separate test images from outliers."""
 
 from dataclasses import dataclass
 
@@ -23,21 +23,22 @@ from ebm_lightning.utils import plots
 class OutOfDistribution(Protocol):
     """AUROC, AUPR and FPR@95 of scores that should be higher for test images than for outliers, such as -E(x).
 
-    AUROC is the probability that a test image scores higher than an outlier: 0.5 is chance, 1 is perfect; below 0.5 the
-    outliers are taken for better data than the data. Its standard error is that of Hanley & McNeil (1982). AUPR is the
-    average precision in finding the test images, whose chance level is their share. FPR@95 is the share of outliers
-    that pass where 95 percent of the test images do. Numbers of other scores than -E stand behind "by" and their name.
+    AUROC is the probability that a test image has a higher score than an outlier: 0.5 is chance, 1 is perfect; below
+    0.5 outliers have the higher scores. Its standard error is that of Hanley & McNeil (1982). AUPR is the average
+    precision in detecting the test images, whose chance level is their share. FPR@95 is the share of outliers above the
+    threshold that 95 percent of the test images reach. Numbers of other scores than -E have the name of the score after
+    "by".
 
-    A set of images is compared as it is stored, scaled to the bounds: where the test images carry noise, which alone
-    can tell the two apart, wrap the set in :class:`Noisy`.
+    A set of images is compared as it is stored, scaled to the bounds. If the test images carry noise, which alone
+    separates the two, wrap the set in :class:`NoisyOutliers`.
 
     Args:
-        outliers: the sets to tell from the test images.
-        scores: what to tell them by; None is -E alone.
+        outliers: the sets of outliers.
+        scores: to separate them by; None is -E alone.
 
     Raises:
-        ValueError: if ``scores`` is empty; when measuring, if the data have no bounds, a set has images of
-            another shape, or the model lacks what a score needs.
+        ValueError: if ``scores`` is empty; when measuring, if the data have no bounds, a set has images of another
+            shape, or the model cannot compute a score.
     """
 
     outliers: list[Outliers]
@@ -57,25 +58,25 @@ class OutOfDistribution(Protocol):
         sets = self._sets(x, data.bounds)
         found, shown = ProtocolResult({}), {"test": x, **sets}
         for score in self.scores or [MinusEnergy()]:
-            strangeness = {name: score(module, images, data.classes) for name, images in shown.items()}
+            outlier_scores = {name: score(module, images, data.classes) for name, images in shown.items()}
             by = "" if isinstance(score, MinusEnergy) else f" by {score.name}"
             suffix = f"_by_{snake_case(type(score).__name__)}" if by else ""
             for name in sets:
-                inside, outside, key = -strangeness["test"], -strangeness[name], f"{snake_case(name)}{suffix}"
+                inside, outside, key = -outlier_scores["test"], -outlier_scores[name], f"{snake_case(name)}{suffix}"
                 found.measurements[f"auroc_{key}"] = auroc(inside, outside).labeled(f"AUROC {name}{by}")
                 found.measurements[f"aupr_{key}"] = aupr(inside, outside).labeled(f"AUPR {name}{by}")
                 found.measurements[f"fpr95_{key}"] = fpr(inside, outside).labeled(f"FPR@95 {name}{by}")
             picture = "energies" if isinstance(score, MinusEnergy) else type(score).__name__
-            found.pictures[picture] = plots.histogram(strangeness, score.axis)
+            found.pictures[picture] = plots.plot_histogram(outlier_scores, score.axis)
         return found
 
     def _sets(self, x: Tensor, bounds: Bounds) -> dict[str, Tensor]:
-        """The outliers by name; what is not at hand is left out, and said so."""
+        """The outliers by name; sets that are not on this machine are left out, with a message."""
         sets = {}
         for outliers in self.outliers:
             made = outliers.make(x, bounds)
             if made is None:
-                print(f"{outliers} is not at hand: not measured")
+                print(f"{outliers} is not on this machine: not measured")
                 continue
             if made.shape[1:] != x.shape[1:]:
                 raise ValueError(
@@ -95,7 +96,7 @@ def auroc(inside: Tensor, outside: Tensor) -> Measurement:
 
 
 def aupr(inside: Tensor, outside: Tensor) -> Measurement:
-    """The average precision in finding the inliers, with a binomial standard error (Boyd, Eng & Page 2013)."""
+    """The average precision in detecting the inliers, with a binomial standard error (Boyd, Eng & Page 2013)."""
     area = float(binary_average_precision(*_ranked(inside, outside)))
     return Measurement(area, (area * (1 - area) / len(inside)) ** 0.5)
 
@@ -103,7 +104,7 @@ def aupr(inside: Tensor, outside: Tensor) -> Measurement:
 def fpr(inside: Tensor, outside: Tensor, accepted: float = 0.95) -> Measurement:
     """The share of outliers above the highest threshold that at least ``accepted`` of the inliers reach.
 
-    The standard error is binomial, for a threshold that is taken as given.
+    The standard error is binomial, for a fixed threshold.
     """
     specificity, _ = binary_specificity_at_sensitivity(*_ranked(inside, outside), min_sensitivity=accepted)
     share = 1 - float(specificity)
@@ -111,7 +112,7 @@ def fpr(inside: Tensor, outside: Tensor, accepted: float = 0.95) -> Measurement:
 
 
 def _ranked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """Ranks in [0, 1], since torchmetrics squashes scores beyond it by a sigmoid, and labels: 1 inside, 0 outside."""
+    """Ranks in [0, 1], since torchmetrics applies a sigmoid to scores beyond, and labels: 1 inside, 0 outside."""
     scores = torch.cat([inside, outside]).double()
     labels = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
     ranks = torch.unique(scores, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""What does a training step cost? Operations counted, seconds measured."""
+"""Cost of a training step: its operations, counted, and its time, measured."""
 
 import statistics
 import time
@@ -20,12 +20,12 @@ from ebm_lightning.training.module import EBM
 
 @dataclass(eq=False)
 class TrainingCost(Protocol):
-    """Both phases, the comparison and its gradient for one training batch: their operations, and their time.
+    """Operations and time of one training batch: both phases, the objective and its gradient.
 
-    Operations are those of matrix products, convolutions and attention as torch's flop_registry has them, two for a
-    multiplication with an addition, with derivatives of any order; fused attention is counted as the products it is
-    made of. The time is the median of ``repeats`` steps, without data loading, optimizer and logging; it depends on the
-    machine and on what else that does. Chains start as they do in training.
+    Operations are those of matrix products, convolutions and attention as in torch's flop_registry, two for a
+    multiplication with an addition, with derivatives of any order; fused attention is counted as its matrix products.
+    The time is the median of ``repeats`` steps, without data loading, optimizer and logging; it depends on the machine
+    and its load. Chains start as their do in training.
 
     Args:
         repeats: timed steps, at least 1.
@@ -59,17 +59,17 @@ class TrainingCost(Protocol):
 
 
 def work(module: EBM, batch: State) -> "Work":
-    """The work of a training step, counted without fusion or compilation, which hide it."""
+    """The work of a training step, counted without fusion and compilation, which hide it."""
     with Work() as counted, sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         module.gradient(batch)
     return counted
 
 
 class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what is run under it. (FlopCounterMode refuses a gradient inside of a gradient.)
+    """Counts the operations that run inside its context. (FlopCounterMode refuses a gradient inside of a gradient.)
 
-    ``flop`` are the operations that flop_registry knows, ``convolved`` those of them in convolutions, ``calls`` counts
-    whatever torch runs but views, and ``moved`` the bytes of the tensors that these take and return.
+    ``flop`` are the operations in flop_registry, ``convolved`` those of them in convolutions, ``calls`` the number of
+    calls except views, and ``moved`` the bytes of the tensors that these take and return.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _timed(module: EBM, batch: State) -> float:
     module.wait()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     module.gradient(batch)
     module.wait()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start

@@ -13,10 +13,10 @@ from ebm_lightning.data.base import DataModule
 from ebm_lightning.utils import fused_ops
 from ebm_lightning.utils.random import isolated
 
-WARM_UP, TIMED = 2, 3
+WARM_UP_STEPS, TIMED_STEPS = 2, 3
 """Training steps that are taken first, which compiles them, and those of which the fastest counts."""
 
-GAIN = 1.05
+MIN_SPEEDUP = 1.05
 """How many times as fast a compiled step must be to be kept."""
 
 
@@ -33,7 +33,7 @@ class Compilable(Protocol):
 
 
 class AutoCompile(L.Callback):
-    """Compiles the negative phase if a training step, without its optimizer, is then :data:`GAIN` times as fast.
+    """Compiles the negative phase if a training step, without its optimizer, is then :data:`MIN_SPEEDUP` times as fast.
 
     It is measured before the first step on one batch, with random numbers of its own, from chains that are born for it;
     all ranks do what the first one has found. The choice is in the checkpoint, so that a run that continues computes
@@ -64,14 +64,14 @@ def _pays(trainer: L.Trainer, module: Compilable, data: DataModule) -> bool:
         batch = next(iter(data.train_stream(1, device=module.device)))
         for compiled in (False, True):
             module.compile_phase(compiled)
-            taken = [_timed(trainer, module, batch) for _ in range(WARM_UP + TIMED)]
-            seconds[compiled] = min(taken[WARM_UP:])
+            taken = [_timed(trainer, module, batch) for _ in range(WARM_UP_STEPS + TIMED_STEPS)]
+            seconds[compiled] = min(taken[WARM_UP_STEPS:])
     gain = seconds[False] / seconds[True]
     rank_zero_info(
         f"compiled: auto. A step takes {1e3 * seconds[False]:.3g} ms as it is and {1e3 * seconds[True]:.3g} ms "
-        f"compiled: it is {'compiled' if gain >= GAIN else 'left as it is'}"
+        f"compiled: it is {'compiled' if gain >= MIN_SPEEDUP else 'left as it is'}"
     )
-    return gain >= GAIN
+    return gain >= MIN_SPEEDUP
 
 
 def _timed(trainer: L.Trainer, module: Compilable, batch: State) -> float:

@@ -1,4 +1,4 @@
-"""Noisy images against the diffusion process taken step by step, and against the images they are made of."""
+"""NoisyOutliers images against the diffusion process taken step by step, and against the images they are made of."""
 
 import itertools
 

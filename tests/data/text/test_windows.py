@@ -22,7 +22,7 @@ from ebm_lightning.data import (
     Tokenizer,
     Windows,
 )
-from ebm_lightning.generation.samples import blank
+from ebm_lightning.generation.samples import empty_batch
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1003)))
 """A text in which every character is another one, so that a token says where it stands."""
@@ -185,4 +185,4 @@ def test_Text_is_configured_by_its_signature(book: TextFile) -> None:
     data = parser.instantiate_classes(config).data
     assert isinstance(data, Text)
     assert (data.shape, data.dtype, data.corpus, data.random_offset) == ((8,), torch.int64, book, True)
-    assert blank(data, 3, torch.device("cpu"))["x"].dtype == torch.int64
+    assert empty_batch(data, 3, torch.device("cpu"))["x"].dtype == torch.int64

@@ -97,7 +97,7 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
     module.chains = NoiseChains(GaussianNoise())
     data = _text()
     torch.manual_seed(5)
-    found = Perplexity(steps=[2], number=7, candidates=[3]).measure(module, data).measurements
+    found = Perplexity(steps=[2], num_examples=7, candidates=[3]).measure(module, data).measurements
     torch.manual_seed(5)
     x, target = data.rows["x"][:7], data.rows["target"][:7]
     ends, energies = [], []
@@ -140,7 +140,7 @@ def test_of_images_a_whole_one_is_chosen() -> None:
 
 def test_where_there_is_nothing_to_choose_by_it_is_said() -> None:
     images = Pairs(torch.rand(9, 1, 4, 4), torch.rand(9, 1, 4, 4), (0.0, 1.0))
-    with pytest.raises(ValueError, match="starts at the same place and moves without noise, so that all are alike"):
+    with pytest.raises(ValueError, match="all candidates of this run are equal, since it starts at one place"):
         PredictionError(candidates=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), images)
     noisy = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0, noise=0.1))
     assert "mse_after_1_step_best_of_2" in PredictionError(candidates=[2]).measure(noisy, images).measurements

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from support.oracles import FALSE_ALARM, assert_counts
 
-from ebm_lightning.evaluation import AddedNoise, BottomHalf, RandomPixels, SaltAndPepper
+from ebm_lightning.evaluation import AdditiveGaussianNoise, BottomHalf, RandomPixels, SaltAndPepper
 
 
 def test_BottomHalf_and_RandomPixels_hide_what_they_say() -> None:
@@ -26,8 +26,8 @@ def test_SaltAndPepper_replaces_its_shares_of_the_pixels_by_two_values() -> None
     assert_counts(counts, torch.tensor([0.1, 0.1, 0.8]))
 
 
-def test_AddedNoise_has_its_standard_deviation() -> None:
-    made = AddedNoise(0.3)(torch.full((50, 1, 20, 20), 0.9), (0.0, 1.0))
+def test_AdditiveGaussianNoise_has_its_standard_deviation() -> None:
+    made = AdditiveGaussianNoise(0.3)(torch.full((50, 1, 20, 20), 0.9), (0.0, 1.0))
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.9, 0.3).cdf).pvalue > FALSE_ALARM
 
 
@@ -36,9 +36,9 @@ def test_AddedNoise_has_its_standard_deviation() -> None:
     [
         (lambda: RandomPixels(1.0), "a probability between 0 and 1"),
         (lambda: SaltAndPepper(0.6), r"a share in \(0, 1/2\]"),
-        (lambda: AddedNoise(0.0), "expected std > 0"),
+        (lambda: AdditiveGaussianNoise(0.0), "expected std > 0"),
     ],
 )
-def test_RandomPixels_SaltAndPepper_and_AddedNoise_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_RandomPixels_SaltAndPepper_and_AdditiveGaussianNoise_refuse_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

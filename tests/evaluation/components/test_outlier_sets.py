@@ -12,7 +12,7 @@ from ebm_lightning.evaluation import (
     GaussianPixels,
     ImageSet,
     Interpolations,
-    Noisy,
+    NoisyOutliers,
     Outliers,
     OutOfDistribution,
     PermutedPixels,
@@ -109,8 +109,8 @@ def test_Resized_keeps_constant_images_and_makes_gray_of_colors() -> None:
     assert Resized(Given(gray)).make(torch.zeros(4, 3, 6, 6), BOUNDS).shape == (2, 3, 6, 6)
 
 
-def test_Noisy_outliers_carry_the_noise_of_the_test_images() -> None:
-    made = Noisy(Given(torch.full((200, 1, 5, 5), 0.2)), 0.03).make(torch.zeros(1, 1, 5, 5), BOUNDS)
+def test_NoisyOutliers_outliers_carry_the_noise_of_the_test_images() -> None:
+    made = NoisyOutliers(Given(torch.full((200, 1, 5, 5), 0.2)), 0.03).make(torch.zeros(1, 1, 5, 5), BOUNDS)
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.2, 0.03).cdf).pvalue > FALSE_ALARM
 
 
@@ -121,10 +121,10 @@ def _module(model) -> EBM:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Noisy(UniformPixels(), -1.0), "expected std >= 0"),
+        (lambda: NoisyOutliers(UniformPixels(), -1.0), "expected std >= 0"),
         (lambda: Interpolations().make(torch.zeros(1, 1, 2, 2), BOUNDS), "needs at least two test images, got 1"),
     ],
 )
-def test_Noisy_and_Interpolations_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_NoisyOutliers_and_Interpolations_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -12,7 +12,7 @@ from ebm_lightning import EBM
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.data import Digits
 from ebm_lightning.distributions import CategoricalConditional
-from ebm_lightning.evaluation import L2, Ball, ClassificationError, Linf, Refinement, Robustness
+from ebm_lightning.evaluation import L2, ClassificationError, Linf, Refinement, Robustness, ThreatModel
 from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD, Langevin
@@ -94,16 +94,16 @@ def test_the_average_is_the_softmax_of_the_averaged_logits() -> None:
     torch.testing.assert_close(log_p, torch.log_softmax(logits, 1).detach())
 
 
-@pytest.mark.parametrize("ball", [Linf([0.4], certain=20.0), L2([0.8], certain=40.0)])
-def test_the_attack_passes_the_sampler_as_the_identity(ball: Ball) -> None:
+@pytest.mark.parametrize("ball", [Linf([0.4], chance_radius=20.0), L2([0.8], chance_radius=40.0)])
+def test_the_attack_passes_the_sampler_as_the_identity(ball: ThreatModel) -> None:
     """The gradient at the end points along the slope, whatever the sampler does to it on the way.
 
-    So the walk ends at x -+ radius steepest(slope), though for L2 the sampler makes another point worse.
+    So the walk ends at x -+ radius ascent_direction(slope), though for L2 the sampler makes another point worse.
     """
     model, x, y = _drawn(), torch.randn(200, 1, 2, 3), torch.randint(0, 2, (200,))
     protocol, (radius,) = Robustness([ball], steps=8, restarts=1, refinement=Refinement(3, 2)), ball.radii
     sign = (2 * y - 1)[:, None].float()
-    away = ball.steepest(-sign * model.slope.expand(200, -1)).view_as(x)
+    away = ball.ascent_direction(-sign * model.slope.expand(200, -1)).view_as(x)
     worst, wrong = protocol.attack(_module(model), {"x": x, "y": y}, ball, radius, None)
     torch.testing.assert_close(worst, x + radius * away, rtol=0, atol=1e-5)
     margins = sign[:, 0] * model.margin(model.refined(x + radius * away, 3))
@@ -125,7 +125,7 @@ def test_without_steps_everything_is_as_without_a_refinement() -> None:
     found = []
     for refinement in (None, Refinement(0, 4)):
         torch.manual_seed(2)
-        balls: list[Ball] = [Linf([0.2]), L2([0.3])]
+        balls: list[ThreatModel] = [Linf([0.2]), L2([0.3])]
         found.append(Robustness(balls, steps=5, restarts=3, refinement=refinement).measure(module, data).measurements)
     assert found[0] == found[1]
     state = {"x": x, "y": y}
@@ -146,7 +146,7 @@ def test_noise_in_front_of_a_linear_classifier_defends_nothing() -> None:
     y = torch.randint(0, 2, (2000,))
     margins = reach + 4 * spread * torch.randn(2000)
     x = ((2 * y - 1) * margins)[:, None] * slope / slope.square().sum()
-    protocol = Robustness([Linf([radius], certain=20.0)], steps=1, restarts=1, number=2000)
+    protocol = Robustness([Linf([radius], chance_radius=20.0)], steps=1, restarts=1, num_examples=2000)
     protocol.refinement = Refinement(steps, chains)
     found = protocol.measure(_module(model, noise), Examples(x, y, 2, (-100.0, 100.0))).measurements
     p = torch.distributions.Normal(0.0, spread).cdf(margins - reach).double()

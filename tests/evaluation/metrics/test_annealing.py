@@ -16,7 +16,7 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.evaluation.metrics import (
     AIS,
     Linear,
-    Pieces,
+    PiecewiseLinear,
     SalakhutdinovMurray,
     ais,
     anneal,
@@ -63,9 +63,9 @@ def test_too_few_temperatures_are_warned_of() -> None:
     assert "log w has a standard deviation" in hasty.warning
 
 
-def test_Pieces_pieces_are_evenly_spaced_between_their_ends() -> None:
-    assert Pieces([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
-    torch.testing.assert_close(Pieces([1.0], [7])(), Linear(7)())
+def test_PiecewiseLinear_pieces_are_evenly_spaced_between_their_ends() -> None:
+    assert PiecewiseLinear([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
+    torch.testing.assert_close(PiecewiseLinear([1.0], [7])(), Linear(7)())
 
 
 def test_Linear_and_SalakhutdinovMurray_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
@@ -151,10 +151,10 @@ def test_raise_log_prob_with_many_temperatures_is_the_models_log_probability() -
         (lambda path: reverse_ais(path, Linear(3)(), {"x": bits(5)[:1]}), "use at least 2 chains"),
         (lambda path: raise_log_prob(path, bernoulli_case()[0], Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
         (lambda path: Linear(0), r"Linear\(number=0\)"),
-        (lambda path: Pieces([0.5, 1.0], [3]), "as many ends"),
-        (lambda path: Pieces([0.5, 0.9], [3, 3]), "from above 0 to 1"),
-        (lambda path: Pieces([0.0, 1.0], [3, 3]), "from above 0 to 1"),
-        (lambda path: Pieces([1.0], [0]), "each at least 1"),
+        (lambda path: PiecewiseLinear([0.5, 1.0], [3]), "as many ends"),
+        (lambda path: PiecewiseLinear([0.5, 0.9], [3, 3]), "from above 0 to 1"),
+        (lambda path: PiecewiseLinear([0.0, 1.0], [3, 3]), "from above 0 to 1"),
+        (lambda path: PiecewiseLinear([1.0], [0]), "each at least 1"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:

@@ -133,14 +133,14 @@ X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
     ("make", "words"),
     [
         (lambda: Calibration(bins=0), "expected bins >= 1"),
-        (lambda: Calibration().measure(_logits_are_x(), Examples(X, Y, CLASSES)), "Examples holds none out: set its"),
+        (lambda: Calibration().measure(_logits_are_x(), Examples(X, Y, CLASSES)), "Examples has none: set its"),
         (
             lambda: Calibration().measure(_logits_are_x(), Examples(X)),
             r"needs labels 'y', but Examples has only \['x'\]",
         ),
         (
             lambda: Calibration(scaling=False).measure(_logits_are_x(), Examples(X, Y + 1, CLASSES + 1)),
-            "tells 3 classes apart, expected labels 0..2, got torch.int64 from 1 to 3",
+            "the model has 3 classes, expected labels 0..2, got torch.int64 from 1 to 3",
         ),
         (
             lambda: Calibration(scaling=False).measure(_module(DeepEnergy(MLP(3, [2]))), Examples(X, Y, CLASSES)),

@@ -65,7 +65,7 @@ checkpoint: {every_n_steps: 4}
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
-  - {class_path: Filters, init_args: {number: 9}}
+  - {class_path: ReceptiveFields, init_args: {number: 9}}
 """
 
 
@@ -93,8 +93,8 @@ data:
   init_args: {batch_size: 100, pixels: {class_path: Threshold}}
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
-  - {class_path: ScoreClassifier, init_args: {number: 500}}
-  - {class_path: Filters, init_args: {number: 3, groups: 10}}
+  - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
+  - {class_path: ReceptiveFields, init_args: {number: 3, groups: 10}}
 """
 
 
@@ -175,7 +175,7 @@ def test_ScoreClassifier_of_scores_off_by_constants_errs_as_the_bayes_rule() -> 
     z = float(stats.norm.isf(FALSE_ALARM / 2))
     assert abs(test.value - 100 * stats.norm.cdf(-1)) < z * test.standard_error
     assert raw.value == pytest.approx(100 * float(y[6000:].double().mean()))
-    few = ScoreClassifier(number=50).measure(module, data).measurements
+    few = ScoreClassifier(num_examples=50).measure(module, data).measurements
     assert few["fitted_error_percent"].standard_error > 5 * found["fitted_error_percent"].standard_error
 
 
@@ -211,7 +211,7 @@ def test_percent_wrong_at_its_ends() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ScoreClassifier(number=0), "expected number >= 1, or null for all"),
+        (lambda: ScoreClassifier(num_examples=0), "expected number >= 1, or null for all"),
         (
             lambda: ScoreClassifier().measure(EBM(_per_class(), ContrastiveDivergence()), NO_LABELS),
             r"needs labels 'y', but Labels has only \['x'\]",

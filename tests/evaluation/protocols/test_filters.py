@@ -47,7 +47,7 @@ def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_abo
     large, negative, small, nothing = [191, 255], [0, 128], [255, 64], [128, 128]
     assert shown(ReceptiveFields(), 2, 2) == [large, negative, small, nothing]
     assert shown(ReceptiveFields(groups=2), 2, 2) == [small, nothing, large, negative]
-    assert shown(ReceptiveFields(number=1, groups=2), 2, 1) == [small, large]
+    assert shown(ReceptiveFields(num_filters=1, groups=2), 2, 1) == [small, large]
     norms = ReceptiveFields().measure(module, data).measurements["mean_filter_norm_x"]
     assert norms.value == pytest.approx(float(weights.flatten(1).norm(dim=1).mean()))
 
@@ -55,7 +55,7 @@ def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_abo
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ReceptiveFields(number=0), "expected number >= 1 and groups >= 1"),
+        (lambda: ReceptiveFields(num_filters=0), "expected number >= 1 and groups >= 1"),
         (
             lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",

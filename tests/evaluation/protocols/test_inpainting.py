@@ -12,7 +12,7 @@ from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import EnergyModel, Sampler
 from ebm_lightning.distributions import GaussianNoise
-from ebm_lightning.evaluation import AddedNoise, BottomHalf, Denoising, Inpainting
+from ebm_lightning.evaluation import AdditiveGaussianNoise, BottomHalf, Denoising, Inpainting
 from ebm_lightning.evaluation.protocols.inpainting import squared_error
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import MALA, Langevin
@@ -31,7 +31,7 @@ def _data(n: int, **settings: object) -> Examples:
 
 def test_a_perfect_model_inpaints_with_twice_the_conditional_variance() -> None:
     """Truth and draw are independent given the known half; the mean image has the marginal variance."""
-    findings = Inpainting(BottomHalf(), number=3000, steps=60).measure(_module(MALA(0.2)), _data(3000))
+    findings = Inpainting(BottomHalf(), num_examples=3000, steps=60).measure(_module(MALA(0.2)), _data(3000))
     _, covariance = conditional_law([0, 1], [2, 3], MEAN[None, :2])
     expected = {"mse": 2 * covariance.trace() / 2, "mean_image_mse": COVARIANCE[2:, 2:].trace() / 2}
     for name, value in expected.items():
@@ -44,9 +44,9 @@ def test_a_perfect_model_inpaints_with_twice_the_conditional_variance() -> None:
 def test_Denoising_by_descent_on_the_true_energy_has_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Langevin at temperature 0 takes x to mean + (I - s P)^k (x - mean)."""
     rows: list[Tensor] = []
-    monkeypatch.setattr(plots, "picture", lambda x, *_: rows.append(x))
+    monkeypatch.setattr(plots, "plot_samples", lambda x, *_: rows.append(x))
     data, steps, s = _data(200, bounds=(-5.0, 5.0)), 4, 0.02
-    protocol = Denoising(AddedNoise(1.0), number=200, steps=steps)
+    protocol = Denoising(AdditiveGaussianNoise(1.0), num_examples=200, steps=steps)
     found = protocol.measure(_module(Langevin(s, temperature=0.0)), data).measurements
     truth, start, end = (part.flatten(1) for part in rows[0].view(3, 10, 1, 2, 2))
     shrunk = torch.linalg.matrix_power(torch.eye(4, dtype=F64) - s * torch.linalg.inv(COVARIANCE), steps)
@@ -70,7 +70,7 @@ def test_images_are_a_random_choice_and_their_labels_stay_with_them() -> None:
     y = torch.arange(100)
     data = Examples(y.double().view(100, 1, 1, 1).expand(100, 1, 4, 1).clone(), y, 100)
     module = EBM(Labeled(), ContrastiveDivergence(), sampler=Langevin(1.0, temperature=0.0), chains=NoiseChains())
-    found = Inpainting(BottomHalf(), number=40, steps=1).measure(module, data).measurements
+    found = Inpainting(BottomHalf(), num_examples=40, steps=1).measure(module, data).measurements
     assert found["mse_test"].value == pytest.approx(0, abs=1e-20), "one step of size 1 lands on the label"
     of_all = ((y.double() - 49.5) ** 2).mean()
     baseline = found["mean_image_mse_test"]
@@ -96,18 +96,18 @@ def test_Inpainting_and_Denoising_run_from_the_command_line(ebm, tiny: Path) -> 
     place = said.split("run      ")[1].splitlines()[0]
     status, said = ebm("test", place)
     assert status == 0, said
-    assert "Inpainting(mask=BottomHalf(), number=5, steps=2)" in said
-    assert "Denoising(corruption=SaltAndPepper(share=0.05, low=0.1, high=0.9), number=5, steps=2)" in said
+    assert "Inpainting(mask=BottomHalf(), num_examples=5, steps=2)" in said
+    assert "Denoising(corruption=SaltAndPepper(share=0.05, low=0.1, high=0.9), num_examples=5, steps=2)" in said
     assert (Path(place) / "evaluation" / "Inpainting-test.png").exists()
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Inpainting(BottomHalf(), number=0), "expected number >= 1"),
-        (lambda: Denoising(AddedNoise(1.0), steps=0), "steps >= 1"),
+        (lambda: Inpainting(BottomHalf(), num_examples=0), "expected number >= 1"),
+        (lambda: Denoising(AdditiveGaussianNoise(1.0), steps=0), "steps >= 1"),
         (lambda: Inpainting(BottomHalf()).measure(_module(None), _data(2)), "has no sampler that moves x"),
-        (lambda: Denoising(AddedNoise(1.0)).measure(_module(MALA(0.1)), _data(2)), "but Examples has none"),
+        (lambda: Denoising(AdditiveGaussianNoise(1.0)).measure(_module(MALA(0.1)), _data(2)), "but Examples has none"),
         (
             lambda: Inpainting(BottomHalf()).measure(_module(MALA(0.1)), Examples(torch.zeros(3, 4))),
             r"repairs images \(C, H, W\), but x of Examples is of shape \(4,\)",

@@ -11,7 +11,7 @@ from scipy.stats import linregress
 
 from ebm_lightning import EBM
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
-from ebm_lightning.utils.plots import curves
+from ebm_lightning.utils.plots import plot_curves
 
 
 def _run(folder: Path, values: dict[int, float]) -> EBM:
@@ -41,7 +41,7 @@ def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path
     assert slope.standard_error == pytest.approx(expected.stderr)
     x, fitted = torch.tensor(steps).double(), np.exp(expected.intercept) * steps**expected.slope
     lines = {name: (x, torch.tensor(y), None) for name, y in (("run", losses), ("power law", fitted))}
-    drawn = curves(lines, "steps", "valid/loss", logarithmic=True)
+    drawn = plot_curves(lines, "steps", "valid/loss", logarithmic=True)
     assert findings.pictures["curve"].tobytes() == drawn.tobytes()
 
 

@@ -102,7 +102,7 @@ class Turned(Sampler):
 
 def _modes(sampler: Sampler, x: Tensor, number: int):
     module = EBM(Quadrants([0.0] * 2, [1.0] * 2), ContrastiveDivergence(), sampler=sampler)
-    protocol = Mixing(number=number, steps=8, points=8, classifier=OwnClassifier())
+    protocol = Mixing(num_chains=number, steps=8, points=8, classifier=OwnClassifier())
     return protocol.measure(module, Examples(x)).measurements
 
 
@@ -142,7 +142,7 @@ def test_the_standard_error_of_the_entropy_is_its_spread_over_repeated_samples()
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Mixing(number=1), "expected number >= 2"),
+        (lambda: Mixing(num_chains=1), "expected number >= 2"),
         (lambda: Mixing(points=4), "8 <= points <= steps"),
         (lambda: Mixing(steps=10), "8 <= points <= steps"),
         (lambda: _measure(None), "has no sampler that moves x"),

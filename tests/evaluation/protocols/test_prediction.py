@@ -25,7 +25,7 @@ from ebm_lightning.evaluation.protocols.prediction import perplexity
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.samplers import Descent
-from ebm_lightning.utils.plots import curves, picture
+from ebm_lightning.utils.plots import plot_curves, plot_samples
 
 
 def _noised() -> DenoisingPairs:
@@ -35,7 +35,9 @@ def _noised() -> DenoisingPairs:
 def test_PredictionError_is_measured_at_every_level() -> None:
     """A step halves what is there: PSNR and MSE in closed form, under the names of the levels, a curve for each."""
     data = _noised()
-    found = PredictionError(steps=[0, 2], number=150).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
+    found = PredictionError(steps=[0, 2], num_examples=150).measure(
+        EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data
+    )
     lines = {}
     for level in data.levels:
         batch = {name: value[:150] for name, value in data.at(level).tensors("test").items()}
@@ -50,7 +52,7 @@ def test_PredictionError_is_measured_at_every_level() -> None:
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
     assert sum("_after_" in name for name in found.measurements) == 8
-    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "psnr_db").tobytes()
+    assert found.pictures["steps"].tobytes() == plot_curves(lines, "steps", "psnr_db").tobytes()
 
 
 def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None:
@@ -60,7 +62,7 @@ def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None
     for level in data.levels:
         batch = {name: value[:8] for name, value in data.at(level).tensors("test").items()}
         x, target = batch["x"], batch["target"]
-        expected = picture(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
+        expected = plot_samples(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
         assert found.pictures[f"examples-{level.replace(' ', '-')}"].tobytes() == expected.tobytes()
 
 
@@ -128,7 +130,7 @@ def test_Perplexity_starts_where_chains_are_born() -> None:
 
 def test_Perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
-    result = Perplexity(number=10).measure(EBM(NextToken(net), TokenPrediction()), data)
+    result = Perplexity(num_examples=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
     assert set(result.measurements) == {"perplexity"}
     expected = F.cross_entropy(logits.flatten(0, 1), target.flatten()).exp()
@@ -169,7 +171,7 @@ def test_Perplexity_and_PredictionError_refuse_what_cannot_be_measured() -> None
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
         Perplexity(steps=[])
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
-        PredictionError(number=0)
+        PredictionError(num_examples=0)
     images = Pairs(torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2))
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     with pytest.raises(ValueError, match="has no bounds"):

@@ -12,7 +12,7 @@ from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
-from ebm_lightning.evaluation import L2, Ball, Linf, Robustness
+from ebm_lightning.evaluation import L2, Linf, Robustness, ThreatModel
 from ebm_lightning.evaluation.protocol import snake_case
 from ebm_lightning.objectives import ContrastiveDivergence
 
@@ -40,7 +40,7 @@ def _margins(model: LinearClassifier, x: Tensor, y: Tensor) -> Tensor:
 def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(ball, dual: int, restarts: int) -> None:
     model, x, y = _problem(200)
     radii = [0.5, 0.05, 0.2]
-    protocol = Robustness([ball(radii, certain=50.0)], steps=20, restarts=restarts)
+    protocol = Robustness([ball(radii, chance_radius=50.0)], steps=20, restarts=restarts)
     found = protocol.measure(_module(model), Examples(x, y, 2, WIDE)).measurements
     margins, slope = _margins(model, x, y), (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     for radius in radii:
@@ -55,7 +55,7 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
 
 
 @pytest.mark.parametrize(("ball", "dual"), [(Linf([0.3]), 1), (L2([0.3]), 2)])
-def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: Ball, dual: int) -> None:
+def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: ThreatModel, dual: int) -> None:
     """Which is log(1 + exp(-(margin - radius |w|_dual))) for two classes."""
     model, x, y = _problem(50)
     worst, wrong = Robustness([ball], steps=20, restarts=2).attack(_module(model), {"x": x, "y": y}, ball, 0.3, WIDE)
@@ -121,7 +121,9 @@ def test_the_images_are_a_random_subset() -> None:
     model, x, y = _problem(100)
     y = model.logits(x).argmax(1)
     y[:50] = 1 - y[:50]
-    found = Robustness([Linf([0.1])], steps=1, restarts=1, number=60).measure(_module(model), Examples(x, y, 2, WIDE))
+    found = Robustness([Linf([0.1])], steps=1, restarts=1, num_examples=60).measure(
+        _module(model), Examples(x, y, 2, WIDE)
+    )
     clean = found.measurements["accuracy_percent"].value
     law = stats.hypergeom(100, 50, 60)
     assert law.ppf(FALSE_ALARM) <= round(0.6 * clean) <= law.isf(FALSE_ALARM)
@@ -159,7 +161,7 @@ def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
         (lambda: Robustness([L2([1.0])], steps=0), "expected steps >= 1"),
         (lambda: Linf([]), "expected at least one radius"),
         (lambda: L2([0.1, 0.0]), "all > 0"),
-        (lambda: L2([0.1], certain=-1.0), "all > 0"),
+        (lambda: L2([0.1], chance_radius=-1.0), "all > 0"),
         (lambda: _attack(Blind(), Examples(X)), "needs labels 'y', but Examples has only"),
         (lambda: _attack(Blind(), Examples(X, Y, 2)), "Blind does not depend on x differentiably"),
         (lambda: _attack(StepIncrease(), Examples(X, Y, 2), None), "Examples has no bounds .* give Linf its `certain`"),

@@ -22,7 +22,7 @@ from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import JEM, Gaussian, JointJEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import FeatureExtractor, FreshChains, Generation, SampleSource
-from ebm_lightning.evaluation.components.feature_extractors import Reader
+from ebm_lightning.evaluation.components.feature_extractors import ExtractFeatures
 from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.reproduction.reproduce import dependencies
@@ -36,7 +36,7 @@ class Coordinates(FeatureExtractor):
     distance = "distance"
     score = "score"
 
-    def load(self, module: EBM, data: DataModule) -> Reader:
+    def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
         return lambda x: (x.flatten(1).double(), x.flatten(1).double())
 
 
@@ -164,7 +164,7 @@ def test_the_score_is_one_without_classes_and_their_number_where_each_is_certain
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What is given to the picture."""
     seen: list[tuple] = []
-    monkeypatch.setattr(plots, "picture", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(plots, "plot_samples", lambda *arguments: seen.append(arguments))
     return seen
 
 
@@ -214,7 +214,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         sampler=sampler,
         chains=part("SampleBuffer", size=40),
     )
-    sources = [part("FromBuffer", number=20), part("FromCheckpoints", last=2, number=297, steps=2)]
+    sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, number=297, steps=2)]
     protocols = [part("Generation", source=source, features=judge, splits=2) for source in sources]
     runs = {"judge": {**common, "model": model}, "judged": {**common, "model": judged, "evaluation": protocols}}
     places = {}
@@ -230,10 +230,11 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
     status, said = ebm("test", places["judged"])
     assert status == 0, said
     assert (
-        "Generation(source=FromBuffer(number=20), features=TrainedClassifier(run='judge', block='y'), splits=2" in said
+        "Generation(source=FromBuffer(num_samples=20), features=TrainedClassifier(run='judge', block='y'), splits=2"
+        in said
     )
     found = json.loads((places["judged"] / "evaluation" / "Generation.json").read_text())
-    assert found["settings"]["source"] == "FromCheckpoints(last=2, number=297, steps=2)"
+    assert found["settings"]["source"] == "FromCheckpoints(last=2, num_samples=297, steps=2)"
     names = [f"{name}_of_judge" for name in ("frechet_distance_in_logits", "classifier_score")]
     assert set(found["measurements"]) == {*names, *[f"{name}_held_out_images" for name in names]}
     assert (places["judged"] / "evaluation" / "Generation-samples.png").exists()

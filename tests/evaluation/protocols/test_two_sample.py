@@ -72,7 +72,7 @@ def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model
     covariance = 0.05 * torch.eye(9) + 0.95
     law = Gaussian([0.0] * 9, covariance.tolist())
     data = Table(law.sample(1000), law.sample(1000))
-    protocol = MMD(number=1000, steps=2, scale=0.7)
+    protocol = MMD(num_samples=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
     module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
     findings = protocol.measure(module, data)

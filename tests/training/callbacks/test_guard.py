@@ -77,7 +77,7 @@ def _events(run: Path, kind: str) -> list[dict]:
 def _assert_finite(run: Path) -> None:
     """Every checkpoint is whole and holds finite weights, averages and chains."""
     for path in RunFolder(run).checkpoints():
-        assert checkpoints.is_whole(path)
+        assert checkpoints.is_valid(path)
         content = checkpoints.RankCheckpointIO().load_checkpoint(path)
         kept = [content["state_dict"], content["current_model_state"]]
         kept += [shard["BufferCallback"] for shard in content["rank_states"]]
@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
     assert "step=00000008" in sentence
     assert "make room and run the same command again" in sentence
     assert RunFolder(run).checkpoints() == [whole]
-    assert checkpoints.is_whole(whole)
+    assert checkpoints.is_valid(whole)
     assert not list(run.rglob("*.partial"))
     assert fit(run)[0] == 0
     ours, theirs = _checkpoint(run), _checkpoint(straight)
