@@ -1,4 +1,8 @@
-"""One seed, one thread, no network, no account: the same numbers wherever the suite runs."""
+"""One seed, one thread, no network, no account: the same numbers wherever the suite runs.
+
+tests/samplers/test_hmc.py tests ebm_lightning/samplers/hmc.py. The name of a test, its class or its file spells the
+symbol that it is about, so that ``pytest -k SampleBuffer`` finds what is known of it.
+"""
 
 import gc
 import os

@@ -13,7 +13,7 @@ def _pos(n: int = N, value: float = 5.0) -> dict:
     return {"x": torch.full((n, 2), value), "y": torch.arange(n)}
 
 
-def test_data_chains_start_at_the_data_and_noise_chains_at_noise() -> None:
+def test_DataChains_start_at_the_data_and_NoiseChains_at_noise() -> None:
     pos = _pos()
     assert torch.equal(DataChains().start(pos, ("x",))["x"], pos["x"])
     noisy = NoiseChains(UniformNoise(-1.0, 0.0)).start(pos, ("x",))
@@ -21,7 +21,7 @@ def test_data_chains_start_at_the_data_and_noise_chains_at_noise() -> None:
     assert torch.equal(noisy["y"], pos["y"])
 
 
-def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() -> None:
+def test_NoiseChains_and_SampleBuffer_start_as_many_as_asked_for_with_the_clamped_variables_in_turn() -> None:
     """A phase of 9 or 4 chains beside 6 examples, fresh and kept."""
     for chains in (
         NoiseChains(UniformNoise(), num_chains=9),
@@ -37,6 +37,6 @@ def test_as_many_chains_as_are_asked_for_with_the_clamped_variables_in_turn() ->
 
 
 @pytest.mark.parametrize("make", [NoiseChains, lambda num_chains: SampleBuffer(3, num_chains=num_chains)])
-def test_no_chains_at_all_are_refused(make) -> None:
+def test_NoiseChains_and_SampleBuffer_refuse_to_be_none(make) -> None:
     with pytest.raises(ValueError, match=r"num_chains=0\): expected at least 1 chain"):
         make(num_chains=0)

@@ -1,14 +1,15 @@
-"""Noise fitted to the data against maximum likelihood and the mixture's law."""
+"""Noise against torch's distributions, and fitted to the data against maximum likelihood and the mixture's law."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from support.oracles import assert_means, identical
+from torch import distributions as D
 
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.core import State
-from ebm_lightning.distributions import InformativeInit
+from ebm_lightning.core import Noise, State
+from ebm_lightning.distributions import BernoulliNoise, GaussianNoise, InformativeInit, UniformNoise
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 
@@ -39,7 +40,7 @@ model:
     chains:
       init_args:
         keep: [y]
-        noise: {class_path: InformativeInit, init_args: {shape: [1, 8, 8], classes: 10}}
+        init: {class_path: InformativeInit, init_args: {shape: [1, 8, 8], classes: 10}}
 evaluation:
   - class_path: ClassificationError
   - class_path: OutOfDistribution
@@ -47,6 +48,26 @@ evaluation:
       outliers: [{class_path: UniformPixels}]
 """
 """An overlay of the tiny configuration: all three terms, chains with clamped labels, born from class Gaussians."""
+
+
+@pytest.mark.parametrize(
+    ("noise", "reference"),
+    [
+        (UniformNoise(-1.0, 3.0), D.Uniform(*torch.tensor([-1.0, 3.0], dtype=F64))),
+        (GaussianNoise(1.0, 0.5), D.Normal(*torch.tensor([1.0, 0.5], dtype=F64))),
+        (BernoulliNoise(0.2), D.Bernoulli(torch.tensor(0.2, dtype=F64))),
+    ],
+    ids=["UniformNoise", "GaussianNoise", "BernoulliNoise"],
+)
+def test_UniformNoise_GaussianNoise_and_BernoulliNoise_are_those_of_torch(
+    noise: Noise, reference: D.Distribution
+) -> None:
+    value = reference.sample((5, 2, 3))
+    torch.testing.assert_close(noise.log_prob(value), reference.log_prob(value).flatten(1).sum(1))
+    draws = noise.sample(torch.zeros(20_000, 3, dtype=F64))
+    assert draws.dtype == F64
+    assert_means(draws, reference.mean.expand(3))
+    assert_means((draws - reference.mean).square(), reference.variance.expand(3))
 
 
 def _labeled_points(n: int = 300) -> State:
@@ -63,7 +84,7 @@ def _fitted(data: State) -> InformativeInit:
     return noise
 
 
-class TestClassGaussians:
+class TestInformativeInit:
     def test_the_fit_is_maximum_likelihood_of_the_labeled_examples(self) -> None:
         data = _labeled_points()
         noise = _fitted(data)
@@ -139,6 +160,6 @@ class TestClassGaussians:
         (lambda: InformativeInit([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_InformativeInit_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -59,7 +59,7 @@ class TestGaussianMixture:
 
 
 @pytest.mark.parametrize(("dim", "barrier", "tilt"), [(1, 1.0, 0.0), (3, 4.0, 0.5), (2, 50.0, -30.0), (1, 1e-3, 2.0)])
-def test_double_well_partition_equals_the_integral(dim: int, barrier: float, tilt: float) -> None:
+def test_DoubleWell_partition_equals_the_integral(dim: int, barrier: float, tilt: float) -> None:
     model = DoubleWell(dim, barrier, tilt)
     axis = torch.linspace(-40, 40, 400001, dtype=torch.float64)
     lowest = float((barrier * (axis.square() - 1).square() + tilt * axis).min())

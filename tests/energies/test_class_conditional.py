@@ -13,7 +13,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Ancestral, Gibbs
 
 
-def test_one_machine_for_each_class_dreams_and_recognizes_its_own() -> None:
+def test_PerClass_of_recognition_models_dreams_and_recognizes_each_class() -> None:
     model = PerClass(HelmholtzMachine({"x": Bernoulli([3])}, [2]), 3).double()
     perturbed(model)
     y = torch.tensor([2, 0, 0, 1, 2])
@@ -196,6 +196,6 @@ class TestPerClass:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_PerClass_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -15,7 +15,7 @@ F64 = torch.float64
 
 
 @pytest.mark.parametrize("hidden", [(3,), (3, 2), (2, 2, 1)])
-def test_the_probabilities_of_all_states_sum_to_one(hidden: tuple[int, ...]) -> None:
+def test_HelmholtzMachine_the_probabilities_of_all_states_sum_to_one(hidden: tuple[int, ...]) -> None:
     model = machine(hidden=hidden)
     widths = {"x": 3} | {f"h{level + 1}": width for level, width in enumerate(hidden)}
     assert model.variables == tuple(widths)
@@ -25,14 +25,14 @@ def test_the_probabilities_of_all_states_sum_to_one(hidden: tuple[int, ...]) -> 
     assert model.log_partition().dtype == F64
 
 
-def test_the_recognition_network_is_a_distribution_of_the_causes_for_every_example() -> None:
+def test_HelmholtzMachine_the_recognition_network_is_a_distribution_of_the_causes_for_every_example() -> None:
     model, causes = machine(), every_state({"h1": 3, "h2": 2})
     for x in bits(3):
         energy = model.recognition_energy({"x": x.expand(32, -1), **causes})
         torch.testing.assert_close(torch.logsumexp(-energy, 0), torch.zeros((), dtype=F64), rtol=0, atol=1e-12)
 
 
-def test_energies_are_the_log_probabilities_written_out() -> None:
+def test_HelmholtzMachine_energies_are_the_log_probabilities_written_out() -> None:
     """Unit by unit, with weights of their own for the two directions."""
     model, state = machine(), every_state(WIDTHS)
     weights = dict(model.named_parameters())
@@ -52,7 +52,7 @@ def test_energies_are_the_log_probabilities_written_out() -> None:
     torch.testing.assert_close(model.recognition_energy(state), recognized)
 
 
-def test_complete_draws_from_the_recognition_network() -> None:
+def test_HelmholtzMachine_completes_by_draws_from_the_recognition_network() -> None:
     model, x = machine(), torch.tensor([1.0, 0.0, 1.0], dtype=F64)
     state = model.positive_phase({"x": x.expand(5_000, -1), "y": torch.zeros(5_000)})
     p = (-model.recognition_energy({"x": x.expand(32, -1), **every_state({"h1": 3, "h2": 2})})).exp()
@@ -62,7 +62,7 @@ def test_complete_draws_from_the_recognition_network() -> None:
     assert set(state) == {"x", "y", "h1", "h2"}
 
 
-def test_groups_of_other_units_share_the_causes() -> None:
+def test_HelmholtzMachine_groups_of_other_units_share_the_causes() -> None:
     """A normal variable and a label beside the binary one: the energy integrates to 1."""
     groups = {"x": Bernoulli([2]), "v": Gaussian([1], std=0.5), "y": Softmax(3)}
     model = perturbed(HelmholtzMachine(groups, [2], weight_std=0.7))
@@ -81,7 +81,7 @@ def test_groups_of_other_units_share_the_causes() -> None:
     )
 
 
-def test_the_visible_bias_begins_at_the_logits_of_the_data() -> None:
+def test_HelmholtzMachine_the_visible_bias_begins_at_the_logits_of_the_data() -> None:
     data = Bars(samples=2000, batch_size=100)
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [3, 1])
     model.initialize(data.eval_loader("train"))
@@ -109,6 +109,6 @@ BITS = {"x": Bernoulli([3])}
         (lambda: Gibbs(("h1",)).step(machine(), every_state(WIDTHS)), "HelmholtzMachine is not GibbsSampleable"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_HelmholtzMachine_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -28,7 +28,7 @@ def _points(n: int = 6, classes: int = 3) -> State:
     return {"x": torch.randn(n, 4, dtype=F64), "y": torch.arange(n) % classes}
 
 
-class TestEnergies:
+class TestJointJEM:
     def test_the_marginal_is_the_sum_of_the_joint_over_the_labels(self) -> None:
         jem, state = _jem(), _points()
         joint = JointJEM(jem)

@@ -14,7 +14,7 @@ class TestDeepEnergy:
         with pytest.raises(ValueError, match=r"expects its net to give one number per example, shape \(3,\)"):
             DeepEnergy(net)(torch.zeros(3, 4))
 
-    def test_conditional_refuses_more_than_one_number_per_example(self) -> None:
+    def test_ConditionalDeepEnergy_refuses_more_than_one_number_per_example(self) -> None:
         with pytest.raises(ValueError, match="ConditionalDeepEnergy expects its net"):
             ConditionalDeepEnergy(nn.Bilinear(4, 2, 2))(torch.zeros(3, 4), torch.zeros(3, 2))
 
@@ -23,7 +23,7 @@ class TestDeepEnergy:
         assert torch.equal(DeepEnergy(net)(x), DeepEnergy(nn.Sequential(net, nn.Flatten(0)))(x))
 
     @pytest.mark.parametrize("net", [IGEBMNet(1, 2, ((2, 1),), classes=3), IGEBMMnistNet(2, classes=3, size=8)])
-    def test_labels_and_classes_go_together(self, net: nn.Module) -> None:
+    def test_ConditionalDeepEnergy_takes_labels_and_classes_together(self, net: nn.Module) -> None:
         with pytest.raises(ValueError, match=r"classes=3\) was given no labels y"):
             DeepEnergy(net)(torch.zeros(2, 1, 8, 8))
         with pytest.raises(ValueError, match=r"classes=None\) was given labels y"):

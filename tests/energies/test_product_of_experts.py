@@ -34,7 +34,7 @@ def _grid(half: float, spacing: float) -> Tensor:
 
 
 @pytest.mark.parametrize("containment", [0.0, 0.7])
-def test_the_energy_is_the_sum_over_experts(containment: float) -> None:
+def test_StudentTPoE_the_energy_is_the_sum_over_experts(containment: float) -> None:
     model = perturbed(StudentTPoE([2, 3], 4, containment))
     x = torch.randn(5, 2, 3, dtype=F64)
     filters, exponents = model.filters("x").flatten(1).tolist(), model.alpha.tolist()
@@ -46,7 +46,7 @@ def test_the_energy_is_the_sum_over_experts(containment: float) -> None:
         assert energy == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_expert_on_one_coordinate_is_students_t_with_its_log_z() -> None:
+def test_StudentTPoE_one_expert_on_one_coordinate_is_students_t_with_its_log_z() -> None:
     """(w x + b) sqrt(nu / 2) is t with nu = 2 alpha - 1 degrees of freedom."""
     w, b, alpha = -1.7, 0.4, 2.3
     model, nu = _poe([[w]], [b], [alpha]), 2 * alpha - 1
@@ -60,7 +60,7 @@ def test_one_expert_on_one_coordinate_is_students_t_with_its_log_z() -> None:
     assert float(model.log_partition()) == pytest.approx(math.log(z), abs=1e-7)
 
 
-def test_the_marginal_along_a_filter_is_students_t() -> None:
+def test_StudentTPoE_the_marginal_along_a_filter_is_students_t() -> None:
     """In a complete product the filters respond independently: integrate along a line of constant w_0 . x."""
     model, nu = _poe([[1.0, 0.5], [-0.3, 0.8]], [0.2, -0.1], [3.0, 4.0]), 5.0
     w = model.weight[0].detach()
@@ -76,7 +76,7 @@ def test_the_marginal_along_a_filter_is_students_t() -> None:
     torch.testing.assert_close(log_p - log_p[0], expected - expected[0], rtol=0, atol=1e-8)
 
 
-def test_log_z_of_a_complete_product_equals_the_integral() -> None:
+def test_StudentTPoE_log_z_of_a_complete_product_equals_the_integral() -> None:
     """Trapezoids on a smooth integrand are exact; the tails beyond the square fall as |x|^-8."""
     model = _poe([[1.0, 0.5], [-0.3, 0.8]], [0.2, -0.1], [4.0, 5.0])
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_log_z_of_a_complete_product_equals_the_integral() -> None:
     torch.testing.assert_close(model.log_partition(), total, rtol=0, atol=1e-9)
 
 
-def test_containment_makes_a_product_proper_that_leaves_a_direction_free() -> None:
+def test_StudentTPoE_containment_makes_a_product_proper_that_leaves_a_direction_free() -> None:
     """One expert along the first coordinate: the other one is N(0, 1 / containment)."""
     model = _poe([[1.3, 0.0]], [0.0], [1.0], containment=0.25)
     x = torch.tensor([[0.4, 0.0]], dtype=F64)
@@ -93,7 +93,7 @@ def test_containment_makes_a_product_proper_that_leaves_a_direction_free() -> No
         assert (model(moved) - model(x)).item() == pytest.approx(0.25 * free**2 / 2)
 
 
-def test_contrastive_divergence_with_hmc_lowers_the_exact_divergence() -> None:
+def test_StudentTPoE_contrastive_divergence_with_hmc_lowers_the_exact_divergence() -> None:
     """The truth is a product of two experts; KL(truth || model) is a sum over a grid, log Z of both is known.
 
     A constant learning rate leaves a floor; a tenth of the start is far above it.
@@ -127,7 +127,7 @@ def test_contrastive_divergence_with_hmc_lowers_the_exact_divergence() -> None:
     assert 0 <= end < start / 10, (start, end)
 
 
-def test_hmc_draws_from_a_single_expert() -> None:
+def test_StudentTPoE_hmc_draws_from_a_single_expert() -> None:
     """4000 independent chains from the law itself stay in it: Kolmogorov-Smirnov against Student's t."""
     model, law = _poe([[1.0]], [0.5], [3.0]), stats.t(5.0, loc=-0.5, scale=math.sqrt(2 / 5))
     start = {"x": torch.from_numpy(law.rvs((4000, 1), random_state=0))}
@@ -136,7 +136,7 @@ def test_hmc_draws_from_a_single_expert() -> None:
     assert stats.kstest(end["x"].flatten().numpy(), law.cdf).pvalue > FALSE_ALARM
 
 
-def test_filters_are_the_weights_in_the_shape_of_the_data() -> None:
+def test_StudentTPoE_filters_are_the_weights_in_the_shape_of_the_data() -> None:
     model = StudentTPoE([1, 2, 3], 4)
     assert model.filters("x").shape == (4, 1, 2, 3)
     assert torch.equal(model.filters("x").flatten(1), model.weight)
@@ -157,6 +157,6 @@ def test_filters_are_the_weights_in_the_shape_of_the_data() -> None:
         (lambda: Gibbs(("x",)).step(StudentTPoE([2], 3), {}), "use a gradient sampler such as Langevin or HMC"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_StudentTPoE_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

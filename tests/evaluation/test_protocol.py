@@ -65,7 +65,7 @@ class Dice(Protocol):
         )
 
 
-def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
+def test_Protocol_keeps_its_ProtocolResult_its_settings_and_where_they_come_from(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
     (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
@@ -89,7 +89,7 @@ def test_a_protocol_keeps_its_findings_its_settings_and_where_they_come_from(tmp
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
 
 
-def test_protocols_are_asked_for_by_class_or_file() -> None:
+def test_Protocol_is_asked_for_by_class_or_file() -> None:
     every = [MMD(), OutOfDistribution([UniformPixels()]), Dice()]
     assert select_protocols(every, None) == every
     assert select_protocols(every, "ood, two_sample") == every[:2]
@@ -100,7 +100,7 @@ def test_protocols_are_asked_for_by_class_or_file() -> None:
         select_protocols([], "ood")
 
 
-def test_another_rank_writes_nothing(tmp_path: Path) -> None:
+def test_Protocol_on_another_rank_writes_nothing(tmp_path: Path) -> None:
     trainer = SimpleNamespace(is_global_zero=False, default_root_dir=str(tmp_path))
     Dice().on_test_end(trainer, EBM(Brightness(), ContrastiveDivergence()))
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +116,7 @@ class Doubtful(Protocol):
         return ProtocolResult({"test_log_prob_nats": Measurement(-3.0, 0.1, interval, estimate.warning)})
 
 
-def test_a_doubtful_number_is_kept_and_printed_with_its_warning(tmp_path: Path, capsys) -> None:
+def test_Measurement_that_is_doubtful_is_kept_and_printed_with_its_warning(tmp_path: Path, capsys) -> None:
     """An infinite end is null in JSON, which has no word for it, and inf on the terminal; the warning is in both."""
     RunFolder(tmp_path).config_file.write_text(yaml.safe_dump({"seed_everything": 0}))
     trainer = SimpleNamespace(

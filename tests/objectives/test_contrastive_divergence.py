@@ -33,7 +33,7 @@ def _rbm() -> RBM:
     return model
 
 
-def test_the_contrast_of_an_rbm_descends_by_hintons_rule() -> None:
+def test_ContrastiveDivergence_of_an_rbm_descends_by_hintons_rule() -> None:
     """-dloss/dW = <v p(h|v)>_data - <v p(h|v)>_chains, and likewise for the biases; the phases differ in size."""
     model, data, chains = _rbm(), bits(4)[3:9], bits(4)[6:16]
     ours = gradients_of(model, ContrastiveDivergence()(model, {"v": data}, {"v": chains}))
@@ -46,7 +46,7 @@ def test_the_contrast_of_an_rbm_descends_by_hintons_rule() -> None:
         assert torch.allclose(-ours[name], value - statistics(chains)[name], atol=1e-14)
 
 
-def test_the_contrast_with_exact_samples_is_the_gradient_of_the_likelihood() -> None:
+def test_ContrastiveDivergence_with_exact_samples_is_the_gradient_of_the_likelihood() -> None:
     """p = counts / 15 is drawn exactly by taking every state as often as it counts."""
     counts = torch.tensor([1, 2, 3, 4, 5])
     model, data = Table(counts), torch.tensor([0, 0, 3, 1])
@@ -56,7 +56,7 @@ def test_the_contrast_with_exact_samples_is_the_gradient_of_the_likelihood() -> 
     assert torch.allclose(ours, exact, atol=1e-14)
 
 
-def test_the_contrast_with_draws_from_an_rbm_estimates_its_likelihood_gradient() -> None:
+def test_ContrastiveDivergence_with_draws_from_an_rbm_estimates_its_likelihood_gradient() -> None:
     """Hidden units summed out by the model, visible ones enumerated: dlog p/dW from autograd of -F - log Z."""
     model, data, n = _rbm(), bits(4)[[3, 3, 12, 5]], 50_000
     log_p = -model(v=data) - torch.logsumexp(-model(v=bits(4)), 0)
@@ -69,7 +69,7 @@ def test_the_contrast_with_draws_from_an_rbm_estimates_its_likelihood_gradient()
     assert_means(of_each, (of_each.mean(0) - (ours - exact)).detach())
 
 
-def test_the_terms_of_the_contrast_and_its_penalty() -> None:
+def test_ContrastiveDivergence_terms_and_penalty() -> None:
     model = Bell(precision=2.0)
     data, chains = torch.randn(5, 1, dtype=F64), torch.randn(8, 1, dtype=F64)
     terms = ContrastiveDivergence(l2=0.3)(model, {"x": data}, {"x": chains})
@@ -83,7 +83,7 @@ def test_the_terms_of_the_contrast_and_its_penalty() -> None:
     assert "l2" not in ContrastiveDivergence()(model, {"x": data}, {"x": chains})
 
 
-def test_the_contrast_is_not_differentiated_through_the_sampler() -> None:
+def test_ContrastiveDivergence_is_not_differentiated_through_the_sampler() -> None:
     model, data = Bell(), torch.randn(5, 1, dtype=F64)
     chains = model.precision * torch.randn(5, 1, dtype=F64)
     attached = gradients_of(model, ContrastiveDivergence()(model, {"x": data}, {"x": chains}))
@@ -98,6 +98,6 @@ def test_the_contrast_is_not_differentiated_through_the_sampler() -> None:
         (lambda: ContrastiveDivergence()(Quartic(), quartic_state(), None), "give EBM a sampler"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ContrastiveDivergence_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -16,7 +16,7 @@ F64 = torch.float64
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
-def test_noise_contrastive_estimation_cannot_tell_the_noise_from_itself(ratio: int) -> None:
+def test_NoiseContrastive_cannot_tell_the_noise_from_itself(ratio: int) -> None:
     """Where exp(-E) = q every posterior is 1 / (1 + ratio): loss = log(1 + ratio) + ratio log(1 + 1/ratio)."""
     model, x = Bell(mean=0.5, precision=1 / 4), torch.randn(6, 1, dtype=F64)
     terms = NoiseContrastive(GaussianNoise(0.5, 2.0), ratio=ratio)(model, {"x": x}, None)
@@ -27,7 +27,7 @@ def test_noise_contrastive_estimation_cannot_tell_the_noise_from_itself(ratio: i
 
 @pytest.mark.parametrize("ratio", [1, 3])
 @pytest.mark.parametrize("shift", [0.0, 0.3])
-def test_noise_contrastive_estimation_has_its_minimum_at_the_truth_with_log_z(ratio: int, shift: float) -> None:
+def test_NoiseContrastive_has_its_minimum_at_the_truth_with_log_z(ratio: int, shift: float) -> None:
     """The mean gradient in mean, precision and log Z vanishes at the truth, and not where log Z is off."""
     model, batches = Bell(mean=0.4, precision=2.0), []
     with torch.no_grad():
@@ -54,7 +54,7 @@ class Recorded(Noise):
         return torch.zeros(len(x), dtype=x.dtype)
 
 
-def test_noise_contrastive_estimation_repeats_the_clamped_variables() -> None:
+def test_NoiseContrastive_repeats_the_clamped_variables() -> None:
     """Three draws for each datum, under that datum's context; the loss is the formula's."""
     model = Quartic()
     pos = {"x": torch.tensor([[0.1], [0.2]], dtype=F64), "context": torch.tensor([[1.0], [-1.0]], dtype=F64)}
@@ -68,7 +68,7 @@ def test_noise_contrastive_estimation_repeats_the_clamped_variables() -> None:
     assert torch.allclose(terms["loss"], torch.tensor(loss, dtype=F64))
 
 
-def test_noise_contrastive_accuracy_counts_what_is_told_apart() -> None:
+def test_NoiseContrastive_accuracy_counts_what_is_told_apart() -> None:
     """E = 50 (x - 5)^2 against noise near 0: nothing is mistaken; data within the noise are all mistaken for it."""
     model = Bell(mean=5.0, precision=100.0)
     objective = NoiseContrastive(GaussianNoise(0.0, 0.1))
@@ -76,7 +76,7 @@ def test_noise_contrastive_accuracy_counts_what_is_told_apart() -> None:
     assert objective(model, {"x": torch.zeros(4, 1, dtype=F64)}, None)["accuracy"] == 0.5
 
 
-def test_a_datum_outside_the_support_of_the_noise_teaches_nothing() -> None:
+def test_NoiseContrastive_learns_nothing_from_a_datum_outside_the_support_of_the_noise() -> None:
     model = Bell()
     objective = NoiseContrastive(UniformNoise(0.0, 1.0))
     torch.manual_seed(1)
@@ -96,6 +96,6 @@ def test_a_datum_outside_the_support_of_the_noise_teaches_nothing() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_NoiseContrastive_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -31,7 +31,7 @@ def _batch(n: int = 3, positions: int = 4, vocabulary: int = 5) -> State:
     return {"x": tokens[:, :-1], "target": tokens[:, 1:]}
 
 
-def test_the_loss_of_tokens_is_the_mean_over_the_steps_kept() -> None:
+def test_TokenPrediction_is_the_mean_over_the_steps_kept() -> None:
     path, target = torch.randn(3, 2, 4, 5, dtype=F64), torch.randint(0, 5, (3, 4))
     energies = torch.randn(3, 2, dtype=F64)
     neg = {"y": path[:, -1], "y.trajectory": path, "y.energies": energies, "target": target}
@@ -47,7 +47,7 @@ def test_the_loss_of_tokens_is_the_mean_over_the_steps_kept() -> None:
     torch.testing.assert_close(terms["energy_gap"], (energies[:, 0] - energies[:, 1]).mean())
 
 
-def test_without_a_path_the_end_counts_and_padding_does_not() -> None:
+def test_TokenPrediction_without_a_path_counts_the_end_and_no_padding() -> None:
     y, target = torch.randn(3, 4, 5, dtype=F64), torch.randint(0, 5, (3, 4))
     terms = TokenPrediction(ignore=2)(Flat(), {"y": y, "target": target}, None)
     kept = target != 2
@@ -57,7 +57,7 @@ def test_without_a_path_the_end_counts_and_padding_does_not() -> None:
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3, None])
-def test_the_loss_of_images_is_torchs(beta: float | None) -> None:
+def test_ImagePrediction_is_the_loss_of_torch(beta: float | None) -> None:
     path, target = 2 * torch.randn(3, 2, 1, 4, 4, dtype=F64), torch.randn(3, 1, 4, 4, dtype=F64)
     neg = {"y": path[:, -1], "y.trajectory": path, "y.energies": torch.zeros(3, 2), "target": target}
     terms = ImagePrediction(beta=beta)(Flat(), {}, neg)
@@ -69,7 +69,7 @@ def test_the_loss_of_images_is_torchs(beta: float | None) -> None:
 
 
 @pytest.mark.parametrize("objective", [TokenPrediction(), ImagePrediction()])
-def test_what_is_missing_is_named(objective: TokenPrediction | ImagePrediction) -> None:
+def test_TokenPrediction_and_ImagePrediction_name_what_is_missing(objective: TokenPrediction | ImagePrediction) -> None:
     with pytest.raises(ValueError, match=r"\['target'\] is not in the state \['y'\]"):
         objective(Flat(), {"y": torch.zeros(1, 2, 3)}, None)
     with pytest.raises(ValueError, match="expected a number > 0"):
@@ -90,7 +90,7 @@ def _assert_same_gradients(module: EBM, batch: State, loss: Tensor, by_hand: Ten
     assert all(grad.abs().max() > 0 for grad in ours)
 
 
-def test_system_one_is_the_published_loop() -> None:
+def test_TokenPrediction_of_system_one_is_the_published_loop() -> None:
     """Two steps from noise, a constant at the beginning of each, both judged, the step size learned."""
     module = _text(Descent(2.0, learned=True, detach=True, softmax=True, return_trajectory=True), steps=2, backprop=2)
     batch, alpha = _batch(), module.sampler.alpha
@@ -107,7 +107,7 @@ def test_system_one_is_the_published_loop() -> None:
     _assert_same_gradients(module, batch, loss, by_hand)
 
 
-def test_system_two_is_the_published_loop() -> None:
+def test_TokenPrediction_of_system_two_is_the_published_loop() -> None:
     """Three noisy steps, of which the last alone is differentiated and judged."""
     module = _text(Descent(2.0, softmax=True, noise=0.5), steps=3, backprop=1)
     batch = _batch()
@@ -124,7 +124,7 @@ def test_system_two_is_the_published_loop() -> None:
     _assert_same_gradients(module, batch, loss, by_hand)
 
 
-def test_steps_through_one_another_are_differentiated_as_autograd_does() -> None:
+def test_TokenPrediction_of_steps_through_one_another_is_differentiated_as_autograd_does() -> None:
     module = _text(Descent(2.0, learned=True, softmax=True), steps=2, backprop=2)
     batch = _batch()
     torch.manual_seed(1)
@@ -139,7 +139,7 @@ def test_steps_through_one_another_are_differentiated_as_autograd_does() -> None
     _assert_same_gradients(module, batch, loss, by_hand)
 
 
-def test_denoising_is_one_step_from_the_noised_image() -> None:
+def test_ImagePrediction_is_one_step_from_the_noised_image() -> None:
     model = perturbed(ImageEBT(4, patch=2, channels=1, layers=1, heads=2, dim=8))
     descent = Descent(3.0, learned=True, detach=True).double()
     module = EBM(model, ImagePrediction(), descent, steps=1, backprop=1)
@@ -151,7 +151,7 @@ def test_denoising_is_one_step_from_the_noised_image() -> None:
     _assert_same_gradients(module, batch, loss, F.smooth_l1_loss(reached, clean))
 
 
-def test_chains_that_persist_are_compared_with_their_own_targets() -> None:
+def test_TokenPrediction_compares_chains_that_persist_with_their_own_targets() -> None:
     """A chain drawn from a buffer brings back its context and target, whatever the batch is now."""
     buffer = SampleBuffer(3, init=GaussianNoise(), keep=("x", "target"))
     model = TextEBT(5, layers=1, heads=1, dim=4)
@@ -164,7 +164,7 @@ def test_chains_that_persist_are_compared_with_their_own_targets() -> None:
     assert torch.equal(neg["target"], first["target"][order])
 
 
-def test_baselines_need_no_sampler() -> None:
+def test_TokenPrediction_and_ImagePrediction_of_baselines_need_no_sampler() -> None:
     net = CausalTransformer(5, layers=1, heads=2, dim=8)
     batch = _batch()
     terms = EBM(NextToken(net), TokenPrediction()).training_step(batch, 0)
@@ -196,7 +196,7 @@ def _cycle() -> State:
 
 
 @pytest.mark.parametrize("system", [1, 2])
-def test_descent_learns_more_than_how_often_a_token_occurs(system: int) -> None:
+def test_TokenPrediction_learns_more_than_how_often_a_token_occurs(system: int) -> None:
     model = TextEBT(4, layers=1, heads=2, dim=32)
     first = Descent(5.0, learned=True, detach=True, softmax=True, return_trajectory=True)
     module = EBM(
@@ -212,7 +212,7 @@ def test_descent_learns_more_than_how_often_a_token_occurs(system: int) -> None:
     assert _learned(module, _cycle(), 60) < math.log(4)
 
 
-def test_a_language_model_learns_by_the_same_module() -> None:
+def test_TokenPrediction_of_a_language_model_learns_by_the_same_module() -> None:
     module = EBM(
         NextToken(CausalTransformer(4, layers=1, heads=2, dim=32)),
         TokenPrediction(),
@@ -222,7 +222,7 @@ def test_a_language_model_learns_by_the_same_module() -> None:
     assert _learned(module, _cycle(), 60) < math.log(4)
 
 
-def test_validation_measures_a_prediction_and_moves_no_chain() -> None:
+def test_TokenPrediction_in_validation_moves_no_chain() -> None:
     """Terms of what eval-mode descent reaches from where chains are born, with no graph and no path."""
     torch.manual_seed(0)
     module = _text(Descent(0.5, softmax=True, return_trajectory=True), steps=2, backprop=2)

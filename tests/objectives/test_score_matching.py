@@ -35,7 +35,7 @@ class Slope(EnergyModel):
 
 
 @pytest.mark.parametrize("precision", [0.4, 1 / (1 + 0.8**2), 1.0])
-def test_denoising_score_matching_of_a_normal_is_its_closed_form(precision: float) -> None:
+def test_DenoisingScoreMatching_of_a_normal_is_its_closed_form(precision: float) -> None:
     """With data N(0, 1), noise s and E = a x^2 / 2, the loss is u^2 / 2 of a normal u of variance
     (s a)^2 + (s^2 a - 1)^2, and its slope in a is s^2 ((1 + s^2) a - 1), zero at the variance 1 + s^2."""
     s, batches, size = 0.8, 400, 500
@@ -49,7 +49,7 @@ def test_denoising_score_matching_of_a_normal_is_its_closed_form(precision: floa
     assert_means(torch.stack([torch.stack(losses), torch.stack(slopes)], 1), expected)
 
 
-def test_denoising_score_matching_noises_its_block_alone() -> None:
+def test_DenoisingScoreMatching_noises_its_block_alone() -> None:
     """The loss is that of the formula with the noise drawn again."""
     model, pos, s = Quartic(), quartic_state(), 0.5
     torch.manual_seed(1)
@@ -62,7 +62,7 @@ def test_denoising_score_matching_noises_its_block_alone() -> None:
     assert torch.allclose(terms["energy_data"], model(noised, pos["context"]).mean())
 
 
-def test_sliced_score_matching_is_exact_where_the_hessian_is_diagonal() -> None:
+def test_SlicedScoreMatching_is_exact_where_the_hessian_is_diagonal() -> None:
     """|dE/dx|^2 / 2 - tr H, loss and gradient, by the closed forms of the slope and the curvature."""
     model, pos = Quartic(), quartic_state()
     terms = SlicedScoreMatching()(model, pos, None)
@@ -74,7 +74,7 @@ def test_sliced_score_matching_is_exact_where_the_hessian_is_diagonal() -> None:
     assert torch.allclose(ours, theirs)
 
 
-def test_sliced_score_matching_has_the_trace_of_a_full_hessian_as_its_mean() -> None:
+def test_SlicedScoreMatching_has_the_trace_of_a_full_hessian_as_its_mean() -> None:
     """On E = x.A x / 2: mean |A x|^2 / 2 - tr A, and its gradient in A. An independent batch of directions per draw."""
     factor = torch.randn(3, 3, dtype=F64)
     model, x = Quadratic(factor @ factor.T), torch.randn(50, 3, dtype=F64)
@@ -92,7 +92,7 @@ def test_sliced_score_matching_has_the_trace_of_a_full_hessian_as_its_mean() -> 
     assert_means(torch.stack(draws), expected)
 
 
-def test_sliced_score_matching_has_its_minimum_at_the_data_variance() -> None:
+def test_SlicedScoreMatching_has_its_minimum_at_the_data_variance() -> None:
     """For E = a x^2 / 2 the loss is a^2 <x^2> / 2 - a, least at a = 1 / <x^2>."""
     x = 1.7 * torch.randn(100, 1, dtype=F64)
     model = Bell(precision=float(1 / x.square().mean()))
@@ -100,7 +100,7 @@ def test_sliced_score_matching_has_its_minimum_at_the_data_variance() -> None:
     assert abs(slope) < 1e-12
 
 
-def test_an_energy_without_curvature_is_matched_by_its_slope_alone() -> None:
+def test_SlicedScoreMatching_matches_an_energy_without_curvature_by_its_slope_alone() -> None:
     terms = SlicedScoreMatching()(Slope(), {"x": torch.randn(4, 2, dtype=F64)}, None)
     assert terms["curvature"] == 0
     assert torch.allclose(terms["loss"], torch.tensor(2.5, dtype=F64))
@@ -118,6 +118,6 @@ def test_an_energy_without_curvature_is_matched_by_its_slope_alone() -> None:
         (lambda: SlicedScoreMatching(block="z")(Quartic(), quartic_state(), None), "'z' is to be moved or scored"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_DenoisingScoreMatching_and_SlicedScoreMatching_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

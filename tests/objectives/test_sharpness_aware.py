@@ -47,7 +47,7 @@ class MeanEnergy(Objective):
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_a_step_on_a_quadratic_is_its_closed_form(adaptive: bool) -> None:
+def test_SharpnessAware_a_step_on_a_quadratic_is_its_closed_form(adaptive: bool) -> None:
     root = torch.randn(5, 5, dtype=F64)
     model, x = Bowl(root @ root.T), torch.randn(8, 5, dtype=F64)
     w = model.w.detach()
@@ -82,7 +82,7 @@ def _phases() -> tuple[State, State]:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
-def test_the_gradient_is_that_of_a_copy_moved_by_hand(rho: float) -> None:
+def test_SharpnessAware_the_gradient_is_that_of_a_copy_moved_by_hand(rho: float) -> None:
     model, (pos, neg) = _jem(norm=True), _phases()
     here, there = copy.deepcopy(model), copy.deepcopy(model)
     plain = _hybrid()(here, pos, neg)
@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_a_copy_moved_by_hand(rho: float) -> None:
     torch.testing.assert_close(terms["generative/gap"], plain["generative/gap"])
 
 
-def test_the_second_pass_moves_no_statistics() -> None:
+def test_SharpnessAware_the_second_pass_moves_no_statistics() -> None:
     plain, sharp, phases = _jem(norm=True), _jem(norm=True), _phases()
     sharp.load_state_dict(plain.state_dict())
     fresh = copy.deepcopy(dict(plain.named_buffers()))
@@ -120,7 +120,7 @@ class Watched(Objective):
         return ContrastiveDivergence()(model, pos, neg)
 
 
-def test_chains_advance_once_in_a_step_and_both_passes_see_them(tmp_path) -> None:
+def test_SharpnessAware_chains_advance_once_in_a_step_and_both_passes_see_them(tmp_path) -> None:
     watched, chains = Watched(), SampleBuffer(64)
     module = EBM(
         JEM(MLP(64, [8], outputs=10), 10),
@@ -140,7 +140,7 @@ def test_chains_advance_once_in_a_step_and_both_passes_see_them(tmp_path) -> Non
         assert first[1] is second[1]
 
 
-def test_without_gradients_it_is_the_objective() -> None:
+def test_SharpnessAware_without_gradients_it_is_the_objective() -> None:
     model, phases = _jem(), _phases()
     with torch.no_grad():
         assert identical(SharpnessAware(_hybrid(), rho=0.3)(model, *phases), _hybrid()(model, *phases))
@@ -160,6 +160,6 @@ def _with_a_graph() -> object:
         (_with_a_graph, "set backprop: 0"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_SharpnessAware_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

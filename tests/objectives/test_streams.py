@@ -117,7 +117,7 @@ def _shown(images: Tensor, data: Tensor) -> bool:
     return bool((images[:, None] - data[None]).abs().flatten(2).amax(2).amin(1).max() < 1e-6)
 
 
-def test_each_term_sees_its_stream(tmp_path) -> None:
+def test_FromStream_shows_each_term_its_stream(tmp_path) -> None:
     plain, labeled = Watched(ContrastiveDivergence()), Watched(Classification())
     module = EBM(
         JEM(MLP(6, [4], outputs=2), 2),
@@ -156,6 +156,6 @@ def test_each_term_sees_its_stream(tmp_path) -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_FromStream_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

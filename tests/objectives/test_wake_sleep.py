@@ -22,7 +22,7 @@ F64 = torch.float64
 
 
 @pytest.mark.parametrize("hidden", [(3,), (3, 2), (3, 2, 2)])
-def test_wake_sleep_gives_the_delta_rules(hidden: tuple[int, ...]) -> None:
+def test_WakeSleep_gives_the_delta_rules(hidden: tuple[int, ...]) -> None:
     """Hinton et al. (1995): (state) x (target - prediction), by the other phase's states; its negative is descended."""
     model, n = machine(hidden=hidden), 7
     pos = model.positive_phase({"x": torch.randint(0, 2, (n, 3)).double()})
@@ -44,7 +44,7 @@ def test_wake_sleep_gives_the_delta_rules(hidden: tuple[int, ...]) -> None:
         torch.testing.assert_close(ours[name], rule, rtol=1e-10, atol=1e-12)
 
 
-def test_the_description_length_of_wake_sleep_is_the_bound() -> None:
+def test_WakeSleep_description_length_is_the_bound() -> None:
     model = machine()
     pos = model.positive_phase({"x": bits(3)})
     terms = WakeSleep()(model, pos, model.ancestral_sample(pos, model.variables))
@@ -60,7 +60,7 @@ class Fixed(HelmholtzMachine):
         return {**batch, **{name: value.repeat(len(batch["x"]) // 32, 1) for name, value in causes.items()}}
 
 
-def test_the_reweighted_gradient_over_all_causes_is_the_rule_written_out() -> None:
+def test_ReweightedWakeSleep_over_all_causes_is_the_rule_written_out() -> None:
     """Every cause once: shares are the normalized p / q, constants, alike in both wake phases."""
     model = perturbed(Fixed({"x": Bernoulli([3])}, [3, 2], weight_std=0.7))
     x = bits(3)[[1, 6]]
@@ -77,7 +77,7 @@ def test_the_reweighted_gradient_over_all_causes_is_the_rule_written_out() -> No
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-9, atol=1e-11)
 
 
-def test_the_reweighted_gradient_is_that_of_log_p_where_recognition_is_exact() -> None:
+def test_ReweightedWakeSleep_is_the_gradient_of_log_p_where_recognition_is_exact() -> None:
     """One cause: q(h | x) can be the posterior, then all shares are equal and the mean over draws has no bias."""
     model = machine(visible=2, hidden=(1,))
     with torch.no_grad():  # p(h | x) = sigmoid(prior + sum_i x_i w_i - softplus differences): the posterior of one unit
@@ -96,7 +96,7 @@ def test_the_reweighted_gradient_is_that_of_log_p_where_recognition_is_exact() -
             assert_means(seen, exact[name])
 
 
-def test_the_reweighted_gradient_comes_to_that_of_log_p_with_many_draws() -> None:
+def test_ReweightedWakeSleep_comes_to_the_gradient_of_log_p_with_many_draws() -> None:
     """At K = 1800 the bias, about the weights' variance over K, is far below the standard error over 60 repetitions."""
     model, x = machine(), bits(3)[[2, 5, 7]]
     exact = gradients(model, -log_marginal(model, x, {"h1": 3, "h2": 2}).mean())
@@ -111,7 +111,7 @@ def test_the_reweighted_gradient_comes_to_that_of_log_p_with_many_draws() -> Non
     assert float(error.max()) < 0.05 * float(truth.abs().max())  # the check can see a wrong gradient
 
 
-def test_with_one_draw_and_no_wake_phase_of_recognition_it_is_wake_sleep() -> None:
+def test_ReweightedWakeSleep_with_one_draw_and_no_wake_phase_of_recognition_is_WakeSleep() -> None:
     model = machine()
     pos = model.positive_phase({"x": bits(3)})
     neg = model.ancestral_sample(pos, model.variables)
@@ -125,7 +125,7 @@ def test_with_one_draw_and_no_wake_phase_of_recognition_it_is_wake_sleep() -> No
 
 
 @pytest.mark.parametrize("objective", [WakeSleep(), ReweightedWakeSleep(3, wake=0.5)])
-def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(objective) -> None:
+def test_WakeSleep_and_ReweightedWakeSleep_carry_a_graph_in_the_loss_only(objective) -> None:
     model = machine()
     pos = model.positive_phase({"x": bits(3)})
     neg = model.ancestral_sample(pos, model.variables)
@@ -141,7 +141,9 @@ def test_only_the_loss_carries_a_graph_and_no_grad_gives_the_same_numbers(object
 
 
 @pytest.mark.parametrize("objective", [WakeSleep(), ReweightedWakeSleep(5)])
-def test_training_lowers_the_exact_divergence_below_that_of_independent_pixels(objective) -> None:
+def test_WakeSleep_and_ReweightedWakeSleep_lower_the_exact_divergence_below_that_of_independent_pixels(
+    objective,
+) -> None:
     """Bars of 2x2 pixels: of all products of independent pixels, that of the data's means is the closest."""
     data = Bars(2, batch_size=100, samples=10_000)
     patterns, p = data.true_distribution()
@@ -156,7 +158,7 @@ def test_training_lowers_the_exact_divergence_below_that_of_independent_pixels(o
     assert found < float((p * (p.log() - independent)).sum())
 
 
-def test_reweighted_wake_sleep_comes_closer_to_the_data_than_wake_sleep() -> None:
+def test_ReweightedWakeSleep_comes_closer_to_the_data_than_WakeSleep() -> None:
     """Explaining away: causes that share pixels are dependent given the pixels, which a factorial q cannot say.
 
     Wake-sleep pays for it. Four seeds, the same starts and steps for both, the data in every batch with their exact
@@ -200,6 +202,6 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_WakeSleep_and_ReweightedWakeSleep_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

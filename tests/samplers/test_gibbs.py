@@ -41,7 +41,7 @@ def test_gibbs_draws_a_block_that_is_not_yet_in_the_state_and_leaves_clamped_one
     assert info == {}
 
 
-def test_a_mean_field_sweep_uses_each_new_mean_at_once() -> None:
+def test_MeanField_uses_each_new_mean_at_once() -> None:
     """h = sigmoid(c + v W), then v = sigmoid(b + W h) with that h."""
     model, v = SmallRBM(4, 3), torch.rand(8, 4, dtype=F64)
     end, _ = MeanField(("h", "v")).step(model, {"v": v, "h": torch.rand(8, 3, dtype=F64)})
@@ -50,7 +50,7 @@ def test_a_mean_field_sweep_uses_each_new_mean_at_once() -> None:
     assert torch.allclose(end["v"], torch.sigmoid(model.b + h @ model.weight.T))
 
 
-def test_mean_field_descends_the_variational_free_energy_to_a_fixed_point() -> None:
+def test_MeanField_descends_the_variational_free_energy_to_a_fixed_point() -> None:
     """F = E(means) - entropy of independent units: no sweep raises it, and its slope vanishes at the end."""
     model = SmallRBM(4, 3)
     sampler = MeanField(("h", "v"))

@@ -8,7 +8,7 @@ from ebm_lightning.core import energy_grad, run_chain
 from ebm_lightning.samplers import MALA, SGLD, Langevin
 
 
-def test_backprop_of_the_last_step_is_that_of_a_loop_written_out() -> None:
+def test_SGLD_backprop_of_the_last_step_is_that_of_a_loop_written_out() -> None:
     """SGLD in the order of JEM, two steps, the first detached."""
     model, state = Tilted(), tilted_state()
     torch.manual_seed(1)
@@ -77,7 +77,7 @@ def test_unadjusted_langevin_has_its_own_law(temperature: float) -> None:
     assert_normal(end["x"], 0, temperature / (1 - step / 2))
 
 
-def test_info_speaks_of_where_an_adjusted_step_ends() -> None:
+def test_MALA_info_speaks_of_where_a_step_ends() -> None:
     model, state = Tilted(), tilted_state()
     end, info = MALA(0.3).step(model, state)
     moved = (end["x"] != state["x"]).flatten(1).any(1)

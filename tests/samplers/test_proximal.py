@@ -48,7 +48,7 @@ def _images(n: int = 4) -> State:
     "settings",
     [{"noise": 0.0}, {"noise": 0.3}, {"noise": 0.3, "clip": 0.2, "bounds": (-0.8, 0.8)}],
 )
-def test_with_one_inner_step_it_is_sgld(make, first: str, state, settings: dict) -> None:
+def test_ProximalSGLD_with_one_inner_step_it_is_sgld(make, first: str, state, settings: dict) -> None:
     model, begin, ends = make(), state(), []
     for sampler in (SGLD(0.7, **settings), ProximalSGLD(0.7, first=first, inner=1, **settings)):
         torch.manual_seed(3)
@@ -57,7 +57,7 @@ def test_with_one_inner_step_it_is_sgld(make, first: str, state, settings: dict)
     assert not torch.allclose(ends[0][0]["x"], begin["x"])
 
 
-def test_the_inner_steps_are_those_of_autograd_with_the_rest_held() -> None:
+def test_ProximalSGLD_the_inner_steps_are_those_of_autograd_with_the_rest_held() -> None:
     """The rest is replaced by its linear part at the beginning, and that energy is descended by autograd."""
     model, x = _curved(), torch.randn(6, 5, dtype=F64)
     first, rest = model.net[0], model.net[1]
@@ -81,7 +81,7 @@ def test_the_inner_steps_are_those_of_autograd_with_the_rest_held() -> None:
 
 
 @pytest.mark.parametrize("bounds", [None, (-0.5, 0.5)])
-def test_with_a_linear_first_layer_it_is_sgld_of_the_whole_length(bounds) -> None:
+def test_ProximalSGLD_with_a_linear_first_layer_it_is_sgld_of_the_whole_length(bounds) -> None:
     model, state = _wide(), _images()
     state["x"] = state["x"].clamp(-0.5, 0.5)
     long, short = SGLD(1.0, noise=0.0, clip=0.1, bounds=bounds), {"noise": 0.0, "clip": 0.1, "bounds": bounds}
@@ -94,7 +94,7 @@ def test_with_a_linear_first_layer_it_is_sgld_of_the_whole_length(bounds) -> Non
 
 
 @pytest.mark.parametrize("inner", [1, 3])
-def test_a_step_is_differentiable_exactly_where_grad_mode_is_on(inner: int) -> None:
+def test_ProximalSGLD_a_step_is_differentiable_exactly_where_grad_mode_is_on(inner: int) -> None:
     """Through p as well: the derivative of the end along a direction is that of finite differences."""
     model, x, direction = _curved(), torch.randn(3, 5, dtype=F64), torch.randn(3, 5, dtype=F64)
     sampler = ProximalSGLD(0.4, first=CURVED, inner=inner, noise=0.0)
@@ -113,7 +113,7 @@ def test_a_step_is_differentiable_exactly_where_grad_mode_is_on(inner: int) -> N
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_in_train_mode_the_statistics_of_batch_norm_move_once_a_transition() -> None:
+def test_ProximalSGLD_in_train_mode_the_statistics_of_batch_norm_move_once_a_transition() -> None:
     """JEM++ samples in train mode: inner steps ask the first layer alone."""
     ends = []
     for inner in (1, 4):
@@ -159,6 +159,6 @@ def _step(model: EnergyModel, first: str) -> object:
         (lambda: _step(Twice(), "net"), "in Twice this one does not"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ProximalSGLD_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -135,10 +135,11 @@ def test_adjusted_samplers_keep_the_law_and_balance_every_flow(sampler: Sampler)
     assert statistic < stats.chi2.isf(FALSE_ALARM, int(enough.sum()))
 
 
-@pytest.mark.parametrize(("tiny", "coarse"), [(MALA(1e-5), MALA(1.0)), (HMC(1e-3), HMC(1.5))], ids=["MALA", "HMC"])
-def test_acceptance_is_near_one_for_tiny_steps_alone(tiny: Sampler, coarse: Sampler) -> None:
+@pytest.mark.parametrize(("tiny", "coarse"), [(MALA(1e-9), MALA(1.0)), (HMC(1e-6), HMC(1.5))], ids=["MALA", "HMC"])
+def test_acceptance_is_one_for_tiny_steps_alone(tiny: Sampler, coarse: Sampler) -> None:
+    """The error of the energy is of the order of step^1.5 for MALA and step^2 for HMC: none of 1000 is rejected."""
     state = tilted_state(500)
-    assert run_chain(tiny, Tilted(), state, steps=2)[1]["accept"] > 0.999
+    assert run_chain(tiny, Tilted(), state, steps=2)[1]["accept"] == 1
     assert run_chain(coarse, Tilted(), state, steps=2)[1]["accept"] < 0.5
 
 

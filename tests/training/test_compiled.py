@@ -76,8 +76,8 @@ def test_a_compiled_step_has_the_gradients_of_one_that_is_not(
 ) -> None:
     model, batch, sampler = perturbed(make()), state(3), sampler.double()
     found = []
-    for compiled in (None, True):
-        module = EBM(model, objective, sampler, steps, backprop, compiled=compiled)
+    for compiled in (False, True):
+        module = EBM(model, objective, sampler, steps, backprop, acceleration=Acceleration(compile=compiled))
         torch.manual_seed(1)
         loss = module.training_step(batch, 0)["loss"]
         parameters = [p for p in module.parameters() if p.requires_grad]

@@ -197,7 +197,7 @@ def test_cuda_graphs_are_refused_where_a_phase_is_not_the_same_every_time_and_ch
     assert identical(*found)
 
 
-def test_a_sample_buffer_brings_its_callback_and_other_chains_bring_none() -> None:
+def test_EBM_brings_the_callback_of_a_SampleBuffer_and_none_for_other_chains() -> None:
     buffered = EBM(Bell(), ContrastiveDivergence(), Langevin(0.1), chains=SampleBuffer(4))
     assert [type(callback) for callback in buffered.configure_callbacks()] == [BufferCallback]
     assert EBM(Bell(), ContrastiveDivergence(), Langevin(0.1)).configure_callbacks() == []

@@ -42,14 +42,16 @@ def descend(optimizer: torch.optim.Optimizer, parameter: Tensor, grads: list[Ten
 
 
 @pytest.mark.parametrize(("betas", "sigmas", "slack"), [((0.0, 0.999), 3.0, 0.1), ((0.9, 0.9), 0.5, 0.01)])
-def test_equals_the_formula_written_out(betas: tuple[float, float], sigmas: float, slack: float) -> None:
+def test_SigmaClippedAdam_equals_the_formula_written_out(
+    betas: tuple[float, float], sigmas: float, slack: float
+) -> None:
     parameter, grads = torch.randn(6, dtype=torch.float64).requires_grad_(), spiky(20)
     expected = by_hand(parameter.detach(), grads, 0.01, betas, sigmas, slack)
     descend(SigmaClippedAdam([parameter], 0.01, betas, sigmas=sigmas, slack=slack), parameter, grads)
     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_is_adam_where_nothing_is_clipped() -> None:
+def test_SigmaClippedAdam_is_adam_where_nothing_is_clipped() -> None:
     ours, grads = torch.randn(6, dtype=torch.float64).requires_grad_(), spiky(10)
     theirs = ours.detach().clone().requires_grad_()
     descend(SigmaClippedAdam([ours], 0.01, slack=1e6), ours, grads)
@@ -57,7 +59,7 @@ def test_is_adam_where_nothing_is_clipped() -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_first_step_clips_at_slack_and_leaves_the_clipped_gradient() -> None:
+def test_SigmaClippedAdam_first_step_clips_at_slack_and_leaves_the_clipped_gradient() -> None:
     parameter = torch.zeros(3, requires_grad=True)
     optimizer = SigmaClippedAdam([parameter], slack=0.1)
     descend(optimizer, parameter, [torch.tensor([5.0, -5.0, 0.05])])
@@ -65,7 +67,7 @@ def test_first_step_clips_at_slack_and_leaves_the_clipped_gradient() -> None:
     torch.testing.assert_close(optimizer.state[parameter]["exp_avg_sq"], 0.001 * parameter.grad.square())
 
 
-def test_gradients_of_a_closure_are_clipped_and_its_loss_returned() -> None:
+def test_SigmaClippedAdam_gradients_of_a_closure_are_clipped_and_its_loss_returned() -> None:
     parameter, plain = torch.full((3,), 4.0, requires_grad=True), torch.full((3,), 4.0, requires_grad=True)
     optimizer, other = SigmaClippedAdam([parameter], 0.1), SigmaClippedAdam([plain], 0.1)
 
@@ -86,7 +88,7 @@ def test_gradients_of_a_closure_are_clipped_and_its_loss_returned() -> None:
     assert not torch.equal(parameter, torch.full((3,), 4.0))
 
 
-def test_resumes_exactly_from_a_checkpoint_of_plain_tensors() -> None:
+def test_SigmaClippedAdam_resumes_exactly_from_a_checkpoint_of_plain_tensors() -> None:
     parameter, grads = torch.randn(6, dtype=torch.float64).requires_grad_(), spiky(20)
     optimizer = SigmaClippedAdam([parameter], 0.01, sigmas=0.5)
     descend(optimizer, parameter, grads[:10])
@@ -101,7 +103,7 @@ def test_resumes_exactly_from_a_checkpoint_of_plain_tensors() -> None:
     assert torch.equal(parameter, resumed)
 
 
-def test_groups_may_clip_differently_and_unused_parameters_stay() -> None:
+def test_SigmaClippedAdam_groups_may_clip_differently_and_unused_parameters_stay() -> None:
     tight, loose, late, unused = (torch.zeros(2, requires_grad=True) for _ in range(4))
     optimizer = SigmaClippedAdam([{"params": [tight], "slack": 0.01}, {"params": [loose, unused]}], slack=0.5)
     optimizer.add_param_group({"params": [late], "slack": 0.2})
@@ -114,6 +116,6 @@ def test_groups_may_clip_differently_and_unused_parameters_stay() -> None:
 
 
 @pytest.mark.parametrize(("sigmas", "slack"), [(-1.0, 0.1), (3.0, 0.0)])
-def test_bad_values_are_refused_in_words(sigmas: float, slack: float) -> None:
+def test_SigmaClippedAdam_bad_values_are_refused_in_words(sigmas: float, slack: float) -> None:
     with pytest.raises(ValueError, match="expected sigmas >= 0 and slack > 0"):
         SigmaClippedAdam([torch.zeros(1)], sigmas=sigmas, slack=slack)

@@ -75,7 +75,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm,
         checkpoints.side_file(newest, 0, 1).unlink()
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
+    with pytest.warns(UserWarning, match="is damaged; the one before it is used"):
+        assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
     assert all(identical(ending(straight)[key], ending(damaged)[key]) for key in KEPT)
 
 
@@ -115,15 +116,15 @@ def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
     quiet = ("--samples.every_n_steps", "0")
     assert ebm("fit", "-c", tiny, "--run", straight.path, *quiet)[0] == 0
     signals = {6: signal.SIGUSR1, 10: signal.SIGTERM}
-    imagine, handlers = EBM.run_negative_chains, {number: signal.getsignal(number) for number in signals.values()}
+    negatives, handlers = EBM.run_negative_chains, {number: signal.getsignal(number) for number in signals.values()}
 
     def interrupted(module, *arguments):
         if module.training and module.global_step + 1 in signals:
             os.kill(os.getpid(), signals[module.global_step + 1])
-        return imagine(module, *arguments)
+        return negatives(module, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EBM, "imagine", interrupted)
+        patch.setattr(EBM, "run_negative_chains", interrupted)
         for step, number in signals.items():
             status, said = ebm("fit", "-c", tiny, "--run", asked.path, *quiet)
             assert status == 75, said

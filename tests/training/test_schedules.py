@@ -27,7 +27,7 @@ from ebm_lightning.training.schedules import (
 )
 
 
-def test_the_numbers() -> None:
+def test_Linear_StepIncrease_Inverse_Piecewise_Milestones_Cosine_and_WarmUp_give_these_numbers() -> None:
     assert [Linear(1.0, 0.0, 4)(step) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     assert [StepIncrease(1, 3, 2)(step) for step in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
     assert [Inverse(StepIncrease(1, 2, 2))(step) for step in range(4)] == [1, 1, 0.5, 0.5]
@@ -55,7 +55,7 @@ def test_bad_arguments(make) -> None:
         make()
 
 
-def test_random_steps_are_uniform_and_the_same_for_everyone() -> None:
+def test_RandomSteps_are_uniform_and_the_same_for_everyone() -> None:
     schedule = RandomSteps(2, 4)
     numbers = torch.tensor([schedule(step) for step in range(6000)]).long()
     assert_counts(numbers.bincount(minlength=5)[2:], torch.full((3,), 1 / 3))
@@ -64,23 +64,23 @@ def test_random_steps_are_uniform_and_the_same_for_everyone() -> None:
     assert [RandomSteps(2, 4, seed=1)(step) for step in range(6000)] != numbers.tolist()
 
 
-def test_momentum_stands_outside_the_learning_rate() -> None:
+def test_ScheduledLR_keeps_momentum_outside_the_learning_rate() -> None:
     """Under a constant gradient g the step tends to lr g / (1 - momentum)."""
-    weight = nn.Parameter(torch.zeros(()))
+    weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scheduler = ScheduledLR(optimizer, factor=Linear(1.0, 1.0, 1), momentum=Piecewise(0.5, 0.9, 50))
     steps = []
     for _ in range(300):
         before = weight.item()
-        weight.grad = torch.ones(())
+        weight.grad = torch.ones_like(weight)
         optimizer.step()
         scheduler.step()
         steps.append(before - weight.item())
-    assert steps[45] == pytest.approx(0.1 / (1 - 0.5), rel=1e-4)
-    assert steps[-1] == pytest.approx(0.1 / (1 - 0.9), rel=1e-4)
+    assert steps[45] == pytest.approx(0.1 / (1 - 0.5) * (1 - 0.5**46), rel=1e-12)
+    assert steps[-1] == pytest.approx(0.1 / (1 - 0.9), rel=0.9**240)
 
 
-def test_the_learning_rate_follows_and_a_continued_schedule_goes_on() -> None:
+def test_ScheduledLR_follows_and_a_continued_schedule_goes_on() -> None:
     def made() -> tuple[torch.optim.Optimizer, ScheduledLR]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.5)
         return optimizer, ScheduledLR(optimizer, factor=Linear(1.0, 0.0, 10))
@@ -121,7 +121,7 @@ def _cosine(step: int) -> float:
         ),
     ],
 )
-def test_a_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, held) -> None:
+def test_ScheduledLR_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, held) -> None:
     first, second = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 2.0, "min_lr_ratio": 0.4}], lr=0.5)
     scheduler = ScheduledLR(optimizer, factor)
@@ -132,7 +132,7 @@ def test_a_floor_holds_the_rate_of_its_group_and_lifts_no_warm_up(factor, free, 
         scheduler.step()
 
 
-def test_an_optimizer_without_momentum_is_refused() -> None:
+def test_ScheduledLR_refuses_an_optimizer_without_momentum() -> None:
     with pytest.raises(ValueError, match="Adam has no momentum"):
         ScheduledLR(torch.optim.Adam([nn.Parameter(torch.zeros(()))]), momentum=Piecewise(0.5, 0.9, 2))
 

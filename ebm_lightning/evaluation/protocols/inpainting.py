@@ -8,7 +8,7 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ebm_lightning.core import Bounds, Sampler, State, evaluating, trajectory
+from ebm_lightning.core import KNOWN, Bounds, Sampler, State, evaluating, trajectory
 from ebm_lightning.data.base import DataModule, Split
 from ebm_lightning.evaluation.components.corruptions import Corruption, Mask
 from ebm_lightning.evaluation.protocol import Measurement, Protocol, ProtocolResult, mean, random_subset
@@ -58,7 +58,7 @@ class Inpainting(Protocol):
         for split, name in _SPLITS.items():
             truth = _subset(data, split, self.num_examples, module.device)
             x, known = truth["x"], self.mask.known(truth["x"])
-            start = {**truth, "x": torch.where(known, x, noise.initial(truth, "x")), "x_known": known}
+            start = {**truth, "x": torch.where(known, x, noise.initial(truth, "x")), "x" + KNOWN: known}
             end = sample_x(module, sampler, start, self.steps)
             baseline = squared_error(guess.expand_as(x), x, ~known)
             result.measurements[f"mse_{name}"] = squared_error(end, x, ~known).labeled(f"MSE {name}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from support.boltzmann import KINDS, deep_machine
-from support.oracles import FALSE_ALARM, assert_counts, bits, index_of, perturbed, probabilities, unit_probabilities
+from support.oracles import FALSE_ALARM, Z, assert_counts, bits, index_of, perturbed, probabilities, unit_probabilities
 from torch import Tensor
 
 from ebm_lightning.core import State, run_chain
@@ -98,10 +98,13 @@ class TestEnergy:
 class TestMeanField:
     @kinds
     def test_the_means_are_a_fixed_point_of_the_conditionals(self, kind: str) -> None:
+        """Sweeps end where none moves a mean by 1e-7 on average."""
         model = deep_machine(kind, max_mean_field_steps=500)
         state = model.positive_phase({"x": bits(model.units("x").rows)})
         for name in model.variables[1:]:
-            torch.testing.assert_close(model.conditional(name, state).mean, state[name], rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                model.conditional(name, state).mean, state[name], rtol=0, atol=1e-7 * state[name].numel()
+            )
 
     @kinds
     def test_the_bound_lies_above_the_exact_free_energy(self, kind: str) -> None:
@@ -109,9 +112,9 @@ class TestMeanField:
         x = bits(model.units("x").rows)
         exact = torch.tensor([-log_marginal(model, "x")[tuple(row)] for row in x.tolist()], dtype=torch.float64)
         slack = model.free_energy({"x": x}) - exact
-        assert float(slack.min()) > -1e-12
+        assert float(slack.detach().min()) > -1e-12
         if kind == "one layer":  # its posterior is factorial
-            assert float(slack.abs().max()) < 1e-6
+            assert float(slack.detach().abs().max()) < 1e-12
 
     def test_labels_that_are_there_are_clamped(self) -> None:
         model = deep_machine("labeled", max_mean_field_steps=500)
@@ -176,7 +179,7 @@ class TestPartition:
     def test_ais_is_within_its_interval_and_close(self, kind: str) -> None:
         model = deep_machine(kind)
         estimate = ais(model.annealing_path([{"x": bits(model.units("x").rows)}]), Linear(1000)(), 200)
-        assert abs(estimate.log_z - float(model.log_partition())) < 0.3
+        assert abs(estimate.log_z - float(model.log_partition())) < Z * estimate.standard_error < 0.3
         assert not estimate.warning
 
     def test_a_transition_leaves_its_distribution_invariant(self) -> None:

@@ -10,7 +10,7 @@ F64 = torch.float64
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 400.0])
-def test_large_weights_neither_overflow_nor_lose(scale: float) -> None:
+def test_log_sum_binary_of_large_weights_neither_overflows_nor_loses(scale: float) -> None:
     """The sum through tables of exponentials against one through logarithms of each factor."""
     weight, bias, inner = scale * torch.randn(6, 9, dtype=F64), torch.randn(6, dtype=F64), torch.randn(9, dtype=F64)
     s = bits(6)

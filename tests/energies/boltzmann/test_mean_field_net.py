@@ -9,7 +9,7 @@ from ebm_lightning.energies import MeanFieldNet
 from ebm_lightning.objectives import Classification
 
 
-class TestFineTuning:
+class TestMeanFieldNet:
     def test_the_network_begins_as_one_more_sweep(self) -> None:
         """At the fixed point another sweep changes nothing: its hidden layers are the mean-field activities."""
         dbm = deep_machine("three layers")
@@ -38,6 +38,6 @@ class TestFineTuning:
         (lambda: MeanFieldNet(deep_machine("two layers"), 3).check({"x": bits(4)}), "hold none"),
     ],
 )
-def test_mistakes_are_answered_in_words(act, message: str) -> None:
+def test_MeanFieldNet_mistakes_are_answered_in_words(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()

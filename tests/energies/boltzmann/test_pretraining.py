@@ -10,7 +10,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 
 
 class TestPretraining:
-    def test_a_doubled_layer_counts_its_input_twice(self) -> None:
+    def test_DoubledRBM_counts_its_input_twice(self) -> None:
         rbm = perturbed(RBM({"x": Bernoulli([4])}, 3, weight_std=0.5))
         up, down = DoubledRBM(rbm, up=2), DoubledRBM(rbm, down=2)
         x, h = bits(4), bits(3)
@@ -21,7 +21,7 @@ class TestPretraining:
         twice = torch.sigmoid(2 * (h @ rbm.weight.T + rbm.units("x").bias))
         torch.testing.assert_close(down.conditional("x", {"h": h}).mean, twice)
 
-    def test_the_contrast_of_a_doubled_layer_is_the_ordinary_rule(self) -> None:
+    def test_DoubledRBM_has_the_ordinary_rule_as_its_contrast(self) -> None:
         rbm = perturbed(RBM({"x": Bernoulli([4])}, 3))
         model, v, w = DoubledRBM(rbm, up=2), bits(4)[:6], bits(4)[6:10]
         loss = ContrastiveDivergence()(model, {"x": v}, {"x": w})["loss"]
@@ -29,7 +29,7 @@ class TestPretraining:
         p, q = (torch.sigmoid(2 * rbm.hidden_logits({"x": x})).detach() for x in (v, w))
         torch.testing.assert_close(found, w.T @ q / len(w) - v.T @ p / len(v))
 
-    def test_a_layer_on_top_sees_the_hidden_units_of_the_one_below(self) -> None:
+    def test_StackedEnergy_sees_the_hidden_units_of_the_one_below(self) -> None:
         below = DoubledRBM(perturbed(RBM({"x": Bernoulli([4])}, 3)), up=2)
         model = StackedEnergy(RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 2).double(), below)
         x = bits(4)[5].expand(4000, 4)
@@ -52,7 +52,7 @@ class TestPretraining:
         assert torch.equal(model.units("h2").bias, second.hidden_bias)
         assert torch.equal(model.units("y").bias, second.units("y").bias)
 
-    def test_a_middle_layer_trained_as_a_plain_machine_is_halved(self) -> None:
+    def test_RBM_as_a_middle_layer_is_halved(self) -> None:
         bottom, middle, top = (perturbed(RBM({"x": Bernoulli([n])}, m)) for n, m in ((4, 3), (3, 2), (2, 2)))
         layers = [DoubledRBM(bottom, up=2), middle, DoubledRBM(top, down=2)]
         model = DBM({"x": Bernoulli([4])}, [3, 2, 2], pretrained=layers).double()
@@ -88,6 +88,6 @@ class TestPretraining:
         (lambda: StackedEnergy(RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([4])}, 3), "z"), "name one of them"),
     ],
 )
-def test_mistakes_are_answered_in_words(act, message: str) -> None:
+def test_DoubledRBM_and_StackedEnergy_answer_mistakes_in_words(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()

@@ -25,7 +25,7 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Gaussian, Softmax,
         (Softmax(3), torch.tensor([0.5]), "give labels, not one-hot vectors"),
     ],
 )
-def test_data_of_another_kind_are_refused(units: Units, value: Tensor, said: str) -> None:
+def test_Bernoulli_Gaussian_and_Softmax_refuse_data_of_another_kind(units: Units, value: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         units.check(value)
     RBM({"x": Bernoulli([2], probabilities=True)}, 2).check({"x": torch.tensor([[0.0, 0.5]])})

@@ -11,7 +11,7 @@ from ebm_lightning.energies.networks.dit import assembled, patches, positions
 F64 = torch.float64
 
 
-def test_patches_are_put_together_again() -> None:
+def test_DiT_patches_are_put_together_again() -> None:
     x = torch.randn(2, 3, 6, 6)
     squares = patches(x, 2)
     assert squares.shape == (2, 9, 12)
@@ -19,7 +19,7 @@ def test_patches_are_put_together_again() -> None:
     assert torch.equal(assembled(squares, 2, 3), x)
 
 
-def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
+def test_DiT_positions_are_sines_and_cosines_of_column_and_row() -> None:
     found = positions(3, 8)
     for row in range(3):
         for column in range(3):
@@ -28,7 +28,7 @@ def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
             torch.testing.assert_close(found[3 * row + column].double(), expected, rtol=0, atol=1e-6)
 
 
-def test_the_image_transformer_is_torchs_own_layers_modulated() -> None:
+def test_DiT_is_torchs_own_layers_modulated() -> None:
     """One layer: multi-head attention, layer norms and GELU of torch, with the shifts, scales and gates written out."""
     net = perturbed(DiT(4, outputs=3, patch=2, channels=2, layers=1, heads=2, dim=8))
     block, x = net.blocks[0], torch.randn(3, 2, 4, 4, dtype=F64)

@@ -72,13 +72,13 @@ class TestIGEBMNet:
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2) < 1 + 1e-6
         assert not parametrize.is_parametrized(model.net.head)
 
-    def test_mnist_net_reaches_the_papers_four_by_four(self) -> None:
+    def test_IGEBMMnistNet_reaches_the_papers_four_by_four(self) -> None:
         net = IGEBMMnistNet(width=4)
         assert net.hidden.in_features == 4 * 4 * 16
         assert DeepEnergy(net)(torch.rand(2, 1, 28, 28)).shape == (2,)
 
     @pytest.mark.parametrize("size", [8, 11, 28])
-    def test_mnist_net_equals_the_network_written_out(self, size: int) -> None:
+    def test_IGEBMMnistNet_equals_the_network_written_out(self, size: int) -> None:
         net = IGEBMMnistNet(width=2, classes=3, size=size)
         model = perturbed(ConditionalDeepEnergy(net))
         x, y = torch.randn(3, 1, size, size, dtype=torch.float64), torch.tensor([2, 0, 1])
@@ -152,6 +152,6 @@ class TestIGEBMNet:
         (lambda: IGEBMMnistNet(width=0), "at least 1"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_IGEBMNet_and_IGEBMMnistNet_refuse_bad_values_in_words(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

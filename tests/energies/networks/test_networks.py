@@ -37,7 +37,7 @@ def test_parameter_counts(make: Callable[[], nn.Module], expected: int) -> None:
     assert weights(net) == expected
 
 
-def test_activations_are_copied_for_every_layer() -> None:
+def test_MLP_and_ConvNet_copy_activations_for_every_layer() -> None:
     shared = nn.PReLU()
     for net in (MLP(3, [4, 4], activation=shared), ConvNet(widths=(2, 2), size=8, activation=shared)):
         copies = {id(layer) for layer in net.modules() if isinstance(layer, nn.PReLU)}
@@ -53,6 +53,6 @@ def test_activations_are_copied_for_every_layer() -> None:
         (lambda: ConvNet(size=2, stem_padding=1), "does not fit"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_MLP_and_ConvNet_refuse_bad_values_in_words(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -21,7 +21,7 @@ def estimated(kind: type[SpectralNorm] | type[SpectralBound], weight: Tensor, ca
     return module.eval()
 
 
-class TestSpectral:
+class TestSpectralNorm:
     @pytest.mark.parametrize("shape", [(5, 7), (6, 2, 3, 3), (1, 4), (4, 1)])
     def test_norm_is_the_largest_singular_value(self, shape: tuple[int, ...]) -> None:
         weight = torch.randn(shape, dtype=torch.float64)
@@ -51,7 +51,7 @@ class TestSpectral:
         module.u.mul_(scale)
         torch.testing.assert_close(module(weight), before, rtol=1e-12, atol=1e-12)
 
-    def test_bound_divides_only_what_is_too_large(self) -> None:
+    def test_SpectralBound_divides_only_what_is_too_large(self) -> None:
         weight = torch.randn(5, 7, dtype=torch.float64)
         weight /= torch.linalg.matrix_norm(weight, ord=2)
         assert torch.equal(estimated(SpectralBound, 0.9 * weight)(0.9 * weight), 0.9 * weight)
@@ -113,6 +113,6 @@ class TestSpectral:
         (lambda: SpectralNorm(0), "first dimension"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_SpectralNorm_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

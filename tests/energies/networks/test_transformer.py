@@ -17,7 +17,7 @@ PUBLISHED = {"xxs": 6.18e6, "xs": 12.4e6, "small": 48.8e6, "medium": 176e6, "lar
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_sizes_have_their_parameters(name: str) -> None:
+def test_Trunk_the_sizes_have_their_parameters(name: str) -> None:
     """7 L d^2 in matrices and (2 L + 1) d in norms; the published counts lie within 2 percent of that."""
     layers, heads, dim = SIZES[name]
     with torch.device("meta"):
@@ -34,7 +34,7 @@ def _trunk(conditioned: bool = False) -> Trunk:
     return trunk
 
 
-def test_the_model_is_the_formula_written_out() -> None:
+def test_CausalTransformer_is_the_formula_written_out() -> None:
     """One layer, position by position and head by head, with complex numbers for the rotations."""
     model = CausalTransformer(5, layers=1, heads=2, dim=8).double()
     x = torch.randint(0, 5, (3, 6))
@@ -65,7 +65,7 @@ def test_the_model_is_the_formula_written_out() -> None:
     torch.testing.assert_close(model(x), torch.stack(outs, 1), rtol=1e-12, atol=1e-12)
 
 
-def test_what_comes_later_changes_nothing_earlier() -> None:
+def test_Trunk_what_comes_later_changes_nothing_earlier() -> None:
     trunk, x = _trunk(), torch.randn(2, 6, 8, dtype=F64)
     changed = x.clone()
     changed[:, 3:] = torch.randn(2, 3, 8, dtype=F64)
@@ -76,7 +76,7 @@ def test_what_comes_later_changes_nothing_earlier() -> None:
 
 @pytest.mark.parametrize("before", [0, 1, 2])
 @pytest.mark.parametrize("conditioned", [False, True])
-def test_two_streams_are_one_stream_for_every_prefix(before: int, conditioned: bool) -> None:
+def test_Trunk_two_streams_are_one_stream_for_every_prefix(before: int, conditioned: bool) -> None:
     trunk, s = _trunk(conditioned), 5
     observed, predicted = torch.randn(3, s + before, 8, dtype=F64), torch.randn(3, s, 8, dtype=F64)
     condition = torch.randn(3, 8, dtype=F64) if conditioned else None
@@ -112,18 +112,18 @@ def test_rotations_leave_differences_of_positions_alone() -> None:
     assert not math.isclose(float(product(5, 2)), float(product(5, 3)))
 
 
-def test_the_predicted_stream_can_be_differentiated_twice() -> None:
+def test_Trunk_the_predicted_stream_can_be_differentiated_twice() -> None:
     trunk, observed = _trunk(), torch.randn(1, 3, 8, dtype=F64)
     predicted = torch.randn(1, 3, 8, dtype=F64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda p: trunk.parallel(observed, p).square().sum(), predicted)
 
 
-def test_a_block_with_a_condition_starts_as_the_identity() -> None:
+def test_Trunk_a_block_with_a_condition_starts_as_the_identity() -> None:
     trunk, x = Trunk(2, 2, 8, conditioned=True).double(), torch.randn(2, 4, 8, dtype=F64)
     assert torch.equal(trunk(x, torch.randn(2, 8, dtype=F64)), trunk.norm(x))
 
 
 @pytest.mark.parametrize("settings", [{"layers": 0}, {"heads": 3}, {"dim": 6}, {"vocabulary": 0}])
-def test_impossible_sizes_are_refused(settings: dict) -> None:
+def test_CausalTransformer_impossible_sizes_are_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match="a dim divisible by 2 heads"):
         CausalTransformer(**{"vocabulary": 5, "layers": 1, "heads": 2, "dim": 8, **settings})

@@ -9,7 +9,7 @@ from ebm_lightning.energies.networks import CausalTransformer, DiTDenoiser
 F64 = torch.float64
 
 
-def test_a_language_model_is_an_energy_with_log_z_zero() -> None:
+def test_NextToken_is_an_energy_with_log_z_zero() -> None:
     """p(target | x) sums to 1 over all sequences of two tokens, and is a product of the conditionals."""
     model = perturbed(NextToken(CausalTransformer(3, layers=1, heads=1, dim=4)))
     x = torch.tensor([[2, 0]]).expand(9, 2)
@@ -20,7 +20,7 @@ def test_a_language_model_is_an_energy_with_log_z_zero() -> None:
     torch.testing.assert_close((-energies).exp(), p[0, 0, target[:, 0]] * p[0, 1, target[:, 1]])
 
 
-def test_the_denoiser_starts_as_the_identity_and_has_the_size_of_the_energy() -> None:
+def test_Denoiser_starts_as_the_identity_and_DiTDenoiser_has_the_size_of_ImageEBT() -> None:
     settings = {"patch": 2, "channels": 3, "layers": 2, "heads": 2, "dim": 8}
     net, energy = DiTDenoiser(4, **settings), ImageEBT(4, **settings)
     x = torch.randn(2, 3, 4, 4)

@@ -32,7 +32,9 @@ def _read_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
 
 @every_condition
 @pytest.mark.parametrize("step", [0, 1, 4])
-def test_energies_and_gradients_are_those_of_the_whole_pass_at_every_position(condition, step: int) -> None:
+def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_every_position(
+    condition, step: int
+) -> None:
     """Three candidates for the token after each prefix, as three copies of the text have them in one pass."""
     model, state = _model(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.full((3,), step)}
@@ -45,7 +47,7 @@ def test_energies_and_gradients_are_those_of_the_whole_pass_at_every_position(co
 
 
 @every_condition
-def test_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
+def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
     """Four steps over two landscapes after every prefix, each landscape with keys of its own."""
     model, state = _model(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.zeros(3, dtype=torch.int64)}
@@ -59,8 +61,8 @@ def test_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
 
 
 @every_condition
-def test_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
-    """Decoder one token at a time, several at once, or a landscape only at the end makes no difference."""
+def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
+    """Reading one token at a time, several at once, or a landscape only at the end makes no difference."""
     model, x = _model(condition), torch.randint(0, 5, (7,))
     y = torch.randn(2, 5, dtype=F64)
     states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]
@@ -72,14 +74,14 @@ def test_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
     assert torch.equal(begun.energy(states[0]), before)
 
 
-def test_a_second_derivative_passes_the_candidates() -> None:
+def test_NextCandidate_a_second_derivative_passes_the_candidates() -> None:
     candidates = NextCandidate(_model(StepAdaLN(2)), torch.randint(0, 5, (4,)))
     y = torch.randn(2, 5, dtype=F64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda y: candidates(y, torch.ones(2, dtype=torch.int64)), y)
 
 
 @pytest.mark.parametrize("conditioned", [False, True])
-def test_a_trunk_that_reads_in_pieces_is_one_that_reads_the_whole(conditioned: bool) -> None:
+def test_Trunk_that_reads_in_pieces_is_one_that_reads_the_whole(conditioned: bool) -> None:
     trunk = Trunk(2, 2, 8, conditioned).double()
     with torch.no_grad():
         for parameter in trunk.parameters():
@@ -93,7 +95,7 @@ def test_a_trunk_that_reads_in_pieces_is_one_that_reads_the_whole(conditioned: b
     assert cache.length == 9
 
 
-def test_a_language_model_that_reads_on_is_one_that_reads_the_whole() -> None:
+def test_CausalTransformer_that_reads_on_is_one_that_reads_the_whole() -> None:
     model = CausalTransformer(5, layers=2, heads=2, dim=8).double()
     x = torch.randint(0, 5, (3, 7))
     cache, outs = Cache(), []
@@ -103,7 +105,7 @@ def test_a_language_model_that_reads_on_is_one_that_reads_the_whole() -> None:
     torch.testing.assert_close(torch.cat(outs, 1), model(x), **EXACT)
 
 
-def test_what_is_no_text_and_steps_that_differ_are_refused() -> None:
+def test_NextCandidate_what_is_no_text_and_steps_that_differ_are_refused() -> None:
     model = _model(StepToken(2))
     for x in (torch.zeros(0, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.int64)):
         with pytest.raises(ValueError, match="follows one text, tokens of shape"):

@@ -8,7 +8,7 @@ from support.oracles import FALSE_ALARM, assert_counts
 from ebm_lightning.evaluation import AdditiveGaussianNoise, BottomHalf, RandomPixels, SaltAndPepper
 
 
-def test_masks_hide_what_they_say() -> None:
+def test_BottomHalf_and_RandomPixels_hide_what_they_say() -> None:
     half = BottomHalf().known(torch.zeros(2, 3, 5, 4))
     assert half[:, :, :2].all()
     assert not half[:, :, 2:].any()
@@ -17,7 +17,7 @@ def test_masks_hide_what_they_say() -> None:
     assert_counts(known[:, 0].flatten().long().bincount(), torch.tensor([0.3, 0.7]))
 
 
-def test_salt_and_pepper_replace_their_shares_of_the_pixels_by_two_values() -> None:
+def test_SaltAndPepper_replaces_its_shares_of_the_pixels_by_two_values() -> None:
     x = torch.full((200, 3, 10, 10), 0.25)
     made = SaltAndPepper(0.1)(x, (-1.0, 1.0))
     assert torch.equal(made, made[:, :1].expand_as(made))
@@ -26,7 +26,7 @@ def test_salt_and_pepper_replace_their_shares_of_the_pixels_by_two_values() -> N
     assert_counts(counts, torch.tensor([0.1, 0.1, 0.8]))
 
 
-def test_added_noise_has_its_standard_deviation() -> None:
+def test_AdditiveGaussianNoise_has_its_standard_deviation() -> None:
     made = AdditiveGaussianNoise(0.3)(torch.full((50, 1, 20, 20), 0.9), (0.0, 1.0))
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.9, 0.3).cdf).pvalue > FALSE_ALARM
 
@@ -39,6 +39,6 @@ def test_added_noise_has_its_standard_deviation() -> None:
         (lambda: AdditiveGaussianNoise(0.0), "expected std > 0"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_RandomPixels_SaltAndPepper_and_AdditiveGaussianNoise_refuse_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

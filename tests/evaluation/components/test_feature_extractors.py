@@ -64,7 +64,7 @@ def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
 GREY = Examples(torch.linspace(-1, 1, 160).view(40, 1, 2, 2), bounds=(-1.0, 1.0))
 
 
-def test_inception_sees_levels_of_three_channels_and_its_numbers_alone_are_called_fid(fidelity, tmp_path) -> None:
+def test_Inception_sees_levels_of_three_channels_and_its_numbers_alone_are_called_fid(fidelity, tmp_path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"kind": "sums"}, file)
     judge = Inception(str(file))
@@ -78,12 +78,12 @@ def test_inception_sees_levels_of_three_channels_and_its_numbers_alone_are_calle
     assert TrainedClassifier("runs/few/net-01234567").score == "classifier score of net-01234567"
 
 
-def test_levels_are_clamped_and_rounded() -> None:
+def test_Inception_levels_are_clamped_and_rounded() -> None:
     x = torch.tensor([-9.0, 0.0, 1 / 255 * 0.51, 0.2, 1.0, 9.0]).view(6, 1, 1, 1)
     assert levels(x, (0.0, 1.0))[:, 2].flatten().tolist() == [0, 0, 1, 51, 255, 255]
 
 
-def test_a_missing_package_or_file_of_weights_is_refused_in_words(fidelity, tmp_path, monkeypatch) -> None:
+def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelity, tmp_path, monkeypatch) -> None:
     module, file = _module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
     judge = Inception(str(file))
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
@@ -103,7 +103,7 @@ def part(class_path: str, **arguments: object) -> dict:
     return {"class_path": class_path, "init_args": arguments}
 
 
-def test_a_classifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
+def test_TrainedClassifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "judge"
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
@@ -123,6 +123,6 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Inception_what_cannot_work_is_refused_in_words(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -26,7 +26,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 BOUNDS = (-1.0, 1.0)
 
 
-def test_permuted_pixels_are_in_one_other_order_for_all_images_and_channels() -> None:
+def test_PermutedPixels_are_in_one_other_order_for_all_images_and_channels() -> None:
     x = torch.rand(4, 3, 5, 6)
     order = PermutedPixels().make(torch.arange(30.0).view(1, 1, 5, 6), BOUNDS).flatten().long()
     assert torch.equal(order.sort().values, torch.arange(30))
@@ -35,18 +35,18 @@ def test_permuted_pixels_are_in_one_other_order_for_all_images_and_channels() ->
     assert not torch.equal(PermutedPixels(1).make(x, BOUNDS), PermutedPixels(0).make(x, BOUNDS))
 
 
-def test_upside_down_is_a_turn_by_180_degrees() -> None:
+def test_UpsideDown_is_a_turn_by_180_degrees() -> None:
     x = torch.rand(4, 3, 5, 6)
     assert torch.equal(UpsideDown().make(x, BOUNDS), torch.rot90(x, 2, (2, 3)))
 
 
-def test_uniform_pixels_are_uniform_over_the_bounds() -> None:
+def test_UniformPixels_are_uniform_over_the_bounds() -> None:
     made = UniformPixels().make(torch.zeros(50, 1, 10, 20), BOUNDS)
     assert made.shape == (50, 1, 10, 20)
     assert stats.kstest(made.flatten().numpy(), stats.uniform(-1, 2).cdf).pvalue > FALSE_ALARM
 
 
-def test_an_image_set_is_scaled_to_the_bounds_and_left_out_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ImageSet_is_scaled_to_the_bounds_and_left_out_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EBM_DATA", raising=False)
     assert ImageSet("fashion_mnist").make(torch.zeros(1, 1, 28, 28), BOUNDS) is None
     levels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
@@ -56,20 +56,20 @@ def test_an_image_set_is_scaled_to_the_bounds_and_left_out_where_it_is_absent(mo
     assert made.flatten().tolist() == pytest.approx([-1.0, -0.6, 1.0])
 
 
-def test_interpolations_are_means_of_two_different_images_and_every_image_is_in_two() -> None:
+def test_Interpolations_are_means_of_two_different_images_and_every_image_is_in_two() -> None:
     x = torch.eye(6).view(6, 1, 2, 3)
     made = Interpolations().make(x, BOUNDS).flatten(1)
     assert torch.equal(made.sort(1).values[:, -2:], torch.full((6, 2), 0.5))
     assert torch.equal(made.sum(0), torch.ones(6))
 
 
-def test_constant_images_have_one_value_in_each_channel_uniform_over_the_bounds() -> None:
+def test_ConstantImages_have_one_value_in_each_channel_uniform_over_the_bounds() -> None:
     made = ConstantImages().make(torch.zeros(500, 3, 4, 5), BOUNDS)
     assert torch.equal(made, made[:, :, :1, :1].expand_as(made))
     assert stats.kstest(made[:, :, 0, 0].flatten().numpy(), stats.uniform(-1, 2).cdf).pvalue > FALSE_ALARM
 
 
-def test_gaussian_pixels_have_the_moments_of_the_data_and_stay_within_the_bounds() -> None:
+def test_GaussianPixels_have_the_moments_of_the_data_and_stay_within_the_bounds() -> None:
     x = 0.3 + 0.1 * torch.randn(200, 1, 6, 6)
     made = GaussianPixels().make(x, BOUNDS)
     law = stats.norm(float(x.mean()), float(x.std()))
@@ -90,7 +90,7 @@ class Given(Outliers):
         return "Given()"
 
 
-def test_a_set_of_another_shape_is_refused_unless_it_is_resized() -> None:
+def test_Resized_alone_makes_a_set_of_another_shape_acceptable() -> None:
     model, x = LinearClassifier(torch.randn(3, 16), torch.zeros(3)), torch.rand(9, 1, 4, 4)
     data, large = Examples(x, bounds=(0.0, 1.0)), Given(torch.rand(5, 3, 8, 8))
     with pytest.raises(
@@ -101,7 +101,7 @@ def test_a_set_of_another_shape_is_refused_unless_it_is_resized() -> None:
     assert found.keys() == {f"{figure}_resized_given" for figure in ("auroc", "aupr", "fpr95")}
 
 
-def test_resizing_keeps_constant_images_and_makes_gray_of_colors() -> None:
+def test_Resized_keeps_constant_images_and_makes_gray_of_colors() -> None:
     colors = torch.tensor([0.0, 0.3, 0.9]).view(1, 3, 1, 1).expand(2, 3, 7, 9)
     gray = Resized(Given(colors)).make(torch.zeros(4, 1, 5, 5), BOUNDS)
     assert gray.shape == (2, 1, 5, 5)
@@ -109,7 +109,7 @@ def test_resizing_keeps_constant_images_and_makes_gray_of_colors() -> None:
     assert Resized(Given(gray)).make(torch.zeros(4, 3, 6, 6), BOUNDS).shape == (2, 3, 6, 6)
 
 
-def test_noisy_outliers_carry_the_noise_of_the_test_images() -> None:
+def test_NoisyOutliers_outliers_carry_the_noise_of_the_test_images() -> None:
     made = NoisyOutliers(Given(torch.full((200, 1, 5, 5), 0.2)), 0.03).make(torch.zeros(1, 1, 5, 5), BOUNDS)
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.2, 0.03).cdf).pvalue > FALSE_ALARM
 
@@ -125,6 +125,6 @@ def _module(model) -> EBM:
         (lambda: Interpolations().make(torch.zeros(1, 1, 2, 2), BOUNDS), "needs at least two test images, got 1"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_NoisyOutliers_and_Interpolations_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

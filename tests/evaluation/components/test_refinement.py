@@ -94,7 +94,7 @@ def test_the_average_is_the_softmax_of_the_averaged_logits() -> None:
     torch.testing.assert_close(log_p, torch.log_softmax(logits, 1).detach())
 
 
-@pytest.mark.parametrize("ball", [Linf([0.4], certain=20.0), L2([0.8], certain=40.0)])
+@pytest.mark.parametrize("ball", [Linf([0.4], chance_radius=20.0), L2([0.8], chance_radius=40.0)])
 def test_the_attack_passes_the_sampler_as_the_identity(ball: ThreatModel) -> None:
     """The gradient at the end points along the slope, whatever the sampler does to it on the way.
 
@@ -146,7 +146,7 @@ def test_noise_in_front_of_a_linear_classifier_defends_nothing() -> None:
     y = torch.randint(0, 2, (2000,))
     margins = reach + 4 * spread * torch.randn(2000)
     x = ((2 * y - 1) * margins)[:, None] * slope / slope.square().sum()
-    protocol = Robustness([Linf([radius], certain=20.0)], steps=1, restarts=1, num_examples=2000)
+    protocol = Robustness([Linf([radius], chance_radius=20.0)], steps=1, restarts=1, num_examples=2000)
     protocol.refinement = Refinement(steps, chains)
     found = protocol.measure(_module(model, noise), Examples(x, y, 2, (-100.0, 100.0))).measurements
     p = torch.distributions.Normal(0.0, spread).cdf(margins - reach).double()

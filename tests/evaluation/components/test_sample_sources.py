@@ -46,23 +46,25 @@ def _saved(run: RunFolder, module: EBM, steps: range) -> None:
         checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
 
 
-def test_an_ensemble_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
+def test_FromCheckpoints_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
     run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
     _saved(run, module, range(10, 60, 10))
     run.checkpoint(30).write_bytes(b"damaged")
     data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
-    drawn = FromCheckpoints(3, 25, 1).draw(module, data)
+    with pytest.warns(UserWarning, match="is damaged; the one before it is used"):
+        drawn = FromCheckpoints(3, 25, 1).draw(module, data)
     steps, counts = drawn["x"].round().unique(return_counts=True)
     assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}
     assert torch.equal(module.model.mean, torch.full((3,), 7.0)), "the trained weights must be put back"
     for step in (50, 40, 20):
         of_this = drawn["y"][drawn["x"][:, 0].round() == step]
         assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
-    with pytest.raises(ValueError, match=r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"):
+    words = r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(ValueError, match=words):
         FromCheckpoints(5, 25, 1).draw(module, data)
 
 
-def test_samples_of_the_buffer_are_some_of_its_living_chains_with_their_labels() -> None:
+def test_FromBuffer_draws_some_of_the_living_chains_with_their_labels() -> None:
     buffer = SampleBuffer(40, keep=("y",))
     pos = {"x": torch.zeros(30, 1), "y": torch.arange(30)}
     start = buffer.start(pos, ("x",))
@@ -76,7 +78,7 @@ def test_samples_of_the_buffer_are_some_of_its_living_chains_with_their_labels()
         FromBuffer(31).draw(module, Examples(torch.zeros(2, 1)))
 
 
-def test_fresh_chains_deal_the_labels_in_turn() -> None:
+def test_FreshChains_deal_the_labels_in_turn() -> None:
     model = JointJEM(JEM(MLP(4, [3], outputs=3), 3))
     module = EBM(model, ContrastiveDivergence(), sampler=Still(), chains=NoiseChains())
     drawn = FreshChains(1001, 1).draw(module, Examples(torch.zeros(3, 1, 2, 2), torch.arange(3), 3))
@@ -106,6 +108,6 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
         (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_FreshChains_FromBuffer_and_FromCheckpoints_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

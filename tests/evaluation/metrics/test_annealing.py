@@ -44,11 +44,16 @@ def test_ais_weights_are_unbiased_and_its_estimate_is_log_z(case, data_base: boo
 
 
 def test_annealed_chains_end_as_samples_of_the_model() -> None:
-    """The last transition is at beta 1, and 300 temperatures leave weights with a spread of a few per cent."""
-    model = wavy_rbm()
-    log_weights, end = anneal(model.annealing_path(), Linear(300)(), 3000)
-    assert log_weights.std() < 0.2
-    assert_counts(torch.bincount(index_of(end["x"]), minlength=32), probabilities(model, {"x": bits(5)}))
+    """Weighted, whatever the number of temperatures: E[w; x] = p(x) Z / Z_0. With 300 the weights hardly matter."""
+    model, states = wavy_rbm(), {"x": bits(5)}
+    path, p = model.annealing_path(), probabilities(model, states)
+    for number in (5, 300):
+        log_weights, end = anneal(path, Linear(number)(), 3000)
+        w = (log_weights + path.log_partition - float(log_partition(model, states))).exp()
+        ends = torch.nn.functional.one_hot(index_of(end["x"]), 32)
+        often = p > 0.01
+        assert_means((w[:, None] * ends)[:, often], p[often])
+    assert_counts(ends.sum(0), p)
 
 
 def test_too_few_temperatures_are_warned_of() -> None:
@@ -58,12 +63,12 @@ def test_too_few_temperatures_are_warned_of() -> None:
     assert "log w has a standard deviation" in hasty.warning
 
 
-def test_pieces_are_evenly_spaced_between_their_ends() -> None:
+def test_PiecewiseLinear_pieces_are_evenly_spaced_between_their_ends() -> None:
     assert PiecewiseLinear([0.5, 1.0], [2, 1])().tolist() == [0.0, 0.25, 0.5, 1.0]
     torch.testing.assert_close(PiecewiseLinear([1.0], [7])(), Linear(7)())
 
 
-def test_the_schedules_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
+def test_Linear_and_SalakhutdinovMurray_begin_at_0_end_at_1_and_have_the_published_spacing() -> None:
     assert Linear(4)().tolist() == [0, 0.25, 0.5, 0.75, 1]
     betas = SalakhutdinovMurray()()
     assert (betas.dtype, len(betas) - 1, float(betas[0]), float(betas[-1])) == (torch.float64, 14_500, 0.0, 1.0)
@@ -93,7 +98,8 @@ def test_reverse_ais_from_exact_samples_is_unbiased_in_one_over_z_and_brackets()
     for excess in (exact - below, torch.tensor([one.log_z for one in above]) - exact):
         assert float(excess.mean()) > Z * float(excess.std()) / math.sqrt(n)
     assert all(one.jensen >= one.log_z - 1e-12 for one in above)
-    assert sum(one.jensen > one.log_z + 0.1 for one in above) > n / 4
+    excess = torch.tensor([one.jensen - one.log_z for one in above])
+    assert float(excess.mean()) > Z * float(excess.std()) / math.sqrt(n)
 
 
 def _annealed_law(model: RBM, betas: Tensor) -> Tensor:
@@ -109,7 +115,7 @@ def _annealed_law(model: RBM, betas: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("chains", "n"), [(1, 600), (5, 120)])
-def test_raise_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
+def test_raise_log_prob_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
     """Even with 3 temperatures, where that law differs from the model's; its logarithm does not lie above."""
     model, v = wavy_rbm({"x": Bernoulli([3])}, 2, size=1.5), bits(3)
     betas = Linear(3)()
@@ -122,7 +128,7 @@ def test_raise_is_unbiased_for_the_annealed_law(chains: int, n: int) -> None:
     assert float(excess.mean()) < Z * float(excess.std()) / math.sqrt(n)
 
 
-def test_raise_with_many_temperatures_is_the_models_log_probability() -> None:
+def test_raise_log_prob_with_many_temperatures_is_the_models_log_probability() -> None:
     """From below, and within a hundredth of a nat on average."""
     model, states, _ = labeled_case()
     exact = probabilities(model, states).log()

@@ -12,7 +12,7 @@ from ebm_lightning.evaluation.metrics.binary import has_binary_units
 
 
 @pytest.mark.parametrize("case", [bernoulli_case, labeled_case, centered_case])
-def test_the_pseudo_likelihood_is_the_sum_of_enumerated_conditionals(case) -> None:
+def test_pseudo_log_likelihood_is_the_sum_of_enumerated_conditionals(case) -> None:
     model, states, _ = case()
     p, x = probabilities(model, states), states["x"]
     expected = torch.zeros_like(p)

@@ -37,7 +37,7 @@ def test_mmd2_is_unbiased(shift: float) -> None:
     assert_means(draws[:, None], torch.tensor([expected]))
 
 
-def test_the_metric_gathers_batches_of_any_size_and_forgets_on_reset() -> None:
+def test_MaximumMeanDiscrepancy_gathers_batches_of_any_size_and_forgets_on_reset() -> None:
     x, y = torch.randn(10, 3), torch.randn(7, 3)
     metric = MaximumMeanDiscrepancy(1.5)
     metric.update(x[:4], y[:1])

@@ -17,7 +17,7 @@ from ebm_lightning.evaluation.metrics import AIS, Exact, Linear, LogPartition, a
 from ebm_lightning.utils.random import isolated
 
 
-def test_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None:
+def test_Exact_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None:
     model, states, _ = bernoulli_case()
     found = Exact()(model, [])
     assert found.log_z == pytest.approx(float(log_partition(model, states)), abs=1e-10)
@@ -30,10 +30,10 @@ def test_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None:
     ("call", "words"),
     [
         (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(number=3\), chains=1, data_base=True\)"),
-        (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy has no annealing path"),
+        (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy is not Annealable"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_AIS_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)
@@ -51,7 +51,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_ranks_share_the_chains_and_agree_on_the_estimate(tmp_path: Path) -> None:
+def test_AIS_on_two_ranks_shares_the_chains_and_agrees_on_the_estimate(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), 2, start_method="fork")
     path = wavy_rbm().annealing_path()
     shares = []

@@ -8,7 +8,7 @@ import torch
 from ebm_lightning.evaluation.metrics import LogPartition
 
 
-def test_the_interval_is_three_standard_deviations_of_the_mean_of_w() -> None:
+def test_LogPartition_interval_is_three_standard_deviations_of_the_mean_of_w() -> None:
     """By hand, for weights that may be exponentiated; shifted by a thousand nats, for some that may not."""
     log_w = torch.tensor([0.3, -0.2, 0.9, 0.1, -0.5, 0.4, 0.0, 0.2], dtype=torch.float64)
     w = [math.exp(value) for value in log_w.tolist()]
@@ -35,7 +35,9 @@ def test_the_interval_is_three_standard_deviations_of_the_mean_of_w() -> None:
         ({"low": math.nan}, "no lower end"),
     ],
 )
-def test_each_alarm_rings_by_itself_and_not_in_a_healthy_estimate(change: dict[str, float], words: str) -> None:
+def test_LogPartition_alarms_ring_by_themselves_and_not_in_a_healthy_estimate(
+    change: dict[str, float], words: str
+) -> None:
     healthy = {"log_z": 10.0, "low": 9.8, "high": 10.2, "log_weight_std": 1.49, "ess": 10.1, "chains": 100}
     assert LogPartition(**healthy).warning == ""
     warning = LogPartition(**{**healthy, **change}).warning

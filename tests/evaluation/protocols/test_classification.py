@@ -65,7 +65,7 @@ checkpoint: {every_n_steps: 4}
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
-  - {class_path: Filters, init_args: {number: 9}}
+  - {class_path: ReceptiveFields, init_args: {number: 9}}
 """
 
 
@@ -94,7 +94,7 @@ data:
 samples: {every_n_steps: 0, number: 10, steps: 2}
 evaluation:
   - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
-  - {class_path: Filters, init_args: {number: 3, groups: 10}}
+  - {class_path: ReceptiveFields, init_args: {number: 3, groups: 10}}
 """
 
 
@@ -162,7 +162,7 @@ class Shifted(EnergyModel):
         return CategoricalConditional(self.log_z - (state["x"] - self.means).square() / 2)
 
 
-def test_scores_that_are_off_by_constants_classify_as_well_as_the_bayes_rule() -> None:
+def test_ScoreClassifier_of_scores_off_by_constants_errs_as_the_bayes_rule() -> None:
     """Means -1 and 1: the least error is Phi(-1) = 15.87 %. The raw scores take every example for the first class.
 
     The regression's boundary is off by O(1 / sqrt(n)), which costs O(1 / n): far below the standard error.
@@ -179,7 +179,7 @@ def test_scores_that_are_off_by_constants_classify_as_well_as_the_bayes_rule() -
     assert few["fitted_error_percent"].standard_error > 5 * found["fitted_error_percent"].standard_error
 
 
-def test_the_classification_error_is_that_of_the_models_own_conditional() -> None:
+def test_ClassificationError_is_that_of_the_models_own_conditional() -> None:
     """With the constants as log p(c) the rule is a threshold: wrong below it in class 1, above it in class 0."""
     y = torch.randint(0, 2, (2000,))
     x = 2.0 * y[:, None] - 1 + torch.randn(2000, 1)
@@ -192,7 +192,7 @@ def test_the_classification_error_is_that_of_the_models_own_conditional() -> Non
         assert measured.standard_error == pytest.approx(100 * math.sqrt(share * (1 - share) / 1000))
 
 
-def test_examples_of_unknown_label_are_not_judged() -> None:
+def test_ClassificationError_judges_no_examples_of_unknown_label() -> None:
     y = torch.randint(0, 2, (2000,))
     x = 2.0 * y[:, None] - 1 + torch.randn(2000, 1)
     known = torch.arange(2000) % 3 == 0
@@ -225,6 +225,6 @@ def test_percent_wrong_at_its_ends() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ScoreClassifier_and_ClassificationError_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

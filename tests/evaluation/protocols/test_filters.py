@@ -32,7 +32,7 @@ class Looks(EnergyModel):
         return self.weights
 
 
-def test_filters_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
+def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_about_mid_gray() -> None:
     weights = torch.tensor([[0.0, 0.0], [1.0, -0.5], [4.0, 8.0], [-3.0, 0.0]]).view(4, 1, 1, 2)
     data = Labels(torch.zeros(4, 1, 1, 2), None)
     module = EBM(Looks(weights), ContrastiveDivergence())

@@ -41,10 +41,10 @@ def test_a_perfect_model_inpaints_with_twice_the_conditional_variance() -> None:
     assert findings.pictures.keys() == {"test", "training"}
 
 
-def test_descent_on_the_true_energy_denoises_by_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_Denoising_by_descent_on_the_true_energy_has_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Langevin at temperature 0 takes x to mean + (I - s P)^k (x - mean)."""
     rows: list[Tensor] = []
-    monkeypatch.setattr(plots, "picture", lambda x, *_: rows.append(x))
+    monkeypatch.setattr(plots, "plot_samples", lambda x, *_: rows.append(x))
     data, steps, s = _data(200, bounds=(-5.0, 5.0)), 4, 0.02
     protocol = Denoising(AdditiveGaussianNoise(1.0), num_examples=200, steps=steps)
     found = protocol.measure(_module(Langevin(s, temperature=0.0)), data).measurements
@@ -88,7 +88,7 @@ def test_the_error_is_the_mean_over_images_of_means_over_what_is_hidden() -> Non
     assert found.standard_error == pytest.approx(float(torch.tensor(each).std()) / 5**0.5, rel=1e-5)
 
 
-def test_both_protocols_run_from_the_command_line(ebm, tiny: Path) -> None:
+def test_Inpainting_and_Denoising_run_from_the_command_line(ebm, tiny: Path) -> None:
     inpainting = "{class_path: Inpainting, init_args: {mask: BottomHalf, number: 5, steps: 2}}"
     denoising = "{class_path: Denoising, init_args: {corruption: SaltAndPepper, number: 5, steps: 2}}"
     status, said = ebm("fit", "-c", tiny, "--trainer.max_steps", 1, "--evaluation", f"[{inpainting}, {denoising}]")
@@ -114,6 +114,6 @@ def test_both_protocols_run_from_the_command_line(ebm, tiny: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Inpainting_and_Denoising_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import linregress
 
 from ebm_lightning import EBM
 from ebm_lightning.evaluation import LearningCurve, TrainingCost
+from ebm_lightning.utils.plots import plot_curves
 
 
 def _run(folder: Path, values: dict[int, float]) -> EBM:
@@ -20,7 +22,7 @@ def _run(folder: Path, values: dict[int, float]) -> EBM:
     return SimpleNamespace(trainer=SimpleNamespace(default_root_dir=str(folder)))
 
 
-def test_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> None:
+def test_LearningCurve_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> None:
     values = {step: 3 * step**-0.25 for step in range(100, 1001, 100)} | {1: 50.0}
     found = LearningCurve(since=100).measure(_run(tmp_path, values), None).measurements
     slope = found["log_slope_valid_loss"]
@@ -29,7 +31,7 @@ def test_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> None:
     assert found["last_valid_loss"].value == pytest.approx(3 * 1000**-0.25)
 
 
-def test_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> None:
+def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> None:
     steps = np.arange(1, 12)
     losses = np.exp(np.random.default_rng(0).normal(size=11))
     findings = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
@@ -37,11 +39,14 @@ def test_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> Non
     slope = findings.measurements["log_slope_valid_loss"]
     assert slope.value == pytest.approx(expected.slope)
     assert slope.standard_error == pytest.approx(expected.stderr)
-    assert findings.pictures["curve"].size[0] > 100
+    x, fitted = torch.tensor(steps).double(), np.exp(expected.intercept) * steps**expected.slope
+    lines = {name: (x, torch.tensor(y), None) for name, y in (("run", losses), ("power law", fitted))}
+    drawn = plot_curves(lines, "steps", "valid/loss", logarithmic=True)
+    assert findings.pictures["curve"].tobytes() == drawn.tobytes()
 
 
 @pytest.mark.parametrize("values", [{1: 2.0, 2: 1.0}, {1: 2.0, 2: 0.0, 3: 1.0}])
-def test_too_little_for_a_slope_is_refused(tmp_path: Path, values: dict[int, float]) -> None:
+def test_LearningCurve_refuses_too_little_for_a_slope(tmp_path: Path, values: dict[int, float]) -> None:
     with pytest.raises(ValueError, match="needs 3 or more positive values"):
         LearningCurve().measure(_run(tmp_path, values), None)
     with pytest.raises(ValueError, match="expected at least 1"):

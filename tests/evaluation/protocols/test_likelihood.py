@@ -65,12 +65,12 @@ def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood()
     assert found["test_log_prob_nats"].interval is None
 
 
-def test_conventions_are_named_by_the_data() -> None:
-    assert (Digits().convention, Digits().binary) == ("Gray()", False)
+def test_Likelihood_is_under_the_preprocessing_that_the_data_name() -> None:
+    assert (Digits().preprocessing, Digits().binary) == ("Gray()", False)
     fixed = Digits(pixels=FixedBinarization(2), val_size=100)
-    assert (fixed.convention, fixed.binary) == ("FixedBinarization(seed=2)", True)
-    assert (BarsAndStripes().convention, BarsAndStripes().binary) == ("binary", True)
-    assert (Toy2D("moons").convention, Toy2D("moons").binary) == (None, None)
+    assert (fixed.preprocessing, fixed.binary) == ("FixedBinarization(seed=2)", True)
+    assert (BarsAndStripes().preprocessing, BarsAndStripes().binary) == ("binary", True)
+    assert (Toy2D("moons").preprocessing, Toy2D("moons").binary) == (None, None)
     assert [fixed.size(split) for split in ("train", "val", "test")] == [1400, 100, 297]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.oracles import Examples, identical
+from support.oracles import Examples, Z, identical
 from support.predictions import Pairs, TowardsHalf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,14 +25,14 @@ from ebm_lightning.evaluation.protocols.prediction import perplexity
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.samplers import Descent
-from ebm_lightning.utils.plots import curves, picture
+from ebm_lightning.utils.plots import plot_curves, plot_samples
 
 
 def _noised() -> DenoisingPairs:
     return DenoisingPairs(Digits(100, bounds=(-1.0, 1.0)), levels={"weak": 9, "out of range": 199})
 
 
-def test_noised_images_are_measured_at_every_level() -> None:
+def test_PredictionError_is_measured_at_every_level() -> None:
     """A step halves what is there: PSNR and MSE in closed form, under the names of the levels, a curve for each."""
     data = _noised()
     found = PredictionError(steps=[0, 2], num_examples=150).measure(
@@ -52,28 +52,28 @@ def test_noised_images_are_measured_at_every_level() -> None:
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
     assert sum("_after_" in name for name in found.measurements) == 8
-    assert found.pictures["steps"].tobytes() == curves(lines, "steps", "psnr_db").tobytes()
+    assert found.pictures["steps"].tobytes() == plot_curves(lines, "steps", "psnr_db").tobytes()
 
 
-def test_examples_are_drawn_noised_thought_about_and_clean() -> None:
+def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None:
     data = _noised()
     found = PredictionError(steps=[0, 1, 3]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), data)
     assert set(found.pictures) == {"steps", "examples-weak", "examples-out-of-range"}
     for level in data.levels:
         batch = {name: value[:8] for name, value in data.at(level).tensors("test").items()}
         x, target = batch["x"], batch["target"]
-        expected = picture(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
+        expected = plot_samples(torch.cat([x, x / 2, x / 8, target]), (-1.0, 1.0), 8)
         assert found.pictures[f"examples-{level.replace(' ', '-')}"].tobytes() == expected.tobytes()
 
 
-def test_one_pass_is_measured_at_every_level_too() -> None:
+def test_PredictionError_of_one_pass_is_measured_at_every_level_too() -> None:
     data = _noised()
     found = PredictionError().measure(EBM(Denoiser(torch.nn.Identity()), ImagePrediction()), data)
     assert set(found.measurements) == {f"{of} {level}" for of in ("psnr_db", "mse") for level in data.levels}
     assert set(found.pictures) == {"examples-weak", "examples-out-of-range"}
 
 
-def test_data_of_one_level_keep_their_names() -> None:
+def test_PredictionError_of_data_of_one_level_keeps_their_names() -> None:
     pairs = Pairs(torch.rand(9, 1, 4, 4), torch.rand(9, 1, 4, 4), (0.0, 1.0))
     found = PredictionError(steps=[1, 2]).measure(EBM(TowardsHalf(), ImagePrediction(), Descent(1.0)), pairs)
     assert set(found.pictures) == {"steps", "examples"}
@@ -106,7 +106,7 @@ def _text() -> Pairs:
     return Pairs(torch.randint(0, 5, (20, 6)), torch.randint(0, 5, (20, 6)))
 
 
-def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
+def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
     """With spread step sizes, a path and a buffer, all of which are matters of training."""
     model, data = Table(5), _text()
     sampler = Descent(0.3, step_size_jitter=3.0, return_trajectory=True)
@@ -121,14 +121,14 @@ def test_perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
     assert sampler.training
 
 
-def test_predictions_start_where_chains_are_born() -> None:
+def test_Perplexity_starts_where_chains_are_born() -> None:
     data, buffer = _text(), SampleBuffer(8, init=UniformNoise(2.0, 2.0 + 1e-6))
     module = EBM(Table(5), TokenPrediction(), Descent(0.3, softmax=True), chains=buffer)
     assert _values(Perplexity(steps=[0]).measure(module, data))["perplexity"] == pytest.approx(5, rel=1e-4)
     assert not buffer.store
 
 
-def test_the_perplexity_of_one_pass() -> None:
+def test_Perplexity_of_one_pass() -> None:
     data, net = _text(), nn.Embedding(5, 5)
     result = Perplexity(num_examples=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
@@ -140,17 +140,17 @@ def test_the_perplexity_of_one_pass() -> None:
     assert result.measurements["perplexity"].standard_error == pytest.approx(error, rel=1e-5)
 
 
-def test_the_standard_error_of_a_ratio_is_that_of_repetitions() -> None:
-    """Sequences of different length and error: the spread over 4000 repetitions, within five standard errors of it."""
+def test_Perplexity_has_the_standard_error_of_repetitions() -> None:
+    """Sequences of different length and error: the spread over 4000 repetitions, within Z standard errors of it."""
     tokens = torch.randint(3, 20, (4000, 200), dtype=torch.float64)
     error = tokens * (1 + 0.5 * torch.rand_like(tokens))
     found = [perplexity(e, t) for e, t in zip(error, tokens, strict=True)]
     values = torch.tensor([one.value for one in found])
     errors = torch.tensor([one.standard_error for one in found])
-    assert float(errors.square().mean().sqrt() / values.std()) == pytest.approx(1, abs=5 / math.sqrt(2 * 4000))
+    assert float(errors.square().mean().sqrt() / values.std()) == pytest.approx(1, abs=Z / math.sqrt(2 * 4000))
 
 
-def test_denoising_error_after_each_number_of_steps_is_the_closed_form() -> None:
+def test_PredictionError_after_each_number_of_steps_is_the_closed_form() -> None:
     x, target = torch.rand(20, 1, 4, 4), torch.rand(20, 1, 4, 4)
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
     found = _values(PredictionError(steps=[0, 1, 2]).measure(module, Pairs(x, target, (0.0, 1.0))))
@@ -160,14 +160,14 @@ def test_denoising_error_after_each_number_of_steps_is_the_closed_form() -> None
         assert found[f"mse_after_{name}"] == pytest.approx(float((x / 2**k - target).square().mean()), rel=1e-5)
 
 
-def test_the_denoising_error_of_one_pass_is_of_values_within_the_bounds() -> None:
+def test_PredictionError_of_one_pass_is_of_values_within_the_bounds() -> None:
     x, target = 3 * torch.randn(9, 1, 4, 4), torch.rand(9, 1, 4, 4)
     module = EBM(Denoiser(nn.Identity()), ImagePrediction())
     found = _values(PredictionError().measure(module, Pairs(x, target, (0.0, 1.0))))
     assert found["mse"] == pytest.approx(float((x.clamp(0, 1) - target).square().mean()), rel=1e-5)
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_Perplexity_and_PredictionError_refuse_what_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
         Perplexity(steps=[])
     with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
@@ -239,7 +239,7 @@ evaluation: [{{class_path: Perplexity, init_args: {{steps: [1, 2]}}}}]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_run_learns_continues_predicts_and_is_judged(system: str, ebm, tmp_path: Path) -> None:
+def test_Perplexity_of_a_run_that_learns_continues_and_predicts(system: str, ebm, tmp_path: Path) -> None:
     """Four steps at once have the weights of two steps and two more, from the configuration alone."""
     file, weights = tmp_path / "run.yaml", []
     for name, parts in (("whole", [4]), ("parts", [2, 4])):
@@ -259,7 +259,7 @@ def test_a_run_learns_continues_predicts_and_is_judged(system: str, ebm, tmp_pat
     assert drawn["y"].shape == (3, 6, 4)
 
 
-def test_the_number_of_steps_that_serves_best_is_named() -> None:
+def test_Perplexity_and_PredictionError_name_the_number_of_steps_that_serves_best() -> None:
     """By the values beside it; of the noised image nothing is said, and one pass has no steps."""
     model, data = Table(5), _text()
     found = _values(Perplexity(steps=[0, 1, 4, 9]).measure(EBM(model, TokenPrediction(), Descent(0.3)), data))

@@ -64,7 +64,7 @@ def _mmd2(means: tuple[Tensor, Tensor], covariances: tuple[Tensor, Tensor], band
     return kernel(0, 0) + kernel(1, 1) - 2 * kernel(0, 1)
 
 
-def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
+def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model() -> None:
     """Correlated normal data, a perfect model and a shifted one: every number agrees with its closed form.
 
     The standard error comes from ten parts, so a number lies within t_9 of them at the suite's false-alarm rate.
@@ -97,7 +97,7 @@ def test_two_sample_tells_the_floor_from_independent_pixels_and_from_an_untraine
     assert findings.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
 
 
-def test_the_untrained_model_is_a_copy_taken_before_the_weights_are_loaded() -> None:
+def test_MMD_copies_the_untrained_model_before_the_weights_are_loaded() -> None:
     module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence())
     protocol = MMD()
     protocol.setup(None, module, "test")

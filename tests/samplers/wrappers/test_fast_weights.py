@@ -19,7 +19,7 @@ class Failing(Still):
         raise RuntimeError("the inner sampler fails")
 
 
-def test_fast_weights_of_rate_zero_change_nothing() -> None:
+def test_FastWeights_of_rate_zero_change_nothing() -> None:
     model, start, gibbs = tiny_rbm(), {"x": torch.zeros(100, 4, dtype=F64)}, Gibbs(("h", "x"))
     sampler = FastWeights(gibbs, rate=0.0)
     set_gradients(model, 1)
@@ -32,7 +32,7 @@ def test_fast_weights_of_rate_zero_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("centering", [None, 0.1])
-def test_chains_move_under_theta_plus_fast_weights_by_the_rule_written_out(centering: float | None) -> None:
+def test_FastWeights_move_chains_under_theta_plus_fast_weights_by_the_rule_written_out(centering: float | None) -> None:
     """fast_1 = -rate g_1, fast_2 = -decay rate g_1 - rate g_2; a parameter without a gradient has none."""
     rate, decay, model = 0.3, 0.9, tiny_rbm(centering=centering)
     sampler, gibbs, grads = FastWeights(Gibbs(("h", "x")), rate=rate, decay=decay), Gibbs(("h", "x")), []
@@ -60,7 +60,7 @@ def test_chains_move_under_theta_plus_fast_weights_by_the_rule_written_out(cente
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("inner", [Gibbs(("h", "x")), Failing()], ids=["a step", "a step that fails"])
-def test_theta_is_the_same_memory_with_the_same_bits_after_a_step(inner: Sampler, mode) -> None:
+def test_FastWeights_leave_theta_the_same_memory_with_the_same_bits_after_a_step(inner: Sampler, mode) -> None:
     model = tiny_rbm()
     sampler = FastWeights(inner, rate=0.5)
     set_gradients(model, 1)
@@ -82,7 +82,7 @@ def test_theta_is_the_same_memory_with_the_same_bits_after_a_step(inner: Sampler
     energy.backward()
 
 
-def test_fast_weights_come_back_from_their_memory() -> None:
+def test_FastWeights_come_back_from_their_memory() -> None:
     model, sampler, other = tiny_rbm(), FastWeights(Still(), rate=0.5), FastWeights(Still(), rate=0.5)
     assert sampler.state_dict() == {}
     set_gradients(model, 1)
@@ -108,6 +108,6 @@ GIBBS = Gibbs(("h", "x"))
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_FastWeights_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

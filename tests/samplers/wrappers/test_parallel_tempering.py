@@ -56,7 +56,7 @@ def _assert_law(x: Tensor, model: EnergyModel) -> None:
     assert_counts(index_of(x).bincount(minlength=2**units), probabilities(model, {"x": bits(units)}))
 
 
-def test_replicas_cross_between_modes_that_hold_gibbs_and_reach_the_enumerated_law() -> None:
+def test_ParallelTempering_crosses_between_modes_that_hold_gibbs_and_reaches_the_enumerated_law() -> None:
     """All chains start in the mode of all off: Gibbs sampling leaves it in none of 400 000 sweeps."""
     n, steps, model = 4000, 100, _two_modes()
     start, gibbs = {"x": torch.zeros(n, 6, dtype=F64)}, Gibbs(("h", "x"))
@@ -69,7 +69,7 @@ def test_replicas_cross_between_modes_that_hold_gibbs_and_reach_the_enumerated_l
         _assert_law(end["x.replicas"][:, k], model.tempered(beta))
 
 
-def test_replicas_of_both_colors_of_an_ising_lattice_reach_its_law_below_the_critical_temperature() -> None:
+def test_ParallelTempering_of_an_ising_lattice_reaches_its_law_below_the_critical_temperature() -> None:
     """All four spins start up; the lattice of side 2 has each of its bonds twice."""
     n, model = 5000, Ising(2, coupling=0.6, field=0.05).double()
     spins = bits(4, low=-1.0)
@@ -88,7 +88,7 @@ def test_replicas_of_both_colors_of_an_ising_lattice_reach_its_law_below_the_cri
     ],
     ids=["mean field", "descent"],
 )
-def test_a_step_on_all_rungs_at_once_is_that_of_a_loop_over_temperatures(model, sampler, start) -> None:
+def test_ParallelTempering_on_all_rungs_at_once_is_a_loop_over_temperatures(model, sampler, start) -> None:
     """Kernels without noise; what swaps permute, the sums over the rungs of x and of its square do not see."""
     model, n, rungs = model(), 7, len(BETAS)
     x = start(n * rungs).view(n, rungs, -1)
@@ -101,7 +101,7 @@ def test_a_step_on_all_rungs_at_once_is_that_of_a_loop_over_temperatures(model, 
 
 
 @pytest.mark.parametrize("rungs", [2, 3, 4])
-def test_a_swap_leaves_the_product_of_all_laws_invariant(rungs: int) -> None:
+def test_ParallelTempering_swaps_leave_the_product_of_all_laws_invariant(rungs: int) -> None:
     """Exact draws of two units on each rung, swapped once: every combination against the product of their laws."""
     n, model, betas = 50_000, tiny_rbm(2, 3, weight_std=4.0), torch.tensor((1.0, 0.6, 0.3, 0.0)[:rungs], dtype=F64)
     laws = [probabilities(model.tempered(float(beta)), {"x": bits(2)}) for beta in betas]
@@ -123,7 +123,7 @@ def test_a_swap_leaves_the_product_of_all_laws_invariant(rungs: int) -> None:
     assert_counts(place.bincount(minlength=4**rungs), product)
 
 
-def test_even_and_odd_pairs_are_tried_equally_often() -> None:
+def test_ParallelTempering_tries_even_and_odd_pairs_equally_often() -> None:
     ladder = {"x": torch.arange(5.0).view(1, 5)}
     ends = [exchange(ladder, lambda _: torch.zeros(1, 5)) for _ in range(400)]
     even = sum(int(tried[0]) == 0 for _, tried, _ in ends)
@@ -135,7 +135,7 @@ def test_even_and_odd_pairs_are_tried_equally_often() -> None:
 
 
 @pytest.mark.parametrize("kind", ["temperatures", "snapshots"])
-def test_equal_rungs_always_swap(kind: str) -> None:
+def test_ParallelTempering_and_TrajectoryTempering_always_swap_equal_rungs(kind: str) -> None:
     model, x, y = tiny_rbm(), torch.rand(6, 4, dtype=F64), torch.rand(6, 4, dtype=F64)
     sampler = (
         ParallelTempering(Still(), betas=(1.0, 1.0))
@@ -148,7 +148,7 @@ def test_equal_rungs_always_swap(kind: str) -> None:
     assert torch.equal(end["x.replicas"][:, 0], x)
 
 
-def test_clamped_variables_are_the_same_objects_riders_survive_and_labels_condition_every_rung() -> None:
+def test_ParallelTempering_keeps_clamped_variables_and_metadata_and_labels_condition_every_rung() -> None:
     """With y clamped, the law of x is p(x | y) on the rung of the model."""
     n = 8000
     model = RBM({"x": Bernoulli([3]), "y": Softmax(2)}, 3, weight_std=2.0).double()
@@ -167,7 +167,7 @@ def test_clamped_variables_are_the_same_objects_riders_survive_and_labels_condit
         assert_counts(index_of(end["x"][batch["y"] == label]).bincount(minlength=8), truth)
 
 
-def test_a_free_label_has_replicas_of_its_own_kind() -> None:
+def test_ParallelTempering_has_replicas_of_a_free_label() -> None:
     n, model = 8000, RBM({"x": Bernoulli([2]), "y": Softmax(3)}, 3, weight_std=2.0).double()
     sampler = ParallelTempering(Gibbs(("h", "x", "y")), betas=(1.0, 0.5, 0.1))
     end = _run(sampler, model, {"x": torch.zeros(n, 2, dtype=F64), "y": torch.zeros(n, dtype=torch.int64)}, 40)
@@ -177,7 +177,7 @@ def test_a_free_label_has_replicas_of_its_own_kind() -> None:
     assert_counts(counts, probabilities(model, {"x": x, "y": y}))
 
 
-def test_replicas_outlive_the_step_in_a_buffer() -> None:
+def test_ParallelTempering_replicas_outlive_the_step_in_a_buffer() -> None:
     n, model, sampler = 5, tiny_rbm(), ParallelTempering(Gibbs(("h", "x")), betas=(1.0, 0.5, 0.2))
     buffer = SampleBuffer(n, init=BernoulliNoise())
     pos = sampler.augment_state({"x": torch.zeros(n, 4, dtype=F64)})
@@ -191,7 +191,7 @@ def test_replicas_outlive_the_step_in_a_buffer() -> None:
     assert torch.equal(again["x"], end["x"][order])
 
 
-def test_snapshots_carry_chains_between_modes_and_their_replicas_tell_log_z() -> None:
+def test_TrajectoryTempering_carries_chains_between_modes_and_log_partition_along_tells_log_z() -> None:
     """Models of rising strength, all chains in one mode: the last model's law, and every log Z, by enumeration.
 
     The log of a mean of n weights w has the standard error std(w) / mean(w) / sqrt(n); the steps' variances add up.
@@ -214,7 +214,7 @@ def test_snapshots_carry_chains_between_modes_and_their_replicas_tell_log_z() ->
     assert estimate[0] == pytest.approx(float(truth[0]))
 
 
-def test_snapshots_are_taken_at_the_first_step_and_where_swaps_become_rare() -> None:
+def test_TrajectoryTempering_takes_snapshots_at_the_first_step_and_where_swaps_become_rare() -> None:
     model, sampler = tiny_rbm(), TrajectoryTempering(Gibbs(("h", "x")), rungs=3, threshold=0.5)
     state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
     assert sampler.state_dict() == {}
@@ -240,7 +240,7 @@ def test_snapshots_are_taken_at_the_first_step_and_where_swaps_become_rare() -> 
     assert sampler.acceptance[1] < 0.5
 
 
-def test_where_all_rungs_are_taken_the_snapshot_goes_whose_neighbors_overlap_most() -> None:
+def test_TrajectoryTempering_drops_the_snapshot_whose_neighbors_overlap_most() -> None:
     """The products of the acceptances on both sides are 0.09 and 0.72: the second goes. The earliest always stays."""
     model, models = tiny_rbm(), [tiny_rbm() for _ in range(3)]
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), models)
@@ -256,7 +256,7 @@ def test_where_all_rungs_are_taken_the_snapshot_goes_whose_neighbors_overlap_mos
     assert alone.snapshots == models[:1]
 
 
-def test_the_memory_of_a_trajectory_comes_back_whole() -> None:
+def test_TrajectoryTempering_comes_back_whole_from_its_memory() -> None:
     model = tiny_rbm()
     sampler = TrajectoryTempering.of(Gibbs(("h", "x")), [tiny_rbm(), tiny_rbm()])
     state = sampler.augment_state({"x": torch.ones(50, 4, dtype=F64)})
@@ -305,6 +305,6 @@ GIBBS = Gibbs(("h", "x"))
         (lambda: log_partition_along([tiny_rbm(), tiny_rbm()], [], 0.0), "got 0 sets of samples for 2 models"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ParallelTempering_and_TrajectoryTempering_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -114,7 +114,7 @@ def _final(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
-def test_a_run_cut_in_the_middle_ends_as_if_nothing_had_happened_and_pictures_move_no_chain(
+def test_ParallelTempering_TrajectoryTempering_and_FastWeights_continue_bit_for_bit_and_pictures_move_no_chain(
     kind: str, ebm, tmp_path: Path
 ) -> None:
     """Bit for bit: weights, optimizer, chains with replicas, snapshots and fast weights, random streams."""

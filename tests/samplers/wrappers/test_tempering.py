@@ -31,7 +31,7 @@ SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
 F64 = torch.float64
 
 
-def test_tempered_langevin_is_langevin_at_that_temperature() -> None:
+def test_Tempered_langevin_is_langevin_at_that_temperature() -> None:
     """x - s dE/T + sqrt(2 s) z is the coupled step of size s/T at temperature T."""
     model, state = Tilted(), tilted_state()
     torch.manual_seed(1)
@@ -41,7 +41,7 @@ def test_tempered_langevin_is_langevin_at_that_temperature() -> None:
     assert torch.allclose(wrapped["x"], plain["x"], rtol=1e-12)
 
 
-def test_annealed_langevin_has_the_variance_of_its_recursion() -> None:
+def test_Annealed_langevin_has_the_variance_of_its_recursion() -> None:
     """On N(0, 1) a step at temperature T takes the variance v to (1 - s/T)^2 v + 2 s."""
     temperatures, step = (4.0, 2.0, 1.0), 0.3
     sampler = Annealed(Langevin(step), temperatures=temperatures)
@@ -52,7 +52,7 @@ def test_annealed_langevin_has_the_variance_of_its_recursion() -> None:
     assert_normal(end["x"], 0, variance)
 
 
-def test_annealing_carries_chains_over_a_barrier() -> None:
+def test_Annealed_carries_chains_over_a_barrier() -> None:
     """A barrier of 12 holds chains in one well; a pass from T = 20 leaves them in either with equal chances."""
     n, model = 4000, Well(height=12.0, tilt=0.0)
     start, kernel = torch.ones(n, 1), HMC(0.15, leapfrog=5)
@@ -63,7 +63,7 @@ def test_annealing_carries_chains_over_a_barrier() -> None:
     assert abs((spread["x"] > 0).float().mean() - 0.5) < SIGMAS * 0.5 / math.sqrt(n)
 
 
-def test_wrappers_show_the_free_variables_and_bounds_of_what_they_wrap() -> None:
+def test_Tempered_Annealed_and_Masked_show_the_free_variables_and_bounds_of_what_they_wrap() -> None:
     inner = SGLD(0.1, noise=0.1, bounds=(-1.0, 1.0), free=("y",))
     for sampler in (Tempered(inner, temperature=2.0), Annealed(inner, temperatures=(2.0, 1.0)), Masked(inner)):
         assert (sampler.free, sampler.bounds) == (("y",), (-1.0, 1.0))
@@ -75,7 +75,7 @@ def test_wrappers_show_the_free_variables_and_bounds_of_what_they_wrap() -> None
 
 
 @pytest.mark.parametrize("wrap", [lambda k, t: Tempered(k, temperature=t), lambda k, t: Annealed(k, temperatures=(t,))])
-def test_tempered_gibbs_reaches_the_enumerated_law_of_the_joint_energy_at_that_temperature(wrap) -> None:
+def test_Tempered_gibbs_reaches_the_enumerated_law_of_the_joint_energy_at_that_temperature(wrap) -> None:
     """p(v) ~ sum over h of exp(-E(v, h) / T): not the free energy over T, which the same counts refuse."""
     temperature, v, h = 2.5, bits(4), bits(3)
     model, state = RBM({"v": Bernoulli([4])}, 3, weight_std=3.0).double(), {"v": torch.zeros(20_000, 4, dtype=F64)}
@@ -93,7 +93,7 @@ def test_tempered_gibbs_reaches_the_enumerated_law_of_the_joint_energy_at_that_t
         assert_counts(counts, free)
 
 
-def test_tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_parameters_divided() -> None:
+def test_Tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_parameters_divided() -> None:
     model, state = SmallRBM(3, 2), {"v": torch.ones(50, 3, dtype=F64)}
     divided = SmallRBM(3, 2)
     divided.load_state_dict({name: value / 2 for name, value in model.state_dict().items()})
@@ -123,6 +123,6 @@ def test_tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_paramete
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Tempered_and_Annealed_refuse_in_words_what_cannot_work(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -37,7 +37,7 @@ def _rank(rank: int, place: Path) -> None:
         )
 
 
-def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Path) -> None:
+def test_ChainExchange_loses_no_chain_and_each_rank_has_a_third_of_every_other(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(_rank, (tmp_path,), RANKS, start_method="fork")
     before = torch.cat([_filled(rank).store["x"] for rank in range(RANKS)]).flatten()
     for salt in (5, 6):
@@ -45,8 +45,8 @@ def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Pat
         for shard in shards:
             origin = (shard["x"].flatten() // 100).long()
             assert torch.equal(shard["y"], origin), "variables of a chain were parted"
-            assert torch.equal(shard["chain.age"], shard["x"].flatten().long() % 100)
-            assert torch.equal(shard["alive"], (origin > 0) | (shard["chain.age"] < SIZE - EMPTY))
+            assert torch.equal(shard["age"], shard["x"].flatten().long() % 100)
+            assert torch.equal(shard["alive"], (origin > 0) | (shard["age"] < SIZE - EMPTY))
             assert shard["full"] == bool(shard["alive"].all())
         assert torch.equal(torch.cat([shard["x"] for shard in shards]).flatten().sort().values, before)
         if salt == 5:  # SIZE // RANKS from each of the others; what is left over stays
@@ -57,11 +57,11 @@ def test_no_chain_is_lost_and_each_rank_has_a_third_of_every_other(tmp_path: Pat
     assert (again > 0).any(), "the second exchange took back the first"
 
 
-def test_what_cannot_be_exchanged_is_named() -> None:
+def test_ChainExchange_names_what_cannot_be_exchanged() -> None:
     with pytest.raises(ValueError, match=r"ChainExchange\(every_n_steps=0\)"):
         ChainExchange(0)
     module = EBM(DeepEnergy(MLP(2, [4])), ContrastiveDivergence(), Langevin(0.01))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(max_steps=1, callbacks=[ChainExchange(1)], **quiet)
-    with pytest.raises(ValueError, match="the chains of this run are DataChains, which keep nothing"):
+    with pytest.raises(ValueError, match="DataChains, which is not ExchangeableChains"):
         trainer.fit(module, Toy2D("moons", batch_size=8, samples=64, test_size=8))

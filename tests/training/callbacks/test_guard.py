@@ -39,17 +39,17 @@ class Visits:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: int = 0, times: int = 0) -> None:
         self.steps: list[int] = []
         self.streams: list[Tensor] = []
-        imagine = EBM.run_negative_chains
+        negatives = EBM.run_negative_chains
 
         def spoiled(module, *arguments):
             self.steps.append(module.global_step + 1)
             self.streams.append(torch.get_rng_state())
-            neg, info = imagine(module, *arguments)
+            neg, info = negatives(module, *arguments)
             if self.steps[-1] == fault and self.steps.count(fault) <= times:
                 neg = {**neg, "x": torch.full_like(neg["x"], torch.nan)}
             return neg, info
 
-        monkeypatch.setattr(EBM, "imagine", spoiled)
+        monkeypatch.setattr(EBM, "run_negative_chains", spoiled)
 
     @property
     def starts(self) -> list[int]:
@@ -269,13 +269,13 @@ def test_a_descent_that_explodes_is_told_to_take_smaller_steps(fit, run: Path, m
 
 @pytest.mark.parametrize("step_size", [0.0, 1e-2])
 def test_a_sampler_that_does_not_move_is_named(fit, run: Path, monkeypatch, step_size: float, recwarn) -> None:
-    imagine = EBM.run_negative_chains
+    negatives = EBM.run_negative_chains
 
     def slowed(module, start, *arguments):
-        end, info = imagine(module, start, *arguments)
+        end, info = negatives(module, start, *arguments)
         return end, {**info, "drift_x": step_size * info["drift_x"]}
 
-    monkeypatch.setattr(EBM, "imagine", slowed)
+    monkeypatch.setattr(EBM, "run_negative_chains", slowed)
     status, said = fit(run, "--trainer.max_steps", 12, "--trainer.log_every_n_steps", 1)
     assert status == 0, said
     told = [str(one.message) for one in recwarn if "is flat for its sampler" in str(one.message)]
