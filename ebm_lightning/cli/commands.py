@@ -86,7 +86,7 @@ def test(cli: ExperimentCLI, protocols: str | None = None) -> None:  # noqa: PT0
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.trained(), verbose=False)
 
 
-def sample(cli: ExperimentCLI, number: int = 64, steps: int = 500, seed: int = 0) -> None:
+def sample(cli: ExperimentCLI, num_samples: int = 64, steps: int = 500, seed: int = 0) -> None:
     """Draw fresh chains from noise into samples/ of the run folder: a picture and an .npz.
 
     The .npz holds every variable of the final states and their energies; labels are distributed in turn. If the
@@ -94,12 +94,12 @@ def sample(cli: ExperimentCLI, number: int = 64, steps: int = 500, seed: int = 0
 
     Args:
         cli: the parsed command line.
-        number: How many samples are drawn, at least 1.
+        num_samples: Number of samples, at least 1.
         steps: Transitions of each chain, at least 1.
         seed: Seed of the chains' random numbers.
     """
     cli.load_weights(cli.trained())
-    print("\n".join(map(str, _draw(cli, number, steps, seed))))
+    print("\n".join(map(str, _draw(cli, num_samples, steps, seed))))
 
 
 def generate(
@@ -222,9 +222,9 @@ def _roll_back(cli: TrainingCLI, fault: DivergenceError) -> int:
     return number
 
 
-def _draw(cli: ExperimentCLI, number: int, steps: int, seed: int) -> list[Path]:
+def _draw(cli: ExperimentCLI, num_samples: int, steps: int, seed: int) -> list[Path]:
     cli.model.to(cli.trainer.strategy.root_device)
-    return draw_samples(cli.model, cli.datamodule, cli.folder.path / "samples", number, steps, seed)
+    return draw_samples(cli.model, cli.datamodule, cli.folder.path / "samples", num_samples, steps, seed)
 
 
 def _conclude(cli: TrainingCLI, step: int) -> None:

@@ -14,7 +14,7 @@ COMMANDS = {
     "fit": ("configured", "train; the same command continues a run that was interrupted"),
     "validate": ("configured", "energies of the validation data under a trained run"),
     "test": ("configured", "the run's evaluation protocols on the test data, or some of them: --protocols ood,mixing"),
-    "sample": ("configured", "draw fresh samples of a run, as a picture and an .npz: --number 64 --steps 500"),
+    "sample": ("configured", "draw fresh samples of a run, as a picture and an .npz: --num-samples 64 --steps 500"),
     "generate": ("configured", "write text: --prompt TEXT --tokens 200 --think 8 --candidates 4"),
     "plan": ("configured", "time, memory and scaling of a training run: --gpus 64 --gpu h100, or of this machine"),
     "reproduce": ("reproduce", "run an experiment's claims and write its results; --all --check compares all of them"),

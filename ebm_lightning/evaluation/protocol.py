@@ -23,15 +23,15 @@ from ebm_lightning.utils.random import isolated
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A number and how sure it is.
+    """A number and its uncertainty.
 
     Args:
         value: the number.
         standard_error: None if none is known.
-        interval: where the number lies for a reason that the standard error leaves out, such as the uncertainty of
-            log Z; None if there is none. An end may be infinite.
+        interval: an interval of the number for a reason that the standard error leaves out, such as the uncertainty
+            of log Z; None if there is none. An end may be infinite.
         warning: why the number is unreliable, in one sentence; empty if it is reliable.
-        label: what a table calls it; empty takes its key.
+        label: its name in a table; empty takes its key.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Measurement:
         return dataclasses.replace(self, label=label)
 
     def record(self) -> MeasurementRecord:
-        """For JSON, which knows no infinity: an infinite end of the interval is None."""
+        """For JSON, which has no infinity: an infinite end of the interval is None."""
         low, high = self.interval or (math.inf, math.inf)
         interval = (_finite(low), _finite(high)) if self.interval is not None else None
         return MeasurementRecord(self.value, self.standard_error, interval, self.warning, self.label)
@@ -73,9 +73,9 @@ def snake_case(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
 
 
-def random_subset(state: State, number: int | None) -> State:
-    """A random choice of at most ``number`` examples; all of them, in random order, if it is None."""
-    rows = torch.randperm(len(next(iter(state.values()))))[:number]
+def random_subset(state: State, n: int | None) -> State:
+    """A random choice of at most n examples; all of them, in random order, if it is None."""
+    rows = torch.randperm(len(next(iter(state.values()))))[:n]
     return {name: value[rows.to(value.device)] for name, value in state.items()}
 
 
@@ -147,7 +147,7 @@ class Protocol(L.Callback, abc.ABC):
         ).save(folder / f"{name}.json")
 
     def _print(self, result: ProtocolResult, preprocessing: str | None) -> None:
-        """Print one line each, by label; log-probabilities name the preprocessing, without which they say nothing."""
+        """Print one line each, by label; log-probabilities name the preprocessing, without which they mean nothing."""
         print(f"\n{self.id}")
         for key, found in result.measurements.items():
             spread = f" +- {found.standard_error:.2g}" if found.standard_error is not None else ""
@@ -164,21 +164,21 @@ class Protocol(L.Callback, abc.ABC):
 
 
 def select_protocols(protocols: list[Protocol], names: str | None) -> list[Protocol]:
-    """Those of the protocols that names separated by commas ask for, by class or by the file they are in; None: all.
+    """The protocols whose class or file is among names separated by commas; None selects all.
 
     Raises ValueError if a name is that of no protocol in the list.
     """
     if names is None:
         return protocols
-    asked = {name.strip().lower() for name in names.split(",")}
+    requested = {name.strip().lower() for name in names.split(",")}
     known = {protocol: {type(protocol).__name__, type(protocol).__module__.split(".")[-1]} for protocol in protocols}
-    unknown = asked - {name.lower() for both in known.values() for name in both}
+    unknown = requested - {name.lower() for both in known.values() for name in both}
     if unknown:
         raise ValueError(
             f"the run has no protocol {', '.join(sorted(unknown))}: expected some of "
             f"{', '.join(type(protocol).__name__ for protocol in protocols) or 'none, since it names none'}"
         )
-    return [protocol for protocol, both in known.items() if asked & {name.lower() for name in both}]
+    return [protocol for protocol, both in known.items() if requested & {name.lower() for name in both}]
 
 
 def _finite(end: float) -> float | None:
@@ -186,7 +186,7 @@ def _finite(end: float) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON and people read it."""
+    """A setting as it is written to JSON and to the terminal."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | None) else str(value)

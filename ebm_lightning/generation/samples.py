@@ -1,4 +1,4 @@
-"""Samples of a trained module: chains from its initial distribution, as `ebm sample` and the protocols run them."""
+"""Samples of a trained module: chains from its initial distribution, for `ebm sample` and the protocols."""
 
 from copy import copy
 from pathlib import Path
@@ -20,8 +20,8 @@ from ebm_lightning.utils.random import isolated
 def initial_distribution(module: EBM) -> Noise:
     """The distribution from which chains of this module are initialized without data.
 
-    It is the noise of the module's chains or, if these have none, uniform within the bounds of the sampler. A run whose
-    sampler predicts from x and does not move it has data: without noise, its chains start as the model completes it.
+    It is that of the module's chains or, if these start at data, uniform within the bounds of the sampler. A sampler that
+    predicts from x does not move x: then the chains start at the state that the model's ``positive_phase`` gives.
     """
     if module.chains.init is not None and not isinstance(module.chains.init, DataInit):
         return module.chains.init
@@ -113,23 +113,23 @@ def save_samples(module: EBM, state: State, folder: Path, name: str) -> list[Pat
 
 
 def draw_samples(
-    module: EBM, data: DataModule, folder: Path, number: int = 64, steps: int = 500, seed: int = 0
+    module: EBM, data: DataModule, folder: Path, num_samples: int = 64, steps: int = 500, seed: int = 0
 ) -> list[Path]:
     """Draw fresh chains from noise and save them: a picture and an .npz with every variable and the energies.
 
     Args:
         module: the trained module.
-        data: gives the shape of a sample and the number of classes, or what is predicted from.
+        data: of the run, for the shape of a sample and the number of classes, or for the examples to predict from.
         folder: for the files.
-        number: how many samples are drawn, at least 1.
+        num_samples: number of samples, at least 1.
         steps: transitions of each chain, at least 1.
         seed: of the chains' random numbers.
 
     Returns:
         The files written, the picture first.
     """
-    if number < 1 or steps < 1:
-        raise ValueError(f"sample(number={number}, steps={steps}): expected both to be at least 1")
+    if num_samples < 1 or steps < 1:
+        raise ValueError(f"sample(num_samples={num_samples}, steps={steps}): expected both to be at least 1")
     with isolated(seed):
-        state = fresh_chains(module, conditioning_batch(module, data, number), steps, progress=True)
+        state = fresh_chains(module, conditioning_batch(module, data, num_samples), steps, progress=True)
         return save_samples(module, state, folder, f"fresh-{steps}-steps-seed-{seed}")

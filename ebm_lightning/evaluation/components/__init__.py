@@ -1,1 +1,1 @@
-"""What protocols are made of: threat models, corruptions, scores, sources of samples."""
+"""Parts of protocols: threat models, corruptions, scores, sources of samples."""

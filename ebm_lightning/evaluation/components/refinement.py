@@ -49,9 +49,9 @@ class Refinement:
                 f"{self} moves x by the sampler of the run, but this run has no sampler of x: train with one, or leave "
                 "out the refinement"
             )
-        begin = module.sampler.augment_state(module.model.positive_phase(rest))
+        start = module.sampler.augment_state(module.model.positive_phase(rest))
         for _ in range(self.chains):
-            yield {**rest, "x": module.run_negative_chains(begin, self.steps)[0]["x"]}
+            yield {**rest, "x": module.run_negative_chains(start, self.steps)[0]["x"]}
 
     def log_posterior(self, module: EBM, state: State, block: str) -> Tensor:
         """log p(block | x) after the refinement, (B, classes), float64, without graph. The chains are fresh."""

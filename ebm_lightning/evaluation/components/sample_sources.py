@@ -75,12 +75,12 @@ class FromBuffer(SampleSource):
                 f"{self} takes the persistent chains of a run, but this one has {type(module.chains).__name__}: "
                 "measure FreshChains instead"
             )
-        kept = module.chains.examples(sys.maxsize)
-        alive = len(kept.get("x", ()))
-        if alive < self.num_samples:
-            raise ValueError(f"{self} takes more chains of x than the {alive} in the buffer: take at most as many")
-        rows = torch.randperm(alive)[: self.num_samples]
-        return {name: value[rows.to(value.device)] for name, value in kept.items()}
+        stored = module.chains.examples(sys.maxsize)
+        total = len(stored.get("x", ()))
+        if total < self.num_samples:
+            raise ValueError(f"{self} takes more chains of x than the {total} in the buffer: take at most as many")
+        rows = torch.randperm(total)[: self.num_samples]
+        return {name: value[rows.to(value.device)] for name, value in stored.items()}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class ThreatModel(abc.ABC):
         radii: of the measurements, each > 0, in units of the data: 8/255 of the gray levels is 16/255 for the bounds
             (-1, 1).
         chance_radius: a radius at which the accuracy under attack must be 0; None takes the diameter of the data,
-            within which every image can become every other one.
+            within which every image can be changed into every other one.
 
     Raises:
         ValueError: if there is no radius, or one is not positive.

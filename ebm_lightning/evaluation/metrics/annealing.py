@@ -47,7 +47,7 @@ class PiecewiseLinear(Betas):
     """Evenly spaced inverse temperatures within each of several intervals from 0 to 1.
 
     ``num_temperatures[0]`` of them are up to ``ends[0]``, and so on. A short run shows where many are needed: the
-    variance of log w increases most at the temperatures at which the chains cannot follow.
+    variance of log w increases most at the temperatures at which the chains do not equilibrate.
 
     Args:
         ends: of the intervals, increasing, above 0; the last one is 1.

@@ -16,7 +16,7 @@ def log_weights(model: EnergyModel, state: State, samples: int) -> Tensor:
     """log w = log p(x, h_s) - log q(h_s | x) of ``samples`` draws of every example's latents, (B, samples), float64.
 
     In expectation their mean is the variational bound; log of the mean of w is a lower bound on log p(x), which is
-    tighter for more samples. ``state`` needs no latents: ``model.complete`` draws them.
+    tighter for more samples. ``state`` needs no latents: ``model.positive_phase`` draws them.
     """
     return torch.cat([_log_weights(model, part, samples) for part in _parts(state, max(_MAX_STATES // samples, 1))])
 

@@ -48,7 +48,7 @@ def median_bandwidth(x: Tensor) -> Tensor:
 
 
 class MaximumMeanDiscrepancy(Metric):
-    """Unbiased MMD^2 with a Gaussian kernel between two samples that arrive in batches; see :func:`mmd2`.
+    """Unbiased MMD^2 with a Gaussian kernel between two samples, given in batches; see :func:`mmd2`.
 
     Every example is kept until ``compute``, over all ranks; the two samples may differ in size. 0 in expectation for
     equal distributions, slightly negative by chance. Gretton et al. (2012), eq. 3.

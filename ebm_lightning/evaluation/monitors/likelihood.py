@@ -20,8 +20,8 @@ class LikelihoodMonitor(L.Callback):
     Logged are ``likelihood/<split>_log_prob`` and ``likelihood/log_z``; of estimates their diagnostics
     ``likelihood/log_w_std`` and ``likelihood/ess`` (:class:`~ebm_lightning.evaluation.metrics.weights.LogPartition`);
     and ``likelihood/train_seconds``, the wall time of the training batches, over all starts of the run, without data
-    loading, validation and this callback. It leaves out those callbacks that come after this one at the end of a batch;
-    list this callback first.
+    loading, validation and this callback. The time of callbacks that come after this one at the end of a batch is left
+    out: list this callback first.
 
     Its random numbers are isolated: a run has the same weights with and without it. Estimates of data of
     different preprocessing must not be compared.

@@ -46,9 +46,9 @@ class SamplePictures(L.Callback):
 
     def draw_chains(self, trainer: L.Trainer, module: EBM) -> None:
         """Send pictures of chains that persist, and a histogram of their ages, to the loggers."""
-        if AGE in (kept := module.chains.examples(sys.maxsize)):
+        if AGE in (stored := module.chains.examples(sys.maxsize)):
             log_picture(
-                trainer, "chains/age", lambda: plots.plot_histogram({"chains": kept[AGE]}, "age in negative phases")
+                trainer, "chains/age", lambda: plots.plot_histogram({"chains": stored[AGE]}, "age in negative phases")
             )
         for name, x in module.chains.examples(self.num_chains).items():
             if name in module.model.variables and plots.can_plot(x) and torch.isfinite(x).all():

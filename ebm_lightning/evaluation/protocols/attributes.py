@@ -1,4 +1,4 @@
-"""Attributes of samples that a rule a rule finds."""
+"""Attributes of samples, as a rule of the data finds them."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Attributes(Protocol):
     """Shares of valid samples and, among them, of each attribute, of all attributes, and of any of them, in percent.
 
     The data define by a rule which images are valid and which attributes they have (hook ``DataModule.attributes``). So
-    one can measure whether samples of a product of energies have the attributes wherever all of its parts (Du, Li &
-    Mordatch 2020). Test images, with the noise that the data have there, are measured beside the samples: they show
+    one can measure whether samples of a product of energies have the attributes of all of its parts (Du, Li & Mordatch
+    2020). Test images, with the noise that the data have there, are measured beside the samples: they show
     the errors of the rule and the level of chance. Standard errors are binomial; if no sample is valid, the other
     shares are NaN and carry a warning. The picture has 64 samples.
 
@@ -37,8 +37,8 @@ class Attributes(Protocol):
         found = shares(data.attributes(samples))
         for key, share in shares(data.attributes(data.tensors("test")["x"])).items():
             found[f"{key}_test_images"] = share.labeled(f"{share.label}, test images")
-        drawn = {"samples": plots.plot_samples(samples[:64], data.bounds)} if plots.can_plot(samples) else {}
-        return ProtocolResult(found, drawn)
+        pictures = {"samples": plots.plot_samples(samples[:64], data.bounds)} if plots.can_plot(samples) else {}
+        return ProtocolResult(found, pictures)
 
 
 def shares(attributes: dict[str, Tensor]) -> dict[str, Measurement]:

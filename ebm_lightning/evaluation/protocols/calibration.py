@@ -1,4 +1,4 @@
-"""Calibration of a classifier: whether its confidence is its accuracy."""
+"""Calibration of a classifier: whether its confidence equals its accuracy."""
 
 from dataclasses import dataclass, replace
 
@@ -59,14 +59,14 @@ class Calibration(Protocol):
         log_p, y = self._classify(module, state)
         found = {"test_error_percent": percent_wrong(log_p.argmax(1), y).labeled("test error, percent")}
         found |= self._score("", log_p, y)
-        shown = {"as trained": reliability(log_p.exp(), y, self.bins)}
+        curves = {"as trained": reliability(log_p.exp(), y, self.bins)}
         if self.scaling:
             temperature = fit_temperature(*self._classify(module, labeled(self.id, data, "val", self.block)))
             scaled = torch.log_softmax(log_p / temperature.value, 1)
             found["temperature"] = temperature
             found |= self._score(" after scaling", scaled, y, temperature.warning)
-            shown["after scaling"] = reliability(scaled.exp(), y, self.bins)
-        return ProtocolResult(found, {"reliability": plots.plot_reliability(shown)})
+            curves["after scaling"] = reliability(scaled.exp(), y, self.bins)
+        return ProtocolResult(found, {"reliability": plots.plot_reliability(curves)})
 
     def _classify(self, module: EBM, state: State) -> tuple[Tensor, Tensor]:
         """log p(y | x) (N, classes), and the labels (N,)."""
@@ -95,7 +95,7 @@ def ece(p: Tensor, y: Tensor, bins: int) -> float:
 
 
 def reliability(p: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """The accuracy in every bin of the confidence, NaN if it an empty one, and the share of examples; (bins,) each."""
+    """The accuracy in every bin of the confidence, NaN in an empty bin, and the share of examples; (bins,) each."""
     confidence, label = p.max(1)
     of_bin = (confidence.clamp(max=_BELOW_ONE) * bins).long()
     counts = torch.bincount(of_bin, minlength=bins).double()

@@ -62,7 +62,7 @@ class ScoreClassifier(Protocol):
     With one model for each class, the log Z of every class is unknown; the biases of the regression absorb it. The
     regression is fitted to standardized scores, with scikit-learn's default penalty. Its error on its training data and
     the test error of the largest score, "without log Z", are measured too. Standard errors are binomial. Scores of
-    memorized training examples are better than those of new ones, which misleads the regression: Mayraz & Hinton (2000)
+    memorized training examples are better than those of new ones, which biases the regression: Mayraz & Hinton (2000)
     fit it to separate data, such as the validation split. Hinton (2002), section 10; Mayraz & Hinton (2000).
 
     Args:
@@ -90,15 +90,15 @@ class ScoreClassifier(Protocol):
         train, test = (labeled(self.id, data, split, self.block) for split in (self.split, "test"))
         train = random_subset(train, self.num_examples)
         assert data.classes is not None
-        fitted_to, shown = (scores(module, state, self.block, data.classes) for state in (train, test))
+        train_scores, test_scores = (scores(module, state, self.block, data.classes) for state in (train, test))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=0))
-        classifier.fit(fitted_to.numpy(), train[self.block].cpu().numpy())
-        labels = [torch.from_numpy(classifier.predict(s.numpy())) for s in (shown, fitted_to)]
+        classifier.fit(train_scores.numpy(), train[self.block].cpu().numpy())
+        labels = [torch.from_numpy(classifier.predict(s.numpy())) for s in (test_scores, train_scores)]
         errors = {
             "test_error_percent": percent_wrong(labels[0], test[self.block]).labeled("test error, percent"),
             "fitted_error_percent": percent_wrong(labels[1], train[self.block]).labeled("fitted error, percent"),
         }
-        largest = percent_wrong(shown.argmax(1), test[self.block])
+        largest = percent_wrong(test_scores.argmax(1), test[self.block])
         errors["test_error_without_log_z_percent"] = largest.labeled("test error without log Z, percent")
         return ProtocolResult(errors)
 

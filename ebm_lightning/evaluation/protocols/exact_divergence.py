@@ -17,8 +17,8 @@ class ExactDivergence(Protocol):
     """KL(data || model) in bits and nats, exactly, by enumeration of the data's patterns and of the model's latents.
 
     The entropy of the data, a lower bound on the description length of a pattern, and the probability of images that
-    are no pattern of the data are measured too. Variables of the model beyond the data are taken for binary latents and
-    summed out. For data with a known distribution (``DataModule.true_distribution``) and models with an
+    are no pattern of the data are measured too. Variables of the model that the data lack are treated as binary latents
+    and summed out. For data with a known distribution (``DataModule.true_distribution``) and models with an
     exact log Z.
 
     Args:
@@ -34,9 +34,9 @@ class ExactDivergence(Protocol):
         patterns, p = data.true_distribution()
         with evaluating(module.model):
             log_q = exact_log_prob(module.model, {"x": patterns.to(module.device)}, self.largest).cpu()
-        seen = p > 0
-        entropy = -float((p[seen] * p[seen].log()).sum())
-        divergence = float(-(p[seen] * log_q[seen]).sum()) - entropy
+        possible = p > 0
+        entropy = -float((p[possible] * p[possible].log()).sum())
+        divergence = float(-(p[possible] * log_q[possible]).sum()) - entropy
         return ProtocolResult(
             {
                 "kl_bits": Measurement(divergence / math.log(2), label="KL(data || model), bits"),

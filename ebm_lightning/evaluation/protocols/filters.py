@@ -40,11 +40,11 @@ class ReceptiveFields(Protocol):
             raise ValueError(f"{self.id}: expected num_filters >= 1 and groups >= 1")
 
     def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
-        found, drawn = {}, {}
+        found, pictures = {}, {}
         for block in self.blocks:
-            measurement, drawn[block] = self._of(module, block)
+            measurement, pictures[block] = self._of(module, block)
             found[f"mean_filter_norm_{block}"] = measurement.labeled(f"filter norm on {block}, mean")
-        return ProtocolResult(found, drawn)
+        return ProtocolResult(found, pictures)
 
     def _of(self, module: EBM, block: str) -> tuple[Measurement, Image]:
         """The mean norm of the filters of one variable, and the picture of the largest."""

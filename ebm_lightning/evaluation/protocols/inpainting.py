@@ -25,12 +25,12 @@ NUM_PICTURED = 10
 class Inpainting(Protocol):
     """Mean squared error per hidden value of an image that is inpainted by the module's sampler.
 
-    The hidden pixels start as the initial distribution of the run's do and move by its sampler, while the known
-    ones are clamped (:class:`~ebm_lightning.samplers.Masked`); labels that the sampler leaves clamped are given.
+    The hidden pixels are drawn from the initial distribution of the run's chains and move by its sampler, while the
+    known ones are clamped (:class:`~ebm_lightning.samplers.Masked`); labels that the sampler leaves clamped are given.
     Measured on random test and training images; lower errors on the latter are memorization (Du & Mordatch 2019). The
     baseline is the mean training image, the best prediction without the known pixels. A sample from the true
-    conditional distribution has twice the error of the mean of that distribution, so that a good model may lose against
-    a blurred one. Errors are in units of the data squared, with the standard error over images. The truth is the image
+    conditional distribution has twice the error of the mean of that distribution, so that a good model may have a
+    larger error than a blurred image. Errors are in units of the data squared, with the standard error over images. The truth is the image
     as evaluation loads it, with the noise that the data have there. Pictures: truth, start and result in three rows.
 
     Args:
@@ -63,7 +63,7 @@ class Inpainting(Protocol):
             baseline = squared_error(guess.expand_as(x), x, ~known)
             result.measurements[f"mse_{name}"] = squared_error(end, x, ~known).labeled(f"MSE {name}")
             result.measurements[f"mean_image_mse_{name}"] = baseline.labeled(f"MSE of the mean image, {name}")
-            result.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
+            result.pictures |= _pictures(name, [x, start["x"], end], data.bounds)
         return result
 
 
@@ -106,7 +106,7 @@ class Denoising(Protocol):
             before, after = squared_error(start["x"], x, everywhere), squared_error(end, x, everywhere)
             result.measurements[f"mse_before_{name}"] = before.labeled(f"MSE before, {name}")
             result.measurements[f"mse_after_{name}"] = after.labeled(f"MSE after, {name}")
-            result.pictures |= _drawn(name, [x, start["x"], end], data.bounds)
+            result.pictures |= _pictures(name, [x, start["x"], end], data.bounds)
         return result
 
 
@@ -149,7 +149,7 @@ def _subset(data: DataModule, split: Split, n: int, device: torch.device) -> Sta
     return {name: value.to(device) for name, value in random_subset(data.tensors(split), n).items()}
 
 
-def _drawn(name: str, rows: list[Tensor], bounds: Bounds | None) -> dict[str, Image]:
+def _pictures(name: str, rows: list[Tensor], bounds: Bounds | None) -> dict[str, Image]:
     if not plots.can_plot(rows[0]):
         return {}
     columns = min(NUM_PICTURED, len(rows[0]))

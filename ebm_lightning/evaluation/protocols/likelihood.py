@@ -29,7 +29,7 @@ class Likelihood(Protocol):
     16). The gap takes as many training examples as held-out ones: the validation split, or the test split if there is
     one. Training data are loaded as in evaluation, without augmentation and with fixed draws.
 
-    Under several ranks, the distributes of AIS are distributed over them; each rank measures the rest.
+    Under several ranks, the chains of AIS are distributed over them; each rank measures the rest.
 
     Args:
         estimator: of log Z.
@@ -41,8 +41,7 @@ class Likelihood(Protocol):
 
     Raises:
         ValueError: if ``raise_vectors`` is negative, exceeds the test data, or there is no AIS with its temperatures;
-            when measuring, if RAISE has no path to the model's own variables; if binary units or be given units are
-            not binary.
+            when measuring, if RAISE has no path to the model's own variables, or data of binary units are not binary.
     """
 
     estimator: PartitionEstimator
@@ -131,13 +130,13 @@ class Likelihood(Protocol):
                 f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples: take fewer"
             )
         rows = torch.randperm(total)[: self.raise_vectors]
-        some = {name: value[rows.to(value.device)] for name, value in test.items()}
+        chosen = {name: value[rows.to(value.device)] for name, value in test.items()}
         path = self._annealed.path(model, batches)
-        return mean(raise_log_prob(path, model, self._annealed.betas(), some).cpu())
+        return mean(raise_log_prob(path, model, self._annealed.betas(), chosen).cpu())
 
 
 def _difference(first: Measurement, second: Measurement) -> Measurement:
-    """First minus second; without the warning if one of them is exact, if the difference is then the error."""
+    """First minus second; without the warning if one of them is exact, since the difference is then the error."""
     errors = [one.standard_error for one in (first, second) if one.standard_error is not None]
     exact = 0.0 in errors
     warnings = dict.fromkeys(one.warning for one in (first, second) if one.warning and not exact)

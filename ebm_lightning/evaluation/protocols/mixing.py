@@ -30,14 +30,14 @@ class Mixing(Protocol):
     R-hat and effective sample size over all chains, and the mean energy of the chains from each start minus that of the
     test data, in standard deviations of the data's energies. That difference shows chains that saturate below or above
     the data (Nijkamp et al. 2020). Drift is the mean Euclidean distance of the chains from data to their start, in mean
-    distances between two test examples: about 1 if chains that are independent of their start. Standard errors are
+    distances between two test examples: about 1 for chains that are independent of their start. Standard errors are
     over chains. If R-hat exceeds 1.01, the chains have not mixed, and all energies carry a warning. The plot of the
     energies has the standard deviation over chains. A sampler below temperature 1, such as most SGLD, has lower
     energies than the model's own distribution.
 
     A ``classifier`` counts modes at the ends of the chains: the number of classes, the entropy of their histogram in
     nats, at most the log of the number of classes, and the share of the chains from data that have changed their class.
-    Chains whose label is clamped that it by construction.
+    Chains whose label is clamped keep their class by construction.
 
     Args:
         num_chains: number of chains from each start.
@@ -68,7 +68,7 @@ class Mixing(Protocol):
         starts = {"data": DataChains(), "noise": NoiseChains(initial_distribution(module))}
         runs = {name: self._run(module, pos, chains) for name, chains in starts.items()}
         known = energies(module, module.model.positive_phase(test))
-        second = {name: walked[self.points // 2 :] for name, (walked, _) in runs.items()}
+        second = {name: recorded[self.points // 2 :] for name, (recorded, _) in runs.items()}
         everything = torch.cat(list(second.values()), 1)
         r_hat = split_r_hat(everything)
         warning = not_mixed(r_hat, self.steps)
@@ -78,12 +78,12 @@ class Mixing(Protocol):
             "drift_from_data": drift(pos["x"], runs["data"][1]["x"]).labeled("drift from data"),
         }
         for name, of_chains in second.items():
-            gap = apart(of_chains.mean(0), known, warning)
+            gap = energy_gap(of_chains.mean(0), known, warning)
             found[f"energy_from_{name}_minus_data_sd"] = gap.labeled(f"energy from {name} minus data's, sd")
         if extract is not None:
             ends = {name: classes(extract, end["x"], module.device) for name, (_, end) in runs.items()}
             found |= _modes(ends, classes(extract, pos["x"], module.device))
-        return ProtocolResult(found, self._drawn(runs, known, data))
+        return ProtocolResult(found, self._pictures(runs, known, data))
 
     @torch.no_grad()
     def _run(self, module: EBM, pos: State, chains: Chains) -> tuple[Tensor, State]:
@@ -105,15 +105,15 @@ class Mixing(Protocol):
         """The transitions after which energies are recorded."""
         return [self.steps * (i + 1) // self.points for i in range(self.points)]
 
-    def _drawn(self, runs: dict[str, tuple[Tensor, State]], known: Tensor, data: DataModule) -> dict[str, Image]:
+    def _pictures(self, runs: dict[str, tuple[Tensor, State]], known: Tensor, data: DataModule) -> dict[str, Image]:
         steps = torch.tensor(self._recorded_steps, dtype=torch.float64)
-        lines = {f"from {name}": (steps, walked.mean(1), walked.std(1)) for name, (walked, _) in runs.items()}
+        lines = {f"from {name}": (steps, recorded.mean(1), recorded.std(1)) for name, (recorded, _) in runs.items()}
         level, spread = (torch.full_like(steps, float(number)) for number in (known.mean(), known.std()))
-        shown = {"energies": plots.plot_curves({**lines, "test data": (steps, level, spread)}, "transition", "energy")}
+        pictures = {"energies": plots.plot_curves({**lines, "test data": (steps, level, spread)}, "transition", "energy")}
         for name, (_, end) in runs.items():
             if plots.can_plot(end["x"]):
-                shown[f"from-{name}"] = plots.plot_samples(end["x"][:64], data.bounds)
-        return shown
+                pictures[f"from-{name}"] = plots.plot_samples(end["x"][:64], data.bounds)
+        return pictures
 
 
 def _modes(ends: dict[str, Tensor], start: Tensor) -> dict[str, Measurement]:
@@ -143,7 +143,7 @@ def drift(start: Tensor, end: Tensor) -> Measurement:
     return Measurement(float(moved.mean() / between), float(moved.std() / between) / len(moved) ** 0.5)
 
 
-def apart(chains: Tensor, known: Tensor, warning: str) -> Measurement:
+def energy_gap(chains: Tensor, known: Tensor, warning: str) -> Measurement:
     """The mean energy of chains (M,) minus that of examples (N,), in standard deviations of the examples' energies."""
     known = known.double()
     unit = float(known.std())

@@ -56,9 +56,9 @@ class OutOfDistribution(Protocol):
             )
         x = data.tensors("test")["x"]
         sets = self._sets(x, data.bounds)
-        found, shown = ProtocolResult({}), {"test": x, **sets}
+        found, images_by_set = ProtocolResult({}), {"test": x, **sets}
         for score in self.scores or [MinusEnergy()]:
-            outlier_scores = {name: score(module, images, data.classes) for name, images in shown.items()}
+            outlier_scores = {name: score(module, images, data.classes) for name, images in images_by_set.items()}
             by = "" if isinstance(score, MinusEnergy) else f" by {score.name}"
             suffix = f"_by_{snake_case(type(score).__name__)}" if by else ""
             for name in sets:

@@ -25,17 +25,15 @@ class Perplexity(CandidateSelection):
     """exp of the mean cross-entropy of test tokens under softmax of the predicted logits, after each number of steps.
 
     More steps than in training are longer thinking (Gladstone et al. 2025, whose steps are the default). Predictions
-    start in noise if the run's chains do, and otherwise where the model completes the batch.
-    The step size is not randomized; the noise of a sampler is kept. A run without a sampler predicts in one pass, and
-    has one number. The mean is over tokens, and exp is taken of the mean: the mean of exps of batches, as in some code,
+    start from noise if the run's chains do, and otherwise from the state that ``positive_phase`` gives. The step size is
+    not randomized; the noise of a sampler is kept. A run without a sampler predicts in one pass, and has one number. The mean is over tokens, and exp is taken of the mean: the mean of exps of batches, as in some code,
     is higher. Standard errors are over sequences, by the delta method.
 
     With N candidates a prediction is made N times, and at every position the candidate with the lowest final energy is
     kept, as in the released code. That energy is the one of which a further step would take the gradient, without
     noise: of softmax of the logits if the sampler normalizes them, on the landscape of that step. A random candidate
-    is as good as a single one, so ``choice_gain_nats``, is
-    the mean cross-entropy of the first candidate minus that of the chosen one, in nats, with the standard error of
-    pairs over sequences: > 0 if they do, in nats, choosing by energy is better than chance.
+    is as good as a single one, so that choosing by energy is better than chance if ``choice_gain_nats`` > 0: the mean
+    cross-entropy of the first candidate minus that of the chosen one, with the standard error of pairs over sequences.
 
     Args:
         steps: of the sampler, each at least 0; of no effect without one.
@@ -65,7 +63,7 @@ class Perplexity(CandidateSelection):
         measured = _labeled("perplexity", "perplexity", found)
         measured |= _labeled("choice_gain_nats", "gain by choosing, nats a token,", gains)
         measured |= _best("steps_of_lowest_perplexity", "steps of the lowest perplexity", found, min)
-        return ProtocolResult(measured, _drawn("perplexity", {"perplexity": found}))
+        return ProtocolResult(measured, _pictures("perplexity", {"perplexity": found}))
 
     def error(self, state: State) -> Tensor:
         """The cross-entropy in nats of every token, and its count: 1, or both 0 if ignored; (B, S, 2)."""
@@ -119,7 +117,7 @@ class PredictionError(CandidateSelection):
         for name, reached_by in ratios.items():
             best = name.replace(", dB", "")
             found |= _best(f"steps_of_highest_{snake_case(best)}", f"steps of the highest {best}", reached_by, max)
-        return ProtocolResult(found, _drawn("PSNR, dB", ratios) | examples)
+        return ProtocolResult(found, _pictures("PSNR, dB", ratios) | examples)
 
     @torch.no_grad()
     def _examples(self, module: EBM, data: DataModule, level: str, n: int = 8) -> dict[str, Image]:
@@ -136,7 +134,7 @@ class PredictionError(CandidateSelection):
         return {f"examples{level.replace(' ', '-')}": plots.plot_samples(rows, data.bounds, len(x))}
 
     def error(self, state: State, low: float, high: float) -> Tensor:
-        """PSNR and mean square of every image, (B, 1, 2), if values from ``low`` to ``high``."""
+        """PSNR and mean square of every image, (B, 1, 2), for values from ``low`` to ``high``."""
         predicted, clean = state[self.block].clamp(low, high).double(), state[self.target].double()
         axes = tuple(range(1, clean.ndim))
         psnr = peak_signal_noise_ratio(predicted, clean, high - low, reduction="none", dim=axes)
@@ -187,7 +185,7 @@ def _levels(data: DataModule) -> dict[str, DataModule]:
     return {f" {level}": data.at(level) for level in data.levels}
 
 
-def _drawn(label: str, found: dict[str, dict[InferenceBudget, Measurement]]) -> dict[str, Image]:
+def _pictures(label: str, found: dict[str, dict[InferenceBudget, Measurement]]) -> dict[str, Image]:
     """Plots over the numbers of steps, one line for each name and number of candidates; none for a single pass."""
     lines: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
     for name, reached in found.items():

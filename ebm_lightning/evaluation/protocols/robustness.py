@@ -26,9 +26,9 @@ class Robustness(Protocol):
     """Accuracy of p(y | x) under projected gradient ascent on -log p(y | x), at several radii of each norm.
 
     Madry et al. (2018): x <- the projection of x + s u onto the threat model and the bounds, with u the direction of
-    steepest ascent and s = 2.5 radius / ``steps``. The first walk starts at the image, the other ``restarts`` - 1 at
-    random points of the ball. An image counts as wrong if any point of any walk is classified wrongly, in this or a
-    smaller ball; of these points the one with the largest loss is kept and plotted. The images are a random subset of
+    steepest ascent and s = 2.5 radius / ``steps``. The first ascent starts at the image, the other ``restarts`` - 1
+    at random points of the ball. An image counts as wrong if any point of any ascent is classified wrongly, in this or
+    a smaller ball; of these points the one with the largest loss is kept and plotted. The images are a random subset of
     the test split, the same in every run. Standard errors are binomial.
 
     An attack can fail because the gradient is masked (Athalye, Carlini & Wagner 2018). So the accuracy is also measured
@@ -37,14 +37,14 @@ class Robustness(Protocol):
 
     A classifier with a refinement (JEM-k) is attacked through its randomness and its sampler: u comes from the mean
     over the chains of the gradient of -log p(y | x_c) at their ends x_c (EOT), passed back through the sampler as if it
-    were the identity (BPDA; Athalye, Carlini & Wagner 2018). During the walks an image is wrong if these chains
-    classify the image; the one point that is kept is classified by fresh chains, so that no image counts as wrong
-    because of one unlucky draw among many.
+    were the identity (BPDA; Athalye, Carlini & Wagner 2018). During the ascents an image is wrong if its
+    classification by these chains is; the one point that is kept is classified by fresh chains, so that no image counts
+    as wrong because of one unlucky draw among many.
 
     Args:
         threat_models: the norms, each with its radii.
-        steps: of a walk.
-        restarts: walks for each image and radius.
+        steps: of an ascent.
+        restarts: ascents for each image and radius.
         num_examples: images, at most; published numbers take 1000 or more.
         block: the label.
         refinement: of an image before it is classified; None attacks p(y | x) as it is.

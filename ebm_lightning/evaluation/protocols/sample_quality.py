@@ -1,4 +1,4 @@
-"""Sample quality: Frechet distance and inception score, of a feature extractor and from feature extractor by name."""
+"""Sample quality: Frechet distance and inception score in the features and classes of a feature extractor."""
 
 from dataclasses import dataclass
 
@@ -26,10 +26,9 @@ class Generation(Protocol):
     """Frechet distance of samples to the training images, and the inception score of the samples.
 
     With means m and covariances C of the features of training images and samples, the distance is |m1 - m2|^2 + tr(C1 +
-    C2 - 2 (C1 C2)^(1/2)), 0 if they are equal (Heusel et al. 2017, eq. 6), in float64. It has a bias of order 1 / n
-    if there are few samples, so
-    that numbers of different n are not comparable; if n is at most the number of features, the covariance is singular
-    and the distance carries a warning. The score is exp E_x KL(p(y | x) || p(y)), from 1 to the number of classes, the
+    C2 - 2 (C1 C2)^(1/2)), 0 if they are equal (Heusel et al. 2017, eq. 6), in float64. For n
+    samples it has a bias of order 1 / n, so that numbers of different n are not comparable; if n is at most the number
+    of features, the covariance is singular and the distance carries a warning. The score is exp E_x KL(p(y | x) || p(y)), from 1 to the number of classes, the
     mean over ``splits`` disjoint parts of the samples (Salimans et al. 2016). Both are also measured for as many
     held-out test images: no sample is expected to be better. All images are those that evaluation loads, with the noise
     that the data have there.
@@ -38,8 +37,8 @@ class Generation(Protocol):
     the standard deviation itself. The Frechet distance has one if each part has more samples than there are features;
     it takes the training images as fixed, and is too large if the distance is near that of the held-out images.
 
-    The picture has samples of one class in each row, if the labels are variables of the if with a p(y | x), samples
-    are sorted by the model's own class.
+    The picture has samples of one class in each row if the label is a variable of the model. If not, and the model has
+    a p(y | x), samples are sorted by the model's own class.
 
     Args:
         source: of the samples.
@@ -49,8 +48,7 @@ class Generation(Protocol):
 
     Raises:
         ValueError: if ``splits`` < 2 or the source draws fewer than 2 samples for each part; when measuring, if
-            the the
-            source or the network cannot be loaded, or samples have diverged.
+            the source or the network cannot be loaded, or samples have diverged.
     """
 
     source: SampleSource
@@ -79,7 +77,7 @@ class Generation(Protocol):
             distance, classes = self.features.distance + name, self.features.score + name
             found[snake_case(distance)] = frechet(real, features, self.splits, warning).labeled(distance)
             found[snake_case(classes)] = score(logits, self.splits, self._fewer(len(x))).labeled(classes)
-        return ProtocolResult(found, self._drawn(module, samples, data))
+        return ProtocolResult(found, self._pictures(module, samples, data))
 
     def _fewer(self, n: int) -> str:
         """The warning for another number of images than samples; empty if they are equal."""
@@ -89,7 +87,7 @@ class Generation(Protocol):
             f"there are {n} held-out images beside {self.source.num_samples} samples: their numbers are not comparable"
         )
 
-    def _drawn(self, module: EBM, samples: State, data: DataModule) -> dict[str, Image]:
+    def _pictures(self, module: EBM, samples: State, data: DataModule) -> dict[str, Image]:
         x, model = samples["x"], module.model
         if not plots.can_plot(x):
             return {}
@@ -145,7 +143,7 @@ def score(logits: Tensor, splits: int, warning: str = "") -> Measurement:
 
 
 def too_few(n: int, features: int) -> str:
-    """The warning for a covariance of ``features`` from n examples; empty if enough."""
+    """The warning for a covariance of ``features`` from n examples; empty if there are enough."""
     if n > features:
         return ""
     return (

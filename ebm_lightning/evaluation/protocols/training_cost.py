@@ -25,7 +25,7 @@ class TrainingCost(Protocol):
     Operations are those of matrix products, convolutions and attention as in torch's flop_registry, two for a
     multiplication with an addition, with derivatives of any order; fused attention is counted as its matrix products.
     The time is the median of ``repeats`` steps, without data loading, optimizer and logging; it depends on the machine
-    and its load. Chains start as their do in training.
+    and its load. Chains start as in training.
 
     Args:
         repeats: timed steps, at least 1.

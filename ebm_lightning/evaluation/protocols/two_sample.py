@@ -15,12 +15,12 @@ from ebm_lightning.utils import plots
 
 @dataclass(eq=False)
 class MMD(Protocol):
-    """Unbiased MMD^2 (Gretton et al. 2012, eq. 3) between held-out data and four sets, lower is nearer, 0 is equal.
+    """Unbiased MMD^2 (Gretton et al. 2012, eq. 3) between held-out data and four sets; smaller is closer, 0 is equal.
 
     The sets: fresh chains of the trained model; fresh chains of the same model before training; independent pixels with
-    the training data's marginals; and training data, the noise floor. The kernel is Gaussian; its
-    bandwidth is the median distance of the training data times ``scale``. Half the median is the default because, of a
-    quarter, half and the whole, it separates independent pixels from validation digits of 8x8 pixels best. The standard
+    the training data's marginals; and training data, the noise floor. The kernel is Gaussian; its bandwidth is the median
+    distance of the training data times ``scale``. Half the median is the default because, of a quarter, half and the
+    whole, it separates independent pixels from validation digits of 8x8 pixels best. The standard
     error is that of the statistic over ten disjoint tenths of each set.
 
     Args:
@@ -55,8 +55,8 @@ class MMD(Protocol):
             f"mmd2_{snake_case(name)}": self._compare(x.flatten(1).cpu(), target, bandwidth).labeled(f"MMD2 {name}")
             for name, x in sets.items()
         }
-        shown = {"-".join(name.split()): plots.plot_samples(x[:64], data.bounds) for name, x in sets.items()}
-        return ProtocolResult(found, shown)
+        pictures = {"-".join(name.split()): plots.plot_samples(x[:64], data.bounds) for name, x in sets.items()}
+        return ProtocolResult(found, pictures)
 
     def _samples(self, module: EBM, data: DataModule) -> Tensor:
         return fresh_chains(module, empty_batch(data, self.num_samples, module.device), self.steps, progress=True)["x"]
