@@ -20,8 +20,8 @@ from ebm_lightning.utils.random import isolated
 def initial_distribution(module: EBM) -> Noise:
     """The distribution from which chains of this module are initialized without data.
 
-    It is that of the module's chains or, if these start at data, uniform within the bounds of the sampler. A sampler that
-    predicts from x does not move x: then the chains start at the state that the model's ``positive_phase`` gives.
+    It is that of the module's chains or, if these start at data, uniform within the bounds of the sampler. A sampler
+    that predicts from x does not move x: then the chains start at the state that the model's ``positive_phase`` gives.
     """
     if module.chains.init is not None and not isinstance(module.chains.init, DataInit):
         return module.chains.init

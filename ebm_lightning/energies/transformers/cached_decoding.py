@@ -24,7 +24,8 @@ class NextCandidate(EnergyModel):
     and its parameters are shared. The context is processed once: keys and values of every block are cached, and only
     candidates are run against them. If the energy depends on the step, so do the observed keys, and each landscape has
     a cache of its own, filled at its first use. The context is a constant: the energy can be differentiated in y, any
-    number of times. Gladstone et al. (2025) release no cached generation; the numbers here are those of the uncached pass.
+    number of times. Gladstone et al. (2025) release no cached generation; the numbers here are those of the uncached
+    pass.
 
     Args:
         model: the energy-based transformer.

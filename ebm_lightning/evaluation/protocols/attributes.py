@@ -19,9 +19,9 @@ class Attributes(Protocol):
 
     The data define by a rule which images are valid and which attributes they have (hook ``DataModule.attributes``). So
     one can measure whether samples of a product of energies have the attributes of all of its parts (Du, Li & Mordatch
-    2020). Test images, with the noise that the data have there, are measured beside the samples: they show
-    the errors of the rule and the level of chance. Standard errors are binomial; if no sample is valid, the other
-    shares are NaN and carry a warning. The picture has 64 samples.
+    2020). Test images, with the noise that the data have there, are measured beside the samples: they show the errors
+    of the rule and the level of chance. Standard errors are binomial; if no sample is valid, the other shares are NaN
+    and carry a warning. The picture has 64 samples.
 
     Args:
         source: of the samples.

@@ -18,8 +18,8 @@ class ExactDivergence(Protocol):
 
     The entropy of the data, a lower bound on the description length of a pattern, and the probability of images that
     are no pattern of the data are measured too. Variables of the model that the data lack are treated as binary latents
-    and summed out. For data with a known distribution (``DataModule.true_distribution``) and models with an
-    exact log Z.
+    and summed out. For data with a known distribution (``DataModule.true_distribution``) and models with an exact log
+    Z.
 
     Args:
         largest: latents, at most: 2^largest states of each pattern are summed.

@@ -30,8 +30,9 @@ class Inpainting(Protocol):
     Measured on random test and training images; lower errors on the latter are memorization (Du & Mordatch 2019). The
     baseline is the mean training image, the best prediction without the known pixels. A sample from the true
     conditional distribution has twice the error of the mean of that distribution, so that a good model may have a
-    larger error than a blurred image. Errors are in units of the data squared, with the standard error over images. The truth is the image
-    as evaluation loads it, with the noise that the data have there. Pictures: truth, start and result in three rows.
+    larger error than a blurred image. Errors are in units of the data squared, with the standard error over images. The
+    truth is the image as evaluation loads it, with the noise that the data have there. Pictures: truth, start and
+    result in three rows.
 
     Args:
         mask: of the known pixels.

@@ -25,7 +25,6 @@ MAX_R_HAT = 1.01
 @dataclass(eq=False)
 class Mixing(Protocol):
     """Long chains of the module's sampler from test data and from noise: their energies, R-hat, ESS and drift.
-
     Energies are recorded at ``points`` evenly spaced transitions, and measured over the second half of them: split
     R-hat and effective sample size over all chains, and the mean energy of the chains from each start minus that of the
     test data, in standard deviations of the data's energies. That difference shows chains that saturate below or above
@@ -109,7 +108,9 @@ class Mixing(Protocol):
         steps = torch.tensor(self._recorded_steps, dtype=torch.float64)
         lines = {f"from {name}": (steps, recorded.mean(1), recorded.std(1)) for name, (recorded, _) in runs.items()}
         level, spread = (torch.full_like(steps, float(number)) for number in (known.mean(), known.std()))
-        pictures = {"energies": plots.plot_curves({**lines, "test data": (steps, level, spread)}, "transition", "energy")}
+        pictures = {
+            "energies": plots.plot_curves({**lines, "test data": (steps, level, spread)}, "transition", "energy")
+        }
         for name, (_, end) in runs.items():
             if plots.can_plot(end["x"]):
                 pictures[f"from-{name}"] = plots.plot_samples(end["x"][:64], data.bounds)

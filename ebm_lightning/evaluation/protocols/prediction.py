@@ -25,9 +25,10 @@ class Perplexity(CandidateSelection):
     """exp of the mean cross-entropy of test tokens under softmax of the predicted logits, after each number of steps.
 
     More steps than in training are longer thinking (Gladstone et al. 2025, whose steps are the default). Predictions
-    start from noise if the run's chains do, and otherwise from the state that ``positive_phase`` gives. The step size is
-    not randomized; the noise of a sampler is kept. A run without a sampler predicts in one pass, and has one number. The mean is over tokens, and exp is taken of the mean: the mean of exps of batches, as in some code,
-    is higher. Standard errors are over sequences, by the delta method.
+    start from noise if the run's chains do, and otherwise from the state that ``positive_phase`` gives. The step size
+    is not randomized; the noise of a sampler is kept. A run without a sampler predicts in one pass, and has one number.
+    The mean is over tokens, and exp is taken of the mean: the mean of exps of batches, as in some code, is higher.
+    Standard errors are over sequences, by the delta method.
 
     With N candidates a prediction is made N times, and at every position the candidate with the lowest final energy is
     kept, as in the released code. That energy is the one of which a further step would take the gradient, without

@@ -26,9 +26,9 @@ class Robustness(Protocol):
     """Accuracy of p(y | x) under projected gradient ascent on -log p(y | x), at several radii of each norm.
 
     Madry et al. (2018): x <- the projection of x + s u onto the threat model and the bounds, with u the direction of
-    steepest ascent and s = 2.5 radius / ``steps``. The first ascent starts at the image, the other ``restarts`` - 1
-    at random points of the ball. An image counts as wrong if any point of any ascent is classified wrongly, in this or
-    a smaller ball; of these points the one with the largest loss is kept and plotted. The images are a random subset of
+    steepest ascent and s = 2.5 radius / ``steps``. The first ascent starts at the image, the other ``restarts`` - 1 at
+    random points of the ball. An image counts as wrong if any point of any ascent is classified wrongly, in this or a
+    smaller ball; of these points the one with the largest loss is kept and plotted. The images are a random subset of
     the test split, the same in every run. Standard errors are binomial.
 
     An attack can fail because the gradient is masked (Athalye, Carlini & Wagner 2018). So the accuracy is also measured

@@ -26,12 +26,12 @@ class Generation(Protocol):
     """Frechet distance of samples to the training images, and the inception score of the samples.
 
     With means m and covariances C of the features of training images and samples, the distance is |m1 - m2|^2 + tr(C1 +
-    C2 - 2 (C1 C2)^(1/2)), 0 if they are equal (Heusel et al. 2017, eq. 6), in float64. For n
-    samples it has a bias of order 1 / n, so that numbers of different n are not comparable; if n is at most the number
-    of features, the covariance is singular and the distance carries a warning. The score is exp E_x KL(p(y | x) || p(y)), from 1 to the number of classes, the
-    mean over ``splits`` disjoint parts of the samples (Salimans et al. 2016). Both are also measured for as many
-    held-out test images: no sample is expected to be better. All images are those that evaluation loads, with the noise
-    that the data have there.
+    C2 - 2 (C1 C2)^(1/2)), 0 if they are equal (Heusel et al. 2017, eq. 6), in float64. For n samples it has a bias of
+    order 1 / n, so that numbers of different n are not comparable; if n is at most the number of features, the
+    covariance is singular and the distance carries a warning. The score is exp E_x KL(p(y | x) || p(y)), from 1 to the
+    number of classes, the mean over ``splits`` disjoint parts of the samples (Salimans et al. 2016). Both are also
+    measured for as many held-out test images: no sample is expected to be better. All images are those that evaluation
+    loads, with the noise that the data have there.
 
     The standard error is the standard deviation over the parts divided by the square root of their number; papers print
     the standard deviation itself. The Frechet distance has one if each part has more samples than there are features;

@@ -18,10 +18,10 @@ class MMD(Protocol):
     """Unbiased MMD^2 (Gretton et al. 2012, eq. 3) between held-out data and four sets; smaller is closer, 0 is equal.
 
     The sets: fresh chains of the trained model; fresh chains of the same model before training; independent pixels with
-    the training data's marginals; and training data, the noise floor. The kernel is Gaussian; its bandwidth is the median
-    distance of the training data times ``scale``. Half the median is the default because, of a quarter, half and the
-    whole, it separates independent pixels from validation digits of 8x8 pixels best. The standard
-    error is that of the statistic over ten disjoint tenths of each set.
+    the training data's marginals; and training data, the noise floor. The kernel is Gaussian; its bandwidth is the
+    median distance of the training data times ``scale``. Half the median is the default because, of a quarter, half and
+    the whole, it separates independent pixels from validation digits of 8x8 pixels best. The standard error is that of
+    the statistic over ten disjoint tenths of each set.
 
     Args:
         num_samples: number of samples, and of training examples.
