@@ -190,7 +190,7 @@ FIELD_PARSERS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("text", lambda value: isinstance(value, str)),
     str | None: ("text", lambda value: isinstance(value, str | None)),
     float | None: ("a number (in YAML 1.0e-3, not 1e-3)", lambda value: isinstance(value, int | float | None)),
-    tuple[int, ...]: ("a list of whole numbers", _is_list_of(int)),
+    tuple[int, ...]: ("a list of integers", _is_list_of(int)),
     tuple[str, ...]: ("a list of texts", _is_list_of(str)),
 }
 """How the value of a field is written in YAML, by the field's annotation: as a message says it, and as a test."""

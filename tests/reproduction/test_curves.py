@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.lab import Lab, make_experiment, read
+from support.lab import Lab, ebm_reproduce, make_experiment, read
 
 from ebm_lightning import reproduction
-from ebm_lightning.cli.reproduce import main
 from ebm_lightning.reproduction import curves
 from ebm_lightning.reproduction.results import save
 from ebm_lightning.runs.folder import RunFolder
@@ -39,7 +38,7 @@ def test_a_curve_trains_its_runs_without_testing_them_and_is_drawn(lab: Lab, tmp
     folder = make_experiment(
         tmp_path / "exp", [{"id": "a"}], [{"id": "c", "runs": ["r.yaml", "q.yaml"], "seeds": [0, 1]}]
     )
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert lab.said == [("fit", "r", 0), ("test", "r", 0), ("fit", "q", 0), ("fit", "r", 1), ("fit", "q", 1)]
     made = read(folder, curve="c", run="q.yaml", seed=1)
     assert (made["x"], made["y"], made["seed"], made["run"], made["minutes"]) == ([1, 2], [1, 1], 1, "q.yaml", 2.0)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.lab import HARDWARE, HERE, Lab, make_experiment, put, read, rows
+from support.lab import HARDWARE, HERE, Lab, ebm_reproduce, make_experiment, put, read, rows
 
 from ebm_lightning import reproduction
-from ebm_lightning.cli.reproduce import main
 from ebm_lightning.reproduction import reproduce
 
 # what is run
@@ -17,7 +16,7 @@ from ebm_lightning.reproduction import reproduce
 def test_each_run_and_seed_is_trained_and_tested_once(lab: Lab, tmp_path: Path) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "b", "seeds": [1, 2]}, {"id": "far", "scale": "cluster"}]
     folder = make_experiment(tmp_path / "exp", claims)
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert lab.said == [(verb, "r", seed) for seed in (0, 1, 2) for verb in ("fit", "test")]
     made = [(one["claim"], one["seed"]) for one in reproduction.load(folder)]
     assert made == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
@@ -27,7 +26,7 @@ def test_a_record_says_where_its_number_comes_from(lab: Lab, tmp_path: Path) -> 
     lab.measure = lambda name, seed: {"value": -86.3, "standard_error": 0.04, "interval": [-86.5, -86.2]}
     lab.preprocessing = lambda name: "FixedBinarization(seed=0)"
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    main([str(folder)])
+    ebm_reproduce(folder)
     made = read(folder)
     assert len(made.pop("config")) == 16
     assert made == {
@@ -40,7 +39,7 @@ def test_a_record_says_where_its_number_comes_from(lab: Lab, tmp_path: Path) -> 
 def test_a_number_measured_from_changed_source_is_marked(lab: Lab, tmp_path: Path) -> None:
     lab.now["dirty"] = True
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert read(folder)["dirty"] is True
     assert "at 0123456 with changes\n" in (folder / "results" / "details.md").read_text()
 
@@ -49,11 +48,11 @@ def test_an_interruption_loses_nothing_and_the_same_command_goes_on(lab: Lab, tm
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [0, 1]}])
     lab.fault = ("fit", "r", 1)
     with pytest.raises(ValueError, match="lights"):
-        main([str(folder)])
+        ebm_reproduce(folder)
     assert read(folder)["value"] == 1.0
     assert "; seed 1 not run |" in (folder / "README.md").read_text()
     lab.fault, before = None, len(lab.said)
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert lab.said[before:] == [("fit", "r", 0), ("fit", "r", 1), ("test", "r", 1)]
     said = capsys.readouterr().out
     assert said.count("skipped: ") == 1
@@ -67,7 +66,7 @@ def test_an_interruption_loses_nothing_and_the_same_command_goes_on(lab: Lab, tm
 def test_a_run_is_tested_again_where_anything_has_changed(lab: Lab, tmp_path: Path, change: str) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
     lab.now["dirty"] = change == "dirty then"
-    main([str(folder)])
+    ebm_reproduce(folder)
     file = lab.runs / "r-0" / "evaluation" / "P.json"
     lab.now = {
         "commit": {"commit": "fedc", "no commit": None}.get(change, HERE["commit"]),
@@ -81,21 +80,21 @@ def test_a_run_is_tested_again_where_anything_has_changed(lab: Lab, tmp_path: Pa
         file.unlink()
     if change == "form":
         file.write_text(file.read_text().replace('"preprocessing"', '"convention"'))
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert lab.said.count(("test", "r", 0)) == 2
 
 
 def test_a_protocol_that_the_run_does_not_have_is_refused_before_the_test(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "protocol": "Q"}])
     with pytest.raises(ValueError, match="has no Q in its `evaluation`"):
-        main([str(folder)])
+        ebm_reproduce(folder)
     assert lab.said == [("fit", "r", 0)]
 
 
 def test_a_metric_that_was_not_measured_is_named(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "metric": "n"}])
     with pytest.raises(ValueError, match="P measured no 'n': it has m"):
-        main([str(folder)])
+        ebm_reproduce(folder)
 
 
 def test_a_readme_without_a_place_for_the_table_is_refused_before_the_training(lab: Lab, tmp_path: Path) -> None:
@@ -103,14 +102,14 @@ def test_a_readme_without_a_place_for_the_table_is_refused_before_the_training(l
     for text in ("nothing", f"{reproduction.END} {reproduction.BEGIN}"):
         (folder / "README.md").write_text(text)
         with pytest.raises(ValueError, match="lacks the markers"):
-            main([str(folder)])
+            ebm_reproduce(folder)
     assert lab.said == []
 
 
 def test_pictures_are_those_of_the_first_stated_seed(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [3, 4]}])
     for seeds in ("3,4", "4"):
-        main([str(folder), "--seeds", seeds])
+        ebm_reproduce(folder, "--seeds", seeds)
         for name, size in (("r.png", (2, 2)), ("r-P-histogram.png", (3, 3))):
             picture = Image.open(folder / "results" / name)
             assert (picture.size, picture.getpixel((0, 0))) == (size, 3)
@@ -121,7 +120,7 @@ def test_pictures_are_those_of_the_first_stated_seed(lab: Lab, tmp_path: Path) -
 )
 def test_seeds_replace_those_of_every_claim(lab: Lab, tmp_path: Path, text: str, seeds: list[int]) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "seeds": [0, 1]}])
-    main([str(folder), "--seeds", text])
+    ebm_reproduce(folder, "--seeds", text)
     assert [seed for verb, _, seed in lab.said if verb == "fit"] == seeds
 
 
@@ -130,18 +129,18 @@ def test_seeds_that_are_none_are_one_sentence(ebm, tmp_path: Path, text: str) ->
     folder = make_experiment(tmp_path / "exp", [{"id": "a"}])
     status, said = ebm("reproduce", folder, f"--seeds={text}")
     assert status == 1
-    assert said == f"ebm: error: --seeds takes whole numbers and rising ranges, such as 0-2 or 0,3; got {text!r}\n"
+    assert said == f"ebm: error: --seeds takes integers and increasing ranges, such as 0-2 or 0,3; got {text!r}\n"
 
 
 def test_only_a_miss_of_what_was_run_fails_the_command(lab: Lab, tmp_path: Path) -> None:
     """A job of one seed does not fail because of another seed's result, which the table still shows."""
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "at_least": 0.5, "seeds": [0, 1]}])
     put(folder, value=0.1, seed=1)
-    main([str(folder), "--seeds", "0"])
+    ebm_reproduce(folder, "--seeds", "0")
     assert "**missed by 0.4**" in (folder / "README.md").read_text()
     with pytest.raises(ValueError, match=r"not reproduced: a \(missed by 0.4\)"):
-        main([str(folder), "--check"])
-    main([str(folder), "--check", "--seeds", "0"])
+        ebm_reproduce(folder, "--check")
+    ebm_reproduce(folder, "--check", "--seeds", "0")
 
 
 def test_what_ebm_prints_is_printed_and_its_failure_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
@@ -166,7 +165,7 @@ def test_a_difference_trains_both_runs_and_keeps_both_parts(lab: Lab, tmp_path: 
     folder = make_experiment(
         tmp_path / "exp", [{"id": "a", "minus": "q.yaml", "seeds": [0, 1]}, {"id": "b", "run": "q.yaml"}]
     )
-    main([str(folder)])
+    ebm_reproduce(folder)
     fits = [(name, seed) for verb, name, seed in lab.said if verb == "fit"]
     assert sorted(fits) == [("q", 0), ("q", 1), ("r", 0), ("r", 1)]
     made = read(folder, claim="a", seed=0)
@@ -182,7 +181,7 @@ def test_a_difference_trains_both_runs_and_keeps_both_parts(lab: Lab, tmp_path: 
 def test_a_difference_has_an_error_only_where_both_parts_have_one(lab: Lab, tmp_path: Path) -> None:
     lab.measure = lambda name, seed: {"value": 1.0, "standard_error": 0.3 if name == "r" else None}
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "minus": "q.yaml"}])
-    main([str(folder)])
+    ebm_reproduce(folder)
     assert read(folder)["standard_error"] is None
 
 
@@ -191,23 +190,23 @@ def test_numbers_of_other_pixels_are_refused(lab: Lab, tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "preprocessing": "FixedBinarization(seed=0)"}])
     sentence = r"claim a: expected .* FixedBinarization\(seed=0\), got one for Dequantized\(\): .* tens of nats"
     with pytest.raises(ValueError, match=sentence):
-        main([str(folder)])
+        ebm_reproduce(folder)
     assert not reproduction.load(folder)
     for other in ({"preprocessing": "Dequantized()"}, {"parts": [{"preprocessing": "Dequantized()"}]}):
         put(folder, **other)
         with pytest.raises(ValueError, match=sentence):
-            main([str(folder), "--check"])
+            ebm_reproduce(folder, "--check")
 
 
 def test_a_difference_across_preprocessing_is_refused(lab: Lab, tmp_path: Path) -> None:
     lab.preprocessing = {"r": "FixedBinarization(seed=0)", "q": None}.get
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "minus": "q.yaml"}])
     with pytest.raises(ValueError, match=r"expected .* FixedBinarization\(seed=0\), got one for none: "):
-        main([str(folder)])
+        ebm_reproduce(folder)
     parts = [{"preprocessing": "A()", "commit": "0"}, {"preprocessing": "B()", "commit": "0"}]
     put(folder, parts=parts, preprocessing="A()")
     with pytest.raises(ValueError, match=r"expected .* A\(\), got one for B\(\): "):
-        main([str(folder), "--check"])
+        ebm_reproduce(folder, "--check")
 
 
 def test_seeds_of_different_preprocessing_have_no_mean(tmp_path: Path) -> None:
@@ -257,8 +256,8 @@ def test_details_name_the_preprocessing(tmp_path: Path) -> None:
         ([{"id": "a"}], [{"id": "r"}], "would write the same results/r.png"),
         ([{"id": "../a"}], [], "the id '../a' names files: use letters"),
         ([{"id": "a", "paper": "1e-3"}], [], "paper must be a number .*, not '1e-3'"),
-        ([{"id": "a", "seeds": []}], [], "seeds must be a list of whole numbers"),
-        ([{"id": "a", "seeds": 3}], [], "seeds must be a list of whole numbers, not 3"),
+        ([{"id": "a", "seeds": []}], [], "seeds must be a list of integers"),
+        ([{"id": "a", "seeds": 3}], [], "seeds must be a list of integers, not 3"),
         ([], [{"id": "c", "runs": "r.yaml"}], "runs must be a list of texts, not 'r.yaml'"),
         ([{"id": "a", "scale": "moon"}], [], "scale must be laptop or cluster, not 'moon'"),
         ([{"id": 1}], [], "id must be text, not 1"),

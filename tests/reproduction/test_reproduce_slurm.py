@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.lab import Lab, make_experiment
+from support.lab import Lab, ebm_reproduce, make_experiment
 from support.stand_in import StandIn
 
 from ebm_lightning import reproduction
-from ebm_lightning.cli.reproduce import main
 from ebm_lightning.cluster import snapshot
 from ebm_lightning.cluster.snapshot import Source
 from ebm_lightning.reproduction import reproduce
@@ -48,7 +47,7 @@ def jobs(slurm: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 def test_each_run_and_seed_is_one_job(lab: Lab, slurm: StandIn, jobs, tmp_path: Path, capsys) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "b"}, {"id": "z", "scale": "cluster"}]
     folder = make_experiment(tmp_path / "exp", claims, [{"id": "c", "runs": ["r.yaml", "s.yaml"]}])
-    main([str(folder), "--submit"])
+    ebm_reproduce(folder, "--submit")
 
     def job(ids: str, run: str, seed: int) -> list[str]:
         options = [word for name in ids for word in ("--claim", name)]
@@ -65,15 +64,15 @@ def test_each_run_and_seed_is_one_job(lab: Lab, slurm: StandIn, jobs, tmp_path: 
 def test_the_jobs_together_do_what_one_command_does(lab: Lab, jobs, tmp_path: Path) -> None:
     claims = [{"id": "a", "seeds": [0, 1]}, {"id": "d", "run": "s.yaml", "minus": "q.yaml"}]
     folder = make_experiment(tmp_path / "exp", claims, [{"id": "c", "runs": ["r.yaml", "s.yaml"]}])
-    main([str(folder)])
+    ebm_reproduce(folder)
     wanted = {file.name: file.read_bytes() for file in (folder / "results").iterdir()}
-    main([str(folder), "--submit"])
+    ebm_reproduce(folder, "--submit")
     for file in (folder / "results").iterdir():
         file.unlink()
     fits = [call for call in lab.said if call[0] == "fit"]
     lab.said.clear()
     for _, *arguments in jobs():
-        main(arguments)
+        ebm_reproduce(*arguments)
     assert {file.name: file.read_bytes() for file in (folder / "results").iterdir()} == wanted
     assert sorted(call for call in lab.said if call[0] == "fit") == sorted(fits)
 
@@ -83,8 +82,8 @@ def test_a_run_of_several_ranks_has_their_cores_and_gpus_in_one_task(slurm: Stan
     (folder / "r.yaml").write_text("trainer:\n  devices: 2\n")
     (tmp_path / "site.yaml").write_text("gpus_per_node: a100:2\ncpus_per_task: 4\n")
     with pytest.raises(ValueError, match=r"r.yaml trains on 2 ranks, and a job without a profile is for 1: give"):
-        main([str(folder), "--submit"])
-    main([str(folder), "--submit", "--profile", str(tmp_path / "site.yaml")])
+        ebm_reproduce(folder, "--submit")
+    ebm_reproduce(folder, "--submit", "--profile", str(tmp_path / "site.yaml"))
     script = (slurm.home / "17.sh").read_text()
     asked = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"nodes=1", "ntasks-per-node=1", "cpus-per-task=8", "gres=gpu:a100:2"} <= asked
@@ -101,7 +100,7 @@ def test_no_name_can_run_a_command(jobs, tmp_path: Path) -> None:
     evil = "x'; touch hacked; `touch hacked` $(touch hacked)"
     folder = make_experiment(tmp_path / evil, [{"id": "a", "run": f"{evil}.yaml"}])
     (folder / f"{evil}.yaml").touch()
-    main([str(folder), "--submit"])
+    ebm_reproduce(folder, "--submit")
     ((*start, run, _, _, _, _),) = jobs()
     assert [*start, run] == ["reproduce", str(folder), "--claim", "a", "--run", f"{evil}.yaml"]
     assert not list(tmp_path.rglob("hacked"))
@@ -122,16 +121,16 @@ def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path
         (["--submit", "--profile", "absent.yaml"], "there is no profile absent.yaml"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            main([str(folder), *options])
+            ebm_reproduce(folder, *options)
     (slurm.home / "refuses").touch()
     with pytest.raises(ValueError, match="sbatch refused the job: invalid partition specified: moon"):
-        main([str(folder), "--submit"])
+        ebm_reproduce(folder, "--submit")
     for name in ("sbatch", "squeue"):
         (slurm.bin / name).unlink()
     monkeypatch.setenv("PATH", ":".join(p for p in os.environ["PATH"].split(":") if not Path(p, "squeue").exists()))
     monkeypatch.setattr(snapshot, "source", lambda place: Source(place, "0" * 40, b"", False, ()))
-    with pytest.raises(ValueError, match=r"no squeue on PATH.*`ebm reproduce` without --submit need none"):
-        main([str(folder), "--submit"])
+    with pytest.raises(ValueError, match=r"squeue is not on PATH.*`ebm reproduce` without --submit need none"):
+        ebm_reproduce(folder, "--submit")
 
 
 @pytest.mark.parametrize("name", ["USR1", "TERM"])

@@ -4,10 +4,9 @@ import math
 from pathlib import Path
 
 import pytest
-from support.lab import make_experiment, put, status
+from support.lab import ebm_reproduce, make_experiment, put, status
 
 from ebm_lightning import reproduction
-from ebm_lightning.cli.reproduce import main
 from ebm_lightning.reproduction.status import ours
 
 FACT, REASON = "100 chains count as 1.8", "log Z is unreliable, since AIS errs on the low side"
@@ -67,7 +66,7 @@ def test_a_missed_claim_is_shown_and_fails_the_check(tmp_path: Path, capsys) -> 
     for name in "ab":
         put(folder, claim=name)
     with pytest.raises(ValueError, match=r"^not reproduced: b \(missed by 0.2\)$"):
-        main([str(folder), "--check"])
+        ebm_reproduce(folder, "--check")
     said = capsys.readouterr().out
     assert [said.count(f"| {word} |") for word in ("reproduced", "**missed by 0.2**", "not run (laptop)")] == [1, 1, 1]
     assert said.splitlines()[-1].startswith("3 claims: 1 reproduced, 1 missed, 0 unreliable, 1 not run; 0 measurements")
@@ -75,12 +74,12 @@ def test_a_missed_claim_is_shown_and_fails_the_check(tmp_path: Path, capsys) -> 
 
 def test_a_claim_that_was_not_run_does_not_fail_the_check(tmp_path: Path, capsys) -> None:
     folder = make_experiment(tmp_path / "exp", [{"id": "a", "at_least": 2.0, "scale": "cluster"}, {"id": "b"}])
-    main([str(folder), "--check"])
+    ebm_reproduce(folder, "--check")
     assert "not run (cluster)" in capsys.readouterr().out
     put(folder)
     with pytest.raises(ValueError, match=r"not reproduced: a \(missed by 1.3\)"):
-        main([str(folder), "--check"])
-    main([str(folder), "--check", "--scale", "laptop"])
+        ebm_reproduce(folder, "--check")
+    ebm_reproduce(folder, "--check", "--scale", "laptop")
 
 
 def test_a_warning_makes_a_claim_unreliable_but_not_a_measurement(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_a_warning_makes_a_claim_unreliable_but_not_a_measurement(tmp_path: Path
     for name in "ab":
         put(folder, claim=name, warning="too few chains")
     with pytest.raises(ValueError, match=r"^not reproduced: a \(unreliable: too few chains\)$"):
-        main([str(folder), "--check"])
+        ebm_reproduce(folder, "--check")
 
 
 def test_summary_counts_claims_and_measurements_apart(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_all_experiments_are_checked_together(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "experiments" / "notes").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"not reproduced: two/a \(missed by 0.4\)$"):
-        main(["--all", "--check"])
+        ebm_reproduce("--all", "--check")
     claims, measurements, summary = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     assert claims[0] == "| experiment | claim | paper | target | ours | seeds | status |"
     assert measurements[0] == "| experiment | measurement | paper | ours | seeds | status |"
@@ -122,4 +121,4 @@ def test_all_experiments_are_checked_together(tmp_path: Path, monkeypatch: pytes
         "2 claims: 1 reproduced, 1 missed, 0 unreliable, 0 not run; 2 measurements: 0 reported, 2 not run"
     ]
     with pytest.raises(ValueError, match="not reproduced: two/a"):
-        main(["--all", "--check", str(tmp_path / "experiments")])
+        ebm_reproduce("--all", "--check", str(tmp_path / "experiments"))

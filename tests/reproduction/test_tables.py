@@ -4,10 +4,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.lab import make_experiment, put
+from support.lab import ebm_reproduce, make_experiment, put
 
 from ebm_lightning import reproduction
-from ebm_lightning.cli.reproduce import main
 from ebm_lightning.reproduction.results import locked
 from ebm_lightning.runs.files import write_atomically
 
@@ -87,7 +86,7 @@ def test_write_tables_replaces_what_stands_between_the_markers(tmp_path: Path) -
 def test_the_command_writes_tables_without_running_anything(tmp_path: Path, capsys) -> None:
     folder = make_experiment(tmp_path / "exp", LINES)
     put(folder)
-    main([str(folder), "--tables"])
+    ebm_reproduce(folder, "--tables")
     assert "| reproduced |" in (folder / "README.md").read_text()
     assert capsys.readouterr().out.endswith("0 not run; 1 measurements: 0 reported, 1 not run\n")
 

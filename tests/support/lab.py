@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from ebm_lightning import reproduction
+from ebm_lightning.cli.main import run
 from ebm_lightning.reproduction import Claim, Record, Status
 from ebm_lightning.reproduction.results import save
 from ebm_lightning.runs.records import FitResult, MeasurementRecord, ProtocolRecord
@@ -53,6 +54,11 @@ def rows(folder: Path) -> list[str]:
 def status(found: list[dict], **claim: Any) -> Status:
     """The status of a claim, CLAIM with some of it changed, that has these results."""
     return reproduction.status(Claim(id="a", **CLAIM | claim), [RECORD | one for one in found])
+
+
+def ebm_reproduce(*words: object) -> None:
+    """Run `ebm reproduce` in this process; a mistake is raised."""
+    run(["reproduce", *map(str, words)])
 
 
 class Lab:
