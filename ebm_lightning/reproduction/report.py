@@ -94,7 +94,7 @@ def table(found: dict[str, list[RunFolder]], names: Sequence[str] | None = None)
     Raises:
         ValueError: if no run has such a value.
     """
-    shown = names or ("train/loss", "valid/", " ")
+    shown = names or ("train/loss", "val/", " ")
     rows = []
     for group, runs in found.items():
         columns = [(run.seed, values(run)) for run in runs]
@@ -121,7 +121,7 @@ def default_curve(found: dict[str, list[RunFolder]]) -> str | None:
     """What is drawn unless another name is given: the first validated value that was logged, or the loss."""
     logged = [run.metrics() for run in itertools.chain(*found.values()) if (run.path / "metrics.csv").is_file()]
     names = sorted({name for columns in logged for name, column in columns.items() if len(column) > 1})
-    return next((name for name in [*(n for n in names if n.startswith("valid/")), "train/loss"] if name in names), None)
+    return next((name for name in [*(n for n in names if n.startswith("val/")), "train/loss"] if name in names), None)
 
 
 def draw(found: dict[str, list[RunFolder]], name: str, target: Path) -> Path:

@@ -212,7 +212,7 @@ class EBM(L.LightningModule):
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
         """Log the energies of a validation batch, and the terms of an objective that predicts or needs no samples."""
-        self._evaluate("valid", batch, batch_idx)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: State, batch_idx: int) -> None:
         """Log the same terms of a test batch."""

@@ -82,7 +82,7 @@ def test_metrics_are_rows_of_time_step_name_and_value(trained: Path) -> None:
     every_step = ("train/loss", "train/gap", "train/grad_norm", "sampler/energy", "chains/age", "chains/fill")
     for name in every_step:
         assert steps[name] == list(range(12)), name
-    assert len(steps["valid/energy_data"]) == 2
+    assert len(steps["val/energy_data"]) == 2
     assert all(math.isfinite(float(row["value"])) for row in rows)
     assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
 
@@ -216,7 +216,7 @@ def test_a_seed_gives_its_own_samples_every_time(ebm, trained: Path, tmp_path: P
 def test_validate_tells_the_energy_of_the_validation_data(ebm, trained: Path) -> None:
     status, said = ebm("validate", trained)
     assert status == 0
-    (told,) = re.findall(r"valid/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
+    (told,) = re.findall(r"val/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
     with torch.no_grad():
         expected = _model(trained).energy(Digits(batch_size=16).tensors("val")).mean()
     assert float(told) == pytest.approx(float(expected), rel=1e-4)
@@ -228,7 +228,7 @@ def test_test_writes_what_its_protocols_found_with_where_it_comes_from(ebm, trai
     record = json.loads((trained / "evaluation" / "MMD.json").read_text())
     (protocol,) = RunFolder(trained).config()["evaluation"]
     assert record["settings"] == protocol["init_args"]
-    assert (record["settings"]["number"], record["split"], record["seed"]) == (100, "test", 3)
+    assert (record["settings"]["num_samples"], record["split"], record["seed"]) == (100, "test", 3)
     assert record["protocol"].startswith("MMD(num_samples=100, steps=3")
     assert record["environment"]["commit"] == git("rev-parse", "HEAD")
     assert record["environment"]["versions"]["torch"] == metadata.version("torch")

@@ -42,14 +42,14 @@ def test_jobs_tells_state_restarts_step_and_loss(ebm, root: Path, slurm: StandIn
     slurm.queue("17|N/A|RUNNING|2|None|", "18|1|PENDING|0|Resources|", "99|N/A|RUNNING|0|None|")
     long = "".join(f"0.5,{step},{name},{step / 8}\n" for step in range(2000) for name in ("train/loss", "buffer/age"))
     (a / "metrics.csv").write_text("time,step,name,value\n" + long)
-    (b / "metrics.csv").write_text("time,step,name,value\n1,7,valid/energy_data,-1.25\n")
+    (b / "metrics.csv").write_text("time,step,name,value\n1,7,val/energy_data,-1.25\n")
     _events(b, "start", "start", "end")
     status, said = ebm("jobs")
     assert status == 0
     assert _rows(said) == [
         list(jobs.COLUMNS),
         ["17", "RUNNING", "2", "1999", "train/loss 249.9", str(a)],
-        ["18_0", "COMPLETED", "1", "7", "valid/energy_data -1.25", str(b)],
+        ["18_0", "COMPLETED", "1", "7", "val/energy_data -1.25", str(b)],
         ["18_1", "PENDING (Resources)", "0", "-", "-", str(c)],
     ]
 
@@ -77,7 +77,7 @@ def test_logs_are_merged_and_followed_to_the_end_of_the_job(ebm, root: Path, slu
     os.utime(first, (0, 0))
     assert ebm("logs", root / "paper" / "a") == (0, "one\ntwo\n")
     alive = iter([True, True, False])
-    following = jobs.update(root / "paper" / "a", lambda: next(alive), poll_seconds=0.01)
+    following = jobs.follow(root / "paper" / "a", lambda: next(alive), poll_seconds=0.01)
     assert [next(following), next(following)] == ["one\n", "two\n"]
     with second.open("a") as file:
         file.write("three\n")

@@ -239,7 +239,7 @@ def test_TokenPrediction_in_validation_moves_no_chain() -> None:
         born = NoiseChains(GaussianNoise()).start(module.model.positive_phase(batch), ("y",))
         end, _ = module.run_negative_chains(born, 2)
     expected = F.cross_entropy(end["y"].flatten(0, 1), batch["target"].flatten())
-    torch.testing.assert_close(logged["valid/loss"], expected)
-    assert set(logged) == {"valid/loss", "valid/final_loss", "valid/batch_perplexity", "valid/energy_data"}
+    torch.testing.assert_close(logged["val/loss"], expected)
+    assert set(logged) == {"val/loss", "val/final_loss", "val/batch_perplexity", "val/energy_data"}
     assert buffer.state_dict() == {}
-    assert not logged["valid/loss"].requires_grad
+    assert not logged["val/loss"].requires_grad

@@ -142,7 +142,7 @@ def test_held_out_data_need_first_derivatives_alone(monkeypatch) -> None:
     asked.clear()
     points = DataLoader([{"x": torch.randn(4, 2)} for _ in range(3)], batch_size=None)
     found = Trainer(**QUIET).validate(EBM(DeepEnergy(MLP(2, [4])), DenoisingScoreMatching(0.5)), points, verbose=False)
-    assert set(found[0]) >= {"valid/loss", "valid/energy_data"}
+    assert set(found[0]) >= {"val/loss", "val/energy_data"}
     assert asked == [False] * 3
 
 

@@ -138,7 +138,7 @@ def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
         assert identical(ending(asked.path)[key], ending(straight.path)[key]), key
     rows = [run.metrics() for run in (asked, straight)]
     assert rows[0].keys() == rows[1].keys()
-    assert rows[0]["valid/energy_data"] == rows[1]["valid/energy_data"]
+    assert rows[0]["val/energy_data"] == rows[1]["val/energy_data"]
     assert rows[0]["train/loss"] == rows[1]["train/loss"]
 
 

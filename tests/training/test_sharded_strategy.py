@@ -87,7 +87,7 @@ def test_a_classifier_with_langevin_chains_on_two_ranks(ebm, tiny: Path, tmp_pat
         for status, said in ranks((*arguments, "--run", two), tmp_path / "logs", strategy=strategy):
             assert status == 0, said
     _check_alike(one, two)
-    ours, theirs = (RunFolder(run).metrics()["valid/energy_data"] for run in (two, one))
+    ours, theirs = (RunFolder(run).metrics()["val/energy_data"] for run in (two, one))
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 

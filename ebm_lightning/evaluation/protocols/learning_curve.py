@@ -28,7 +28,7 @@ class LearningCurve(Protocol):
         ValueError: when measuring, if the run has logged fewer than 3 such values, or one that is not positive.
     """
 
-    metric: str = "valid/loss"
+    metric: str = "val/loss"
     since: int = 0
 
     def measure(self, module: EBM, data: DataModule) -> ProtocolResult:
