@@ -54,7 +54,7 @@ def save_atomically(content: Any, path: Path) -> None:
         partial.unlink(missing_ok=True)
         raise OSError(
             f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are whole: "
-            "make room and run the same command again"
+            "free disk space and run the same command again"
         ) from fault
 
 

@@ -98,7 +98,7 @@ class RunWandbLogger(WandbLogger):
             send()
         except (OSError, wandb.Error) as fault:
             self._is_lost = True
-            rank_zero_warn(f"W&B can no longer be told anything ({fault}): metrics.csv has all numbers of this run")
+            rank_zero_warn(f"W&B is no longer available ({fault}): metrics.csv has all numbers of this run")
 
 
 def log_checkpoint(trainer: L.Trainer, path: Path) -> None:
