@@ -55,8 +55,7 @@ class JEM(EnergyModel):
 
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
-        if block != "y":
-            raise ValueError(f"{type(self).__name__} has only p(y | x), no conditional for {block!r}: sample x by SGLD")
+        _require_label(self, block)
         return CategoricalConditional(self.logits(select_variable(self, state, "x")))
 
     def check(self, state: State) -> None:
@@ -107,7 +106,14 @@ class JointJEM(EnergyModel):
 
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
+        _require_label(self, block)
         return self.jem.conditional(block, state)
+
+
+def _require_label(model: EnergyModel, block: str) -> None:
+    """Raise ValueError if the block of a conditional is not the label."""
+    if block != "y":
+        raise ValueError(f"{type(model).__name__} has only p(y | x), no conditional for {block!r}: sample x by SGLD")
 
 
 def check_labels(y: Tensor, classes: int) -> None:

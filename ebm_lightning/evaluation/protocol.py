@@ -153,7 +153,7 @@ class Protocol(L.Callback, abc.ABC):
             spread = f" +- {found.standard_error:.2g}" if found.standard_error is not None else ""
             between = " [{:.4f}, {:.4f}]".format(*found.interval) if found.interval is not None else ""
             label = found.label or key
-            under = f"  under {preprocessing}" if preprocessing and "log-" in label else ""
+            under = f"  under {preprocessing}" if preprocessing and ("log-" in label or "log_prob" in key) else ""
             print(f"  {label:40} {found.value:10.4f}{spread}{between}{under}")
         for warning in dict.fromkeys(found.warning for found in result.measurements.values() if found.warning):
             print(f"  warning: {warning}")

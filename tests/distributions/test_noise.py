@@ -141,7 +141,7 @@ class TestInformativeInit:
         )
         assert identical(cut["state_dict"], straight["state_dict"])
         assert cut["state_dict"]["initial_distribution.share"].sum() == pytest.approx(1)
-        for command in (["sample", tmp_path / "cut", "--number", 3, "--steps", 2], ["test", tmp_path / "cut"]):
+        for command in (["sample", tmp_path / "cut", "--num-samples", 3, "--steps", 2], ["test", tmp_path / "cut"]):
             status, said = ebm(*command)
             assert status == 0, said
         assert "ClassificationError" in said

@@ -77,7 +77,7 @@ def test_Protocol_keeps_its_ProtocolResult_its_settings_and_where_they_come_from
     assert torch.equal(torch.get_rng_state(), stream)
     record = json.loads((tmp_path / "evaluation" / "Dice.json").read_text())
     torch.manual_seed(0)
-    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": ""}
+    bare = {"value": 1.0, "standard_error": None, "interval": None, "warning": "", "label": ""}
     expected = {**bare, "value": float(torch.rand(3).mean()), "standard_error": 0.1}
     assert record["measurements"] == {"mean": expected, "bare": bare}
     six = "Measurement(value=6.0, standard_error=None, interval=None, warning='', label='')"

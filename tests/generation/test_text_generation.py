@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.oracles import perturbed
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
@@ -20,8 +20,15 @@ from ebm_lightning.data import Bytes, Characters, Text, TextFile, Tokenizer
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import ImageEBT, NextToken, StepToken, TextEBT
 from ebm_lightning.energies.networks import CausalTransformer
-from ebm_lightning.generation.text import GeneratedToken, GenerationConfig, drawn, inference_steps, read, write
-from ebm_lightning.generation.writer import generate, shown
+from ebm_lightning.generation.text import (
+    GeneratedToken,
+    GenerationConfig,
+    generate_tokens,
+    inference_steps,
+    prefill,
+    sample_token,
+)
+from ebm_lightning.generation.writer import generate, print_tokens
 from ebm_lightning.objectives import TokenPrediction
 from ebm_lightning.samplers import Descent
 from ebm_lightning.training.schedules import RandomSteps
@@ -29,6 +36,7 @@ from ebm_lightning.utils.random import isolated
 
 F64 = torch.float64
 LETTERS = Characters("abcdefg")
+TOKEN = torch.tensor([1])
 OTHER = {"size": 3, "vocabulary": "xyz"}
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 
@@ -41,6 +49,10 @@ def _thinker(noise: bool = True) -> EBM:
 
 def _one_pass() -> EBM:
     return EBM(NextToken(CausalTransformer(7, layers=2, heads=2, dim=8).double()), TokenPrediction()).eval()
+
+
+def _sampled_in_one_pass() -> EBM:
+    return EBM(NextToken(CausalTransformer(7)), TokenPrediction(), Descent(1.0))
 
 
 def _unread(tokenizer: Tokenizer) -> Text:
@@ -62,8 +74,7 @@ def _written(module: EBM, x: Tensor, number: int, length: int, candidates: int =
     """By the steps 3, at temperature 0.8, under seed 5."""
     steps = None if module.sampler is None else 3
     with isolated(5), torch.no_grad():
-        walk = write(lambda x: read(module, x, steps, candidates), x, number, length, 7, 0.8)
-        return list(walk)
+        return list(generate_tokens(lambda x: prefill(module, x, steps, candidates), x, number, length, 7, 0.8))
 
 
 @pytest.mark.parametrize("length", [1, 5, 30])
@@ -97,31 +108,32 @@ def test_a_language_model_writes_what_whole_passes_give(length: int) -> None:
     for seen, one in zip(_windows(x, length, [one.token for one in written]), written, strict=True):
         logits = module.model.net(seen[None])[0, -1]
         assert one.token == int((logits / 0.8).softmax(0).multinomial(1))
-        assert (one.own, one.gap) == ([], None)
+        assert (one.chosen_energies, one.gap) == ([], None)
 
 
 def test_no_graph_is_kept() -> None:
     with torch.no_grad():
-        reading = read(_thinker(), torch.tensor([1, 2]), 2, 2).append(torch.tensor([3]))
-        assert not reading.predict().logits.requires_grad
-        assert all(not kept.requires_grad for c in reading.text._caches.values() for pair in c.blocks for kept in pair)
+        decoder = prefill(_thinker(), torch.tensor([1, 2]), 2, 2).extend(torch.tensor([3]))
+        assert not decoder.next_logits().logits.requires_grad
+        caches = decoder.energy._caches.values()
+        assert all(not kept.requires_grad for cache in caches for pair in cache.blocks for kept in pair)
 
 
 def test_tokens_are_drawn_from_the_softmax_at_a_temperature() -> None:
     """Shares of 4000 draws within 4.9 standard errors; at temperature 0, and next to it, the most likely token."""
     logits = torch.tensor([1.0, -0.5, 0.3, 2.0])
     for temperature in (0.5, 1.0, 3.0):
-        counts = torch.stack([drawn(logits, temperature) for _ in range(4000)]).bincount(minlength=4)
+        counts = torch.stack([sample_token(logits, temperature) for _ in range(4000)]).bincount(minlength=4)
         p = (logits / temperature).softmax(0)
         assert ((counts / 4000 - p).abs() < 4.9 * (p * (1 - p) / 4000).sqrt()).all()
-    assert [int(drawn(1e3 * logits, temperature)) for temperature in (0.0, 1e-300)] == [3, 3]
+    assert [int(sample_token(1e3 * logits, temperature)) for temperature in (0.0, 1e-300)] == [3, 3]
     with pytest.raises(ValueError, match="not finite"):
-        drawn(torch.tensor([0.0, torch.nan]), 1.0)
+        sample_token(torch.tensor([0.0, torch.nan]), 1.0)
 
 
 def test_the_runner_up_is_the_second_lowest_end() -> None:
     one = GeneratedToken(0, torch.tensor([[0.0, 9.0, 9.0], [3.0, 1.0, 1.5]]), 1)
-    assert (one.own, one.gap) == ([9.0, 1.0], 0.5)
+    assert (one.chosen_energies, one.gap) == ([9.0, 1.0], 0.5)
 
 
 def test_a_character_is_printed_when_it_is_whole(capsys) -> None:
@@ -143,7 +155,7 @@ def test_a_character_is_printed_when_it_is_whole(capsys) -> None:
                 yield GeneratedToken(byte, torch.empty(0, 1), 0)
             assert capsys.readouterr().out == printed
 
-    written = shown(walk(), Bytes(), torch.tensor([122]), 8, energies=False)
+    written = print_tokens(walk(), Bytes(), torch.tensor([122]), 8, energies=False)
     assert bytes(one.token for one in written) == b"".join(part for part, _ in parts)
     assert capsys.readouterr().out == "\n"
 
@@ -191,21 +203,26 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
         ),
         (
             lambda: inference_steps(EBM(ImageEBT(16), TokenPrediction(), Descent(1.0)), GenerationConfig("a")),
-            "predicts no text.*ImageEBT",
+            "ImageEBT generates no text, since it lacks the protocol Decodable: give it a method make_decoder",
         ),
         (
-            lambda: inference_steps(EBM(TextEBT(7), TokenPrediction()), GenerationConfig("a")),
-            "predicts no text.*NoneType",
+            lambda: prefill(EBM(TextEBT(7), TokenPrediction()), TOKEN, None, 1),
+            r"a sampler that moves \('y',\), got None",
         ),
+        (
+            lambda: prefill(_sampled_in_one_pass(), TOKEN, 1, 1),
+            "in one pass, without a sampler; got CausalTransf.*Descent",
+        ),
+        (lambda: prefill(EBM(NextToken(nn.Linear(1, 1)), TokenPrediction()), TOKEN, None, 1), "got Linear"),
         (lambda: generate(_one_pass(), LETTERS, 8, GenerationConfig("a"), Path(), True), "without energies to print"),
         (
             lambda: generate(_one_pass(), Bytes(), 8, GenerationConfig("a"), Path()),
-            r"the token 97, but the model knows 0\.\.6",
+            r"the token 97, but the vocabulary of the model is 0\.\.6",
         ),
         (lambda: generate(_thinker(), Bytes(), 8, GenerationConfig("a"), Path()), r"takes tokens 0\.\.6"),
         (
             lambda: generate(_thinker(False), LETTERS, 8, GenerationConfig("a", candidates=2), Path()),
-            "nothing to choose from",
+            "all candidates of this run are equal",
         ),
         (lambda: _unread(LETTERS).tokenizer_from(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
@@ -262,7 +279,7 @@ data:
     val_size: 0.1
     test_size: 0.1
 checkpoint: {{every_n_steps: 2}}
-samples: {{every_n_steps: 0, number: 1, steps: 1}}
+samples: {{every_n_steps: 0, num_chains: 1, steps: 1}}
 """
 
 
@@ -296,7 +313,7 @@ def test_a_run_writes_without_its_corpus_what_it_keeps(ebm, trained: Path) -> No
         assert one["gap"] == pytest.approx(high - low)
         assert len(one["energies"]) == 4
     assert Image.open(text.with_suffix(".png")).size == (720, 420)
-    assert said.count("only the newest are seen, at most 8 and after that from 4 on") == 1
+    assert said.count("each token is predicted from the newest ones only, at most 8, and after that from 4 on") == 1
     files = [str(text.with_suffix(f".{kind}")) for kind in ("txt", "json", "png")]
     assert said.splitlines()[-3:] == files
     status, again = ebm("generate", trained, "--prompt", "The ", *options, "--energies")
@@ -335,3 +352,90 @@ def test_a_run_that_is_not_trained_or_not_of_text_writes_nothing(
     status, said = ebm("generate", tmp_path / "digits", "--prompt", "T")
     assert status == 1
     assert "`ebm generate` writes text, but the data of this run are Digits" in said
+
+
+BIGRAM = '''
+"""A language model of a user, in one file: p(next | last) by a table of logits."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebm_lightning.core import EnergyModel, State
+from ebm_lightning.energies.transformers import InferenceSettings, Prediction
+
+
+@dataclass(frozen=True)
+class LastToken:
+    table: Tensor
+    last: int
+
+    def extend(self, x: Tensor) -> "LastToken":
+        return LastToken(self.table, int(x[-1]))
+
+    def next_logits(self) -> Prediction:
+        return Prediction(self.table[self.last])
+
+
+class Bigram(EnergyModel):
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, vocabulary)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(self.table(x).transpose(1, 2), target, reduction="none").sum(1)
+
+    def positive_phase(self, batch: State) -> State:
+        return {**batch, "y": self.table(batch["x"])}
+
+    def make_decoder(self, x: Tensor, settings: InferenceSettings) -> LastToken:
+        return LastToken(self.table.weight.detach(), int(x[-1]))
+'''
+
+BIGRAM_RUN = """
+seed_everything: 0
+trainer: {{max_steps: 2, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 2,
+  enable_progress_bar: false, enable_model_summary: false}}
+model:
+  class_path: EBM
+  init_args:
+    model: {{class_path: users_bigram.Bigram, init_args: {{vocabulary: 64}}}}
+    objective: {{class_path: TokenPrediction}}
+data:
+  class_path: Text
+  init_args:
+    corpus: {{class_path: TextFile, init_args: {{path: {text}}}}}
+    tokenizer: {{class_path: Characters}}
+    length: 8
+    batch_size: 4
+    val_size: 0.1
+    test_size: 0.1
+checkpoint: {{every_n_steps: 2}}
+samples: {{every_n_steps: 0}}
+"""
+
+
+def test_generate_takes_a_model_from_outside_the_package(ebm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At temperature 0 each token is the most likely one after the last, by the table of the checkpoint."""
+    (tmp_path / "users_bigram.py").write_text(BIGRAM)
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "run.yaml").write_text(BIGRAM_RUN.format(text=tmp_path / "text.txt"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = tmp_path / "run"
+    status, said = ebm("fit", "-c", tmp_path / "run.yaml", "--run", run)
+    assert status == 0, said
+    status, said = ebm("generate", run, "--prompt", "The ", "--tokens", 12, "--temperature", 0)
+    assert status == 0, said
+    (text,) = (run / "generated").glob("*.txt")
+    (checkpoint,) = (run / "checkpoints").glob("*.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    (table,) = (value for name, value in saved.items() if name == "model.table.weight")
+    tokenizer = Characters("".join(sorted(set(TEXT))))
+    tokens = tokenizer.encode("The ").tolist()
+    for _ in range(12):
+        tokens.append(int(table[tokens[-1], : tokenizer.size].argmax()))
+    assert text.read_text() == tokenizer.decode(torch.tensor(tokens))
+    status, said = ebm("generate", run, "--prompt", "The ", "--think", 3)
+    assert status == 1
+    assert "this run predicts in one pass" in said

@@ -19,9 +19,12 @@ RUN = {
                 "init_args": {
                     "estimator": {
                         "class_path": "AIS",
-                        "init_args": {"betas": {"class_path": "Linear", "init_args": {"number": 20}}, "chains": 20},
+                        "init_args": {
+                            "betas": {"class_path": "Linear", "init_args": {"num_temperatures": 20}},
+                            "chains": 20,
+                        },
                     },
-                    "number": 50,
+                    "num_examples": 50,
                 },
             }
         ],
@@ -53,7 +56,10 @@ RUN = {
             "init_args": {
                 "estimator": {
                     "class_path": "AIS",
-                    "init_args": {"betas": {"class_path": "Linear", "init_args": {"number": 200}}, "chains": 60},
+                    "init_args": {
+                        "betas": {"class_path": "Linear", "init_args": {"num_temperatures": 200}},
+                        "chains": 60,
+                    },
                 },
                 "compare": {"class_path": "Exact", "init_args": {"largest": 8}},
                 "raise_vectors": 40,

@@ -26,7 +26,7 @@ def _read_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
     """The energies after every prefix of a text (S,), each made of the one before."""
     found = [NextCandidate(model, x[:1])]
     for token in x[1:]:
-        found.append(found[-1].append(token[None]))
+        found.append(found[-1].extend(token[None]))
     return found
 
 
@@ -54,7 +54,7 @@ def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) 
     descent = Descent(2.0, softmax=True).double().eval()
     whole = run_chain(descent, model, state, 4)[0]["y"]
     for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
-        start = {**candidates.blank(3), "y": state["y"][:, t]}
+        start = {**candidates.empty_candidates(3), "y": state["y"][:, t]}
         end, _ = run_chain(descent, candidates, start, 4)
         torch.testing.assert_close(end["y"], whole[:, t], **EXACT)
         assert not end["y"].requires_grad
@@ -68,7 +68,7 @@ def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condi
     states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]
     begun = NextCandidate(model, x[:3])
     before = begun.energy(states[0])
-    grown = begun.append(x[3:])
+    grown = begun.extend(x[3:])
     for state in states:
         torch.testing.assert_close(grown.energy(state), NextCandidate(model, x).energy(state), **EXACT)
     assert torch.equal(begun.energy(states[0]), before)

@@ -85,7 +85,7 @@ def test_a_single_number_of_candidates_is_compared_with_one_that_is_not_reported
     module = EBM(Bowls(5), TokenPrediction(), Descent(0.3), chains=NoiseChains(GaussianNoise()))
     found = Perplexity(steps=[2], candidates=[3]).measure(module, _text())
     keys = ["perplexity_after_2_steps_best_of_3", "choice_gain_nats_after_2_steps_best_of_3"]
-    labels = ["perplexity_after_2_steps_best_of_3", "gain by choosing, nats a token, after 2 steps, best of 3"]
+    labels = ["perplexity after 2 steps, best of 3", "gain by choosing, nats a token, after 2 steps, best of 3"]
     assert {key: one.label for key, one in found.measurements.items()} == dict(zip(keys, labels, strict=True))
     assert list(found.pictures) == ["steps"]
 

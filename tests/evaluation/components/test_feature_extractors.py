@@ -89,10 +89,10 @@ def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelit
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
         judge.load(module, GREY)
     file.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="does not hold the weights of InceptionV3"):
+    with pytest.raises(ValueError, match="does not contain the weights of InceptionV3"):
         judge.load(module, GREY)
     torch.save({"kind": "others"}, file)
-    with pytest.raises(ValueError, match=r"as torch-fidelity has them \(size mismatch\)"):
+    with pytest.raises(ValueError, match=r"the weights of InceptionV3 of torch-fidelity \(size mismatch\)"):
         judge.load(module, GREY)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ValueError, match=r"torch-fidelity, which is not installed .*pip install 'ebm_lightning\[inc"):
@@ -107,7 +107,7 @@ def test_TrainedClassifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "judge"
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
-    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples lie within"):
+    with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples are within"):
         TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GREY)
 
 

@@ -59,7 +59,7 @@ def test_FromCheckpoints_draws_equal_parts_from_the_newest_whole_checkpoints(tmp
     for step in (50, 40, 20):
         of_this = drawn["y"][drawn["x"][:, 0].round() == step]
         assert of_this.bincount(minlength=4).min() >= 2, "every checkpoint draws every class"
-    words = r"has 4 that are whole: ask for fewer, or train with `checkpoint\.keep: 5`"
+    words = r"has 4 that are valid: take fewer, or train with `checkpoint\.keep: 5`"
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(ValueError, match=words):
         FromCheckpoints(5, 25, 1).draw(module, data)
 
@@ -102,9 +102,9 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FreshChains(0, 1), "expected number >= 1"),
-        (lambda: FromBuffer(0), "expected number >= 1"),
-        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= number"),
+        (lambda: FreshChains(0, 1), "expected num_samples >= 1"),
+        (lambda: FromBuffer(0), "expected num_samples >= 1"),
+        (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= num_samples"),
         (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
     ],
 )

@@ -150,7 +150,7 @@ def test_raise_log_prob_with_many_temperatures_is_the_models_log_probability() -
         (lambda path: ais(path, torch.tensor([0.1, 1.0]), 2), "increase from 0 to 1"),
         (lambda path: reverse_ais(path, Linear(3)(), {"x": bits(5)[:1]}), "use at least 2 chains"),
         (lambda path: raise_log_prob(path, bernoulli_case()[0], Linear(3)(), {"x": bits(5)}, 0), "at least 1 chain"),
-        (lambda path: Linear(0), r"Linear\(number=0\)"),
+        (lambda path: Linear(0), r"Linear\(num_temperatures=0\)"),
         (lambda path: PiecewiseLinear([0.5, 1.0], [3]), "as many ends"),
         (lambda path: PiecewiseLinear([0.5, 0.9], [3, 3]), "from above 0 to 1"),
         (lambda path: PiecewiseLinear([0.0, 1.0], [3, 3]), "from above 0 to 1"),

@@ -123,7 +123,8 @@ def _check_test(run: Path, said: str, data: Digits) -> None:
     ]
     model, _ = _trained(run, 24)
     exact = float(model.log_partition())
-    assert found["log_z_exact"] == {"value": exact, "standard_error": 0.0, "interval": None, "warning": ""}
+    expected = {"value": exact, "standard_error": 0.0, "interval": None, "warning": "", "label": "log Z exact"}
+    assert found["log_z_exact"] == expected
     log_z, difference = found["log_z_ais"], found["log_z_difference"]
     assert log_z["interval"][0] < log_z["value"] < log_z["interval"][1]
     assert difference["value"] == log_z["value"] - exact

@@ -62,10 +62,10 @@ data:
   class_path: Digits
   init_args: {batch_size: 100, pixels: {class_path: Threshold}}
 checkpoint: {every_n_steps: 4}
-samples: {every_n_steps: 0, number: 10, steps: 2}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
-  - {class_path: ReceptiveFields, init_args: {number: 9}}
+  - {class_path: ReceptiveFields, init_args: {num_filters: 9}}
 """
 
 
@@ -91,10 +91,10 @@ model:
 data:
   class_path: Digits
   init_args: {batch_size: 100, pixels: {class_path: Threshold}}
-samples: {every_n_steps: 0, number: 10, steps: 2}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
-  - {class_path: ReceptiveFields, init_args: {number: 3, groups: 10}}
+  - {class_path: ReceptiveFields, init_args: {num_filters: 3, groups: 10}}
 """
 
 
@@ -211,7 +211,7 @@ def test_percent_wrong_at_its_ends() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ScoreClassifier(num_examples=0), "expected number >= 1, or null for all"),
+        (lambda: ScoreClassifier(num_examples=0), "expected num_examples >= 1, or null for all"),
         (
             lambda: ScoreClassifier().measure(EBM(_per_class(), ContrastiveDivergence()), NO_LABELS),
             r"needs labels 'y', but Labels has only \['x'\]",

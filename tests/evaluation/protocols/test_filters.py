@@ -55,7 +55,7 @@ def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_abo
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ReceptiveFields(num_filters=0), "expected number >= 1 and groups >= 1"),
+        (lambda: ReceptiveFields(num_filters=0), "expected num_filters >= 1 and groups >= 1"),
         (
             lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",

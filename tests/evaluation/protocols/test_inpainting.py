@@ -89,8 +89,8 @@ def test_the_error_is_the_mean_over_images_of_means_over_what_is_hidden() -> Non
 
 
 def test_Inpainting_and_Denoising_run_from_the_command_line(ebm, tiny: Path) -> None:
-    inpainting = "{class_path: Inpainting, init_args: {mask: BottomHalf, number: 5, steps: 2}}"
-    denoising = "{class_path: Denoising, init_args: {corruption: SaltAndPepper, number: 5, steps: 2}}"
+    inpainting = "{class_path: Inpainting, init_args: {mask: BottomHalf, num_examples: 5, steps: 2}}"
+    denoising = "{class_path: Denoising, init_args: {corruption: SaltAndPepper, num_examples: 5, steps: 2}}"
     status, said = ebm("fit", "-c", tiny, "--trainer.max_steps", 1, "--evaluation", f"[{inpainting}, {denoising}]")
     assert status == 0, said
     place = said.split("run      ")[1].splitlines()[0]
@@ -104,13 +104,13 @@ def test_Inpainting_and_Denoising_run_from_the_command_line(ebm, tiny: Path) -> 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Inpainting(BottomHalf(), num_examples=0), "expected number >= 1"),
+        (lambda: Inpainting(BottomHalf(), num_examples=0), "expected num_examples >= 1"),
         (lambda: Denoising(AdditiveGaussianNoise(1.0), steps=0), "steps >= 1"),
-        (lambda: Inpainting(BottomHalf()).measure(_module(None), _data(2)), "has no sampler that moves x"),
+        (lambda: Inpainting(BottomHalf()).measure(_module(None), _data(2)), "has no sampler of x"),
         (lambda: Denoising(AdditiveGaussianNoise(1.0)).measure(_module(MALA(0.1)), _data(2)), "but Examples has none"),
         (
             lambda: Inpainting(BottomHalf()).measure(_module(MALA(0.1)), Examples(torch.zeros(3, 4))),
-            r"repairs images \(C, H, W\), but x of Examples is of shape \(4,\)",
+            r"takes images \(C, H, W\), but x of Examples is of shape \(4,\)",
         ),
     ],
 )

@@ -80,8 +80,8 @@ def test_two_ranks_measure_together_and_one_writes(ebm, tmp_path: Path) -> None:
     assert ebm("fit", "-c", config, "--run", run)[0] == 0
     statuses, said = zip(*ranks(["test", run], tmp_path / "logs"), strict=True)
     assert statuses == (0, 0), "\n".join(said)
-    assert "test_log_prob_nats" in said[0]
-    assert "test_log_prob_nats" not in said[1]
+    assert "log-probability test" in said[0]
+    assert "log-probability test" not in said[1]
     found = json.loads((run / "evaluation" / "Likelihood.json").read_text())["measurements"]
     assert 40 < found["ess"]["value"] <= 60
     difference = found["log_z_difference"]

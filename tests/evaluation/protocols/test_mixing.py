@@ -49,7 +49,7 @@ def _measure(sampler: Sampler | None, free_noise: float = 1.0, **settings: objec
 
 
 def test_a_sampler_that_mixes_forgets_its_start_and_has_the_energies_of_the_data() -> None:
-    result = _measure(Exact(), 9.0, number=80, steps=100, points=100)
+    result = _measure(Exact(), 9.0, num_chains=80, steps=100, points=100)
     found = result.measurements
     z = stats.norm.isf(FALSE_ALARM / 2)
     # the energy, a Gamma law of shape 2, has the excess kurtosis 3, which takes from the degrees of freedom of F
@@ -69,9 +69,9 @@ def test_a_sampler_that_mixes_forgets_its_start_and_has_the_energies_of_the_data
 
 def test_chains_that_stay_where_they_began_are_found_out() -> None:
     """From noise of standard deviation 3 the energy is 9 times that of the data: 8 E / sd = 8 * 2 / sqrt(2) above."""
-    found = _measure(Frozen(), 3.0, number=200, steps=64, points=64).measurements
+    found = _measure(Frozen(), 3.0, num_chains=200, steps=64, points=64).measurements
     assert found["energy_r_hat"].value > 2
-    assert "have not met in 64 transitions" in found["energy_r_hat"].warning
+    assert "have not mixed in 64 transitions" in found["energy_r_hat"].warning
     gap = found["energy_from_noise_minus_data_sd"]
     relative = stats.norm.isf(FALSE_ALARM / 2) * (gap.standard_error / gap.value + 1 / math.sqrt(500))
     assert gap.value == pytest.approx(16 / math.sqrt(2), rel=relative)
@@ -100,9 +100,9 @@ class Turned(Sampler):
         return {**state, "x": x + 1e-6 * torch.randn_like(x)}, {}
 
 
-def _modes(sampler: Sampler, x: Tensor, number: int):
+def _modes(sampler: Sampler, x: Tensor, num_chains: int):
     module = EBM(Quadrants([0.0] * 2, [1.0] * 2), ContrastiveDivergence(), sampler=sampler)
-    protocol = Mixing(num_chains=number, steps=8, points=8, classifier=OwnClassifier())
+    protocol = Mixing(num_chains=num_chains, steps=8, points=8, classifier=OwnClassifier())
     return protocol.measure(module, Examples(x)).measurements
 
 
@@ -142,13 +142,13 @@ def test_the_standard_error_of_the_entropy_is_its_spread_over_repeated_samples()
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Mixing(num_chains=1), "expected number >= 2"),
+        (lambda: Mixing(num_chains=1), "expected num_chains >= 2"),
         (lambda: Mixing(points=4), "8 <= points <= steps"),
         (lambda: Mixing(steps=10), "8 <= points <= steps"),
         (lambda: _measure(None), "has no sampler that moves x"),
         (lambda: _measure(Exact(free=("h",))), "has no sampler that moves x"),
         (
-            lambda: _measure(Exact(), number=2, steps=8, points=8, classifier=OwnClassifier()),
+            lambda: _measure(Exact(), num_chains=2, steps=8, points=8, classifier=OwnClassifier()),
             "a classifier .* is needed, and there is none here",
         ),
     ],

@@ -52,7 +52,7 @@ def test_PredictionError_is_measured_at_every_level() -> None:
         values, errors = torch.tensor([[one.value, one.standard_error] for one in measured]).T
         lines[f"PSNR, dB {level}"] = torch.tensor([0.0, 2.0]), values, errors
     assert sum("_after_" in name for name in found.measurements) == 8
-    assert found.pictures["steps"].tobytes() == plot_curves(lines, "steps", "psnr_db").tobytes()
+    assert found.pictures["steps"].tobytes() == plot_curves(lines, "steps", "PSNR, dB").tobytes()
 
 
 def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None:
@@ -69,7 +69,9 @@ def test_PredictionError_draws_examples_noised_thought_about_and_clean() -> None
 def test_PredictionError_of_one_pass_is_measured_at_every_level_too() -> None:
     data = _noised()
     found = PredictionError().measure(EBM(Denoiser(torch.nn.Identity()), ImagePrediction()), data)
-    assert set(found.measurements) == {f"{of} {level}" for of in ("psnr_db", "mse") for level in data.levels}
+    assert set(found.measurements) == {
+        f"{of}_{snake_case(level)}" for of in ("psnr_db", "mse") for level in data.levels
+    }
     assert set(found.pictures) == {"examples-weak", "examples-out-of-range"}
 
 
@@ -168,9 +170,9 @@ def test_PredictionError_of_one_pass_is_of_values_within_the_bounds() -> None:
 
 
 def test_Perplexity_and_PredictionError_refuse_what_cannot_be_measured() -> None:
-    with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
+    with pytest.raises(ValueError, match="each at least 0, and num_examples >= 1"):
         Perplexity(steps=[])
-    with pytest.raises(ValueError, match="each at least 0, and number >= 1"):
+    with pytest.raises(ValueError, match="each at least 0, and num_examples >= 1"):
         PredictionError(num_examples=0)
     images = Pairs(torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2))
     module = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0))
@@ -233,7 +235,7 @@ model:
     optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01, weight_decay: 0.01}}}}
 data: {{class_path: support.predictions.Cycle}}
 checkpoint: {{every_n_steps: 2}}
-samples: {{every_n_steps: 2, number: 3, steps: 2}}
+samples: {{every_n_steps: 2, num_chains: 3, steps: 2}}
 evaluation: [{{class_path: Perplexity, init_args: {{steps: [1, 2]}}}}]
 """
 

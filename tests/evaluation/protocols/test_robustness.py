@@ -156,7 +156,7 @@ def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Robustness([]), "expected one or more balls"),
+        (lambda: Robustness([]), "expected one or more threat models"),
         (lambda: Robustness([L2([1.0]), L2([2.0])]), "each of another norm"),
         (lambda: Robustness([L2([1.0])], steps=0), "expected steps >= 1"),
         (lambda: Linf([]), "expected at least one radius"),
@@ -164,8 +164,11 @@ def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
         (lambda: L2([0.1], chance_radius=-1.0), "all > 0"),
         (lambda: _attack(Blind(), Examples(X)), "needs labels 'y', but Examples has only"),
         (lambda: _attack(Blind(), Examples(X, Y, 2)), "Blind does not depend on x differentiably"),
-        (lambda: _attack(StepIncrease(), Examples(X, Y, 2), None), "Examples has no bounds .* give Linf its `certain`"),
-        (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "tells 2 classes apart, expected labels 0..1"),
+        (
+            lambda: _attack(StepIncrease(), Examples(X, Y, 2), None),
+            "Examples has no bounds .* give Linf its `chance_radius`",
+        ),
+        (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "the model has 2 classes, expected labels 0..1"),
         (
             lambda: _attack(DeepEnergy(MLP(4, [2])), Examples(X, Y, 2)),
             "DeepEnergy is not GibbsSampleable, it has no conditional",

@@ -105,7 +105,7 @@ class Sorted(SampleSource):
     x: Tensor
 
     @property
-    def number(self) -> int:
+    def num_samples(self) -> int:
         return len(self.x)
 
     def draw(self, module: EBM, data: DataModule) -> State:
@@ -172,7 +172,7 @@ def test_Generation_the_picture_has_a_row_for_each_label_of_a_joint_model(drawn:
     x, y = torch.randn(50, 1, 2, 2), torch.arange(50) % 3
     data = Examples(x, y, 3, bounds=(0.0, 1.0))
     protocol = Generation(FreshChains(20, 1), Coordinates())
-    protocol._drawn(_module(JointJEM(JEM(MLP(4, [3], outputs=3), 3))), {"x": x, "y": y}, data)
+    protocol._pictures(_module(JointJEM(JEM(MLP(4, [3], outputs=3), 3))), {"x": x, "y": y}, data)
     ((grid, bounds, columns),) = drawn
     assert (bounds, columns) == ((0.0, 1.0), 10)
     assert torch.equal(grid, torch.cat([x[0:30:3], x[1:30:3], x[2:30:3]]))
@@ -181,7 +181,7 @@ def test_Generation_the_picture_has_a_row_for_each_label_of_a_joint_model(drawn:
 def test_Generation_the_picture_is_sorted_by_the_class_that_the_model_gives(drawn: list[tuple]) -> None:
     model, x = LinearClassifier(torch.randn(3, 4), torch.randn(3)), torch.randn(40, 1, 2, 2)
     protocol = Generation(FreshChains(20, 1), Coordinates())
-    protocol._drawn(_module(model), {"x": x, "y": torch.arange(40) % 3}, Examples(x))
+    protocol._pictures(_module(model), {"x": x, "y": torch.arange(40) % 3}, Examples(x))
     given = model.logits(drawn[0][0]).argmax(1)
     assert torch.equal(given, given.sort().values)
     assert len(given.unique()) == 3
@@ -202,7 +202,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 3},
         "data": part("Digits", batch_size=16, val_size=0),
         "checkpoint": {"every_n_steps": 1, "keep": 2},
-        "samples": {"every_n_steps": 0, "number": 4, "steps": 1},
+        "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
     }
     model = part("EBM", model=part("JEM", net=net, classes=10), objective=part("Classification"))
     judge = part("TrainedClassifier", run="judge")
@@ -214,7 +214,7 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         sampler=sampler,
         chains=part("SampleBuffer", size=40),
     )
-    sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, number=297, steps=2)]
+    sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, num_samples=297, steps=2)]
     protocols = [part("Generation", source=source, features=judge, splits=2) for source in sources]
     runs = {"judge": {**common, "model": model}, "judged": {**common, "model": judged, "evaluation": protocols}}
     places = {}

@@ -101,7 +101,7 @@ GIBBS = Gibbs(("h", "x"))
     [
         (lambda: FastWeights(GIBBS, rate=-0.1), r"FastWeights\(rate=-0.1, decay=0.95\): expected rate >= 0"),
         (lambda: FastWeights(GIBBS, rate=0.1, decay=1.0), r"decay in \[0, 1\)"),
-        (lambda: FastWeights(TrajectoryTempering(GIBBS, rungs=2), rate=0.1), "only one sampler can follow the model"),
+        (lambda: FastWeights(TrajectoryTempering(GIBBS, rungs=2), rate=0.1), "only one sampler can be adaptive"),
         (
             lambda: FastWeights(GIBBS, rate=0.1).step(tiny_rbm(), {"x": bits(4)}),
             "FastWeights cannot move chains inside an autograd graph.*set backprop: 0",

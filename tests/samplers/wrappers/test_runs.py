@@ -93,7 +93,7 @@ model:
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.5}}
 data: {class_path: BarsAndStripes, init_args: {side: 3, batch_size: 16, samples: 64}}
 checkpoint: {every_n_steps: 6}
-samples: {every_n_steps: 4, number: 4, steps: 3}
+samples: {every_n_steps: 4, num_chains: 4, steps: 3}
 """
 
 
