@@ -33,7 +33,7 @@ from ebm_lightning.cli.trainer import CLITrainer
 from ebm_lightning.evaluation import Protocol
 from ebm_lightning.evaluation.monitors.samples import SamplePictures
 from ebm_lightning.runs import checkpoints
-from ebm_lightning.runs.dependencies import check_data_below, name_runs_below, runs_below
+from ebm_lightning.runs.dependencies import check_upstream_data, resolve_upstream, upstream_runs
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.identity import Config, default_folder
 from ebm_lightning.runs.loggers import RunLogger, RunWandbLogger
@@ -142,8 +142,8 @@ class ExperimentCLI(LightningCLI):
         files = [str(path) for path in self.config.get("config") or []]
         self.folder = RunFolder(config["run"] or default_folder(config, files))
         inner = self.config["model"]
-        name_runs_below(inner, self.folder, config["seed_everything"])
-        check_data_below(config, [RunFolder(arguments["run"]) for arguments in runs_below(inner)])
+        resolve_upstream(inner, self.folder, config["seed_everything"])
+        check_upstream_data(config, [RunFolder(arguments["run"]) for arguments in upstream_runs(inner)])
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         return super().instantiate_trainer(**{"logger": False, "default_root_dir": str(self.folder.path), **kwargs})

@@ -4,7 +4,7 @@ import lightning.pytorch as L
 
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.planning import Cluster, Plan, arithmetic_of, calibrate, comparison, count, measure
-from ebm_lightning.runs.dependencies import name_runs_below
+from ebm_lightning.runs.dependencies import resolve_upstream
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.identity import Config
 from ebm_lightning.training.module import EBM
@@ -70,6 +70,6 @@ def comparison_here(plan: Plan, config: Config, folder: RunFolder, processes: in
         folder: of the run.
         processes: 1 or 2.
     """
-    name_runs_below(config["model"], folder, config["seed_everything"])
+    resolve_upstream(config["model"], folder, config["seed_everything"])
     rows = [row for row in plan.rows if row.ranks <= processes]
     return comparison(plan, {row.ranks: measure(config, row.ranks, row.slowest) for row in rows})

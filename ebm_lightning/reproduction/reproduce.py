@@ -18,7 +18,7 @@ from ebm_lightning.reproduction.claims import Expected, expected
 from ebm_lightning.reproduction.curves import curve_record, draw
 from ebm_lightning.reproduction.results import record, save
 from ebm_lightning.reproduction.tables import places, write_tables
-from ebm_lightning.runs.dependencies import runs_below
+from ebm_lightning.runs.dependencies import upstream_runs
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.provenance import environment
 from ebm_lightning.runs.records import FitResult, ProtocolRecord
@@ -69,7 +69,7 @@ def dependencies(folder: Path, run: str) -> list[str]:
     if not config.is_file():
         raise ValueError(f"{folder} has no {run}, on whose run another one builds: add it, or name a run's folder")
     found: list[str] = []
-    for arguments in runs_below(yaml.safe_load(config.read_text())):
+    for arguments in upstream_runs(yaml.safe_load(config.read_text())):
         name = f"{arguments['run']}.yaml"
         if "/" not in name and name != run:  # a run may be evaluated by its own classifier
             found += [*dependencies(folder, name), name]

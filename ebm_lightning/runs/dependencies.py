@@ -7,31 +7,31 @@ from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.runs.identity import Config, flatten, shorten_class_paths
 
 
-def runs_below(config: Any) -> Iterator[dict[str, Any]]:
+def upstream_runs(config: Any) -> Iterator[dict[str, Any]]:
     """The arguments of whatever loads a run in a configuration, as a tree or as parsed, to be read or changed.
 
     That is ``load_model``, and the ``TrainedClassifier`` of a protocol.
     """
     if isinstance(config, list):
         for part in config:
-            yield from runs_below(part)
+            yield from upstream_runs(part)
     node = config if isinstance(config, dict) else getattr(config, "__dict__", {})
     if str(node.get("class_path")).rpartition(".")[2] in ("load_model", "TrainedClassifier"):
         arguments = node["init_args"]
         yield arguments if isinstance(arguments, dict) else arguments.__dict__
     else:
         for part in node.values():
-            yield from runs_below(part)
+            yield from upstream_runs(part)
 
 
-def name_runs_below(config: Any, folder: RunFolder, seed: Any) -> None:
+def resolve_upstream(config: Any, folder: RunFolder, seed: Any) -> None:
     """Puts folders in place of the names of runs on which a run in this folder builds: see :meth:`RunFolder.beside`."""
-    for arguments in runs_below(config):
+    for arguments in upstream_runs(config):
         if "/" not in arguments["run"]:
             arguments["run"] = str(folder.beside(arguments["run"], seed).path)
 
 
-def check_data_below(config: Config, folders: Iterable[RunFolder]) -> None:
+def check_upstream_data(config: Config, folders: Iterable[RunFolder]) -> None:
     """Raises ValueError where a run that this one builds on saw other data, or the same with other preprocessing.
 
     Gray levels are taken by whatever was trained on their binarization: they are the probabilities of its pixels.

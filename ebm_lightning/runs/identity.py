@@ -10,7 +10,7 @@ from typing import Any
 Config = dict[str, Any]
 
 
-FREE_KEYS = (
+NON_IDENTITY_KEYS = (
     "run",
     "checkpoint",
     "samples",
@@ -45,7 +45,7 @@ def default_folder(config: Config, config_files: list[str]) -> Path:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What makes a run this run: the flattened configuration without :data:`FREE_KEYS` and without what is null.
+    """What makes a run this run: its flattened configuration without :data:`NON_IDENTITY_KEYS` and without nulls.
 
     Classes are named by their last name. So neither an option that a later version adds, null by default, nor a class
     that moves to another module makes another run of an old one.
@@ -53,7 +53,7 @@ def identity(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(shorten_class_paths(config)).items()
-        if value is not None and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+        if value is not None and not any(key == free or key.startswith(free + ".") for free in NON_IDENTITY_KEYS)
     }
 
 

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser
 
 from ebm_lightning.core import EnergyModel
 from ebm_lightning.runs import checkpoints
-from ebm_lightning.runs.dependencies import name_runs_below
+from ebm_lightning.runs.dependencies import resolve_upstream
 from ebm_lightning.runs.folder import RunFolder
 
 
@@ -22,7 +22,7 @@ def load_model(run: str) -> EnergyModel:
     """
     folder = RunFolder(run)
     config = folder.config()
-    name_runs_below(config, folder, folder.seed)
+    resolve_upstream(config, folder, folder.seed)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(EnergyModel, "model")
     made = parser.instantiate(parser.parse_object({"model": config["model"]["init_args"]["model"]}))
