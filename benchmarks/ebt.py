@@ -150,7 +150,7 @@ def ours(setting: Setting, dtype: torch.dtype, compiled: bool = False) -> tuple[
 
 def ours_compiled(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
     """Ours with EBM(acceleration=Acceleration(compile=True))."""
-    return ours(setting, dtype, acceleration=Acceleration(compile=True))
+    return ours(setting, dtype, compiled=True)
 
 
 def ours_checkpointed(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
