@@ -1,5 +1,6 @@
 """Named protocols, run by `ebm test`."""
 
+from ebm_lightning.evaluation.components.candidate_selection import CandidateSelection, InferenceBudget
 from ebm_lightning.evaluation.components.corruptions import (
     AdditiveGaussianNoise,
     BottomHalf,
@@ -58,6 +59,7 @@ __all__ = [
     "Attributes",
     "BottomHalf",
     "Calibration",
+    "CandidateSelection",
     "ClassificationError",
     "ConstantImages",
     "Corruption",
@@ -73,6 +75,7 @@ __all__ = [
     "ImageSet",
     "ImportanceSampledLikelihood",
     "Inception",
+    "InferenceBudget",
     "Inpainting",
     "Interpolations",
     "LearningCurve",

@@ -75,7 +75,7 @@ def test_the_bounds_hold_but_an_image_beyond_them_is_not_moved_by_more_than_the_
         assert float((worst - x).abs().max()) > 0.1
 
 
-class StepIncrease(EnergyModel):
+class Jump(EnergyModel):
     """p(y | x) that jumps at x = 0 and is flat everywhere else: its gradient says nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def test_an_attack_that_finds_nothing_where_it_must_says_so() -> None:
     x = torch.cat([torch.rand(30, 1, 2, 2) + 1, -torch.rand(30, 1, 2, 2) - 1])
     y = (x[:, 0, 0, 0] > 0).long()
     protocol = Robustness([Linf([0.1]), L2([0.1])], steps=5, restarts=1)
-    result = protocol.measure(_module(StepIncrease()), Examples(x, y, 2, (-2.0, 2.0)))
+    result = protocol.measure(_module(Jump()), Examples(x, y, 2, (-2.0, 2.0)))
     found = result.measurements
     for name in ("accuracy_linf_0_1_percent", "surviving_linf_4_percent", "surviving_l2_8_percent"):
         assert "100 percent of the images survive" in found[name].warning
@@ -99,12 +99,12 @@ def test_an_attack_that_finds_nothing_where_it_must_says_so() -> None:
     assert result.pictures.keys() == {"Linf", "L2", "Linf-adversarial", "L2-adversarial"}
 
 
-def test_random_restarts_find_what_a_walk_from_the_image_does_not() -> None:
-    """Of the staircase a radius reaches the step from some starts only, and one wrong point is enough."""
+def test_random_restarts_find_what_an_ascent_from_the_image_does_not() -> None:
+    """Within the radius the jump is reached from some starts only, and one wrong point is enough."""
     x = torch.full((40, 1, 1, 1), 0.5)
     ball, state = Linf([0.6]), {"x": x, "y": torch.ones(40, dtype=torch.int64)}
-    assert not Robustness([ball], restarts=1).attack(_module(StepIncrease()), state, ball, 0.6, None)[1].any()
-    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(_module(StepIncrease()), state, ball, 0.6, None)
+    assert not Robustness([ball], restarts=1).attack(_module(Jump()), state, ball, 0.6, None)[1].any()
+    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(_module(Jump()), state, ball, 0.6, None)
     assert wrong.all()
     assert bool((worst <= 0).all()), "the point that was classified wrongly must be kept"
 
@@ -139,7 +139,7 @@ def test_a_classification_rbm_can_be_attacked_and_keeps_no_gradient() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-class Blind(StepIncrease):
+class Blind(Jump):
     """p(y | x) that does not depend on x."""
 
     def conditional(self, block: str, state: State) -> Conditional:
@@ -165,10 +165,10 @@ def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
         (lambda: _attack(Blind(), Examples(X)), "needs labels 'y', but Examples has only"),
         (lambda: _attack(Blind(), Examples(X, Y, 2)), "Blind does not depend on x differentiably"),
         (
-            lambda: _attack(StepIncrease(), Examples(X, Y, 2), None),
+            lambda: _attack(Jump(), Examples(X, Y, 2), None),
             "Examples has no bounds .* give Linf its `chance_radius`",
         ),
-        (lambda: _attack(StepIncrease(), Examples(X, Y + 1, 3)), "the model has 2 classes, expected labels 0..1"),
+        (lambda: _attack(Jump(), Examples(X, Y + 1, 3)), "the model has 2 classes, expected labels 0..1"),
         (
             lambda: _attack(DeepEnergy(MLP(4, [2])), Examples(X, Y, 2)),
             "DeepEnergy is not GibbsSampleable, it has no conditional",
