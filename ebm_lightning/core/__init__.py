@@ -101,6 +101,7 @@ __all__ = [
     "require",
     "run_chain",
     "select_variable",
+    "start_chains",
     "step_info",
     "tempered",
     "trajectory",

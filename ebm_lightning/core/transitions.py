@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebm_lightning.core.contracts import EnergyModel, Info, Sampler, State, select_variable
+from ebm_lightning.core.contracts import Chains, EnergyModel, Info, Sampler, State, select_variable
 
 
 @contextmanager
@@ -80,6 +80,11 @@ def step_info(energy: Tensor, grad: Tensor, clip: float | Tensor | None = None) 
     if clip is not None:
         info["clip_share"] = (grad.abs() > clip).to(grad.dtype).mean()
     return info
+
+
+def start_chains(chains: Chains, sampler: Sampler, pos: State) -> State:
+    """Where chains start for a positive phase, with the auxiliary variables that the sampler moves."""
+    return chains.start(sampler.augment_state(pos), sampler.free)
 
 
 def trajectory(

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning.chains.nonpersistent import NoiseChains
-from ebm_lightning.core import Noise, Sampler, State, evaluating, trajectory
+from ebm_lightning.core import Noise, Sampler, State, evaluating, start_chains, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.distributions.noise import DataInit, UniformNoise
 from ebm_lightning.training.module import EBM
@@ -65,7 +65,7 @@ def init_chains(module: EBM, pos: State) -> tuple[Sampler, State]:
     if module.sampler is None:
         raise ValueError("this run was trained without a sampler, so nothing can be drawn from it: give EBM a sampler")
     sampler = copy(module.sampler)
-    return sampler, NoiseChains(initial_distribution(module)).start(sampler.augment_state(pos), sampler.free)
+    return sampler, start_chains(NoiseChains(initial_distribution(module)), sampler, pos)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from ebm_lightning.core import State
+from ebm_lightning.core import State, start_chains
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.protocols.training_cost import work
 from ebm_lightning.planning.hardware import Arithmetic
@@ -102,7 +102,7 @@ def chains_shard(module: EBM, batch: State) -> int:
     if module.sampler is None or not chains.stateful or getattr(chains, "device", None) == torch.device("cpu"):
         return 0
     chains.to(module.device)
-    chains.start(module.sampler.augment_state(module.model.positive_phase(batch)), module.sampler.free)
+    start_chains(chains, module.sampler, module.model.positive_phase(batch))
     return _size(chains.state_dict().values())
 
 

@@ -25,6 +25,7 @@ from ebm_lightning.core import (
     check_names,
     evaluating,
     run_chain,
+    start_chains,
 )
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.runs import checkpoints
@@ -169,7 +170,8 @@ class EBM(L.LightningModule):
         """Samples from the model for the positive phase ``pos``, or None: the hook for negative-sample generation."""
         if self.sampler is None:
             return None
-        neg, info = self.run_negative_chains(self._start(self.chains, pos), self._steps_now, self.backprop)
+        start = start_chains(self.chains, self.sampler, pos)
+        neg, info = self.run_negative_chains(start, self._steps_now, self.backprop)
         self.chains.finish(neg)
         self._log_terms("sampler", info)
         return neg
@@ -179,12 +181,7 @@ class EBM(L.LightningModule):
         if self.sampler is None:
             return None
         chains = DataChains() if self.chains.init is None else NoiseChains(self.chains.init)
-        return self.run_negative_chains(self._start(chains, pos), self._steps_now, backprop)[0]
-
-    def _start(self, chains: Chains, pos: State) -> State:
-        """The initial state of chains for a positive phase, with the sampler's auxiliary variables."""
-        assert self.sampler is not None
-        return chains.start(self.sampler.augment_state(pos), self.sampler.free)
+        return self.run_negative_chains(start_chains(chains, self.sampler, pos), self._steps_now, backprop)[0]
 
     def gradient(self, batch: State) -> list[Tensor | None]:
         """The gradient of the training loss in each trainable parameter, from newly initialized chains."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ebm_lightning.chains.nonpersistent import DataChains, NoiseChains
-from ebm_lightning.core import Chains, State, evaluating, trajectory
+from ebm_lightning.core import Chains, State, evaluating, start_chains, trajectory
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation.components.feature_extractors import ExtractFeatures, FeatureExtractor, extract_all
 from ebm_lightning.evaluation.metrics.chains import chain_ess, split_r_hat
@@ -91,7 +91,7 @@ class Mixing(Protocol):
         sampler = copy(module.sampler)  # the adaptation of the copy leaves the run's own sampler as it is
         record = set(self._recorded_steps)
         with evaluating(module):
-            state = chains.start(sampler.augment_state(module.model.positive_phase(pos)), sampler.free)
+            state = start_chains(chains, sampler, module.model.positive_phase(pos))
             chain, recorded_energies = trajectory(sampler, module.model, state), []
             for step in tqdm(range(1, self.steps + 1), desc="mixing", unit="step", leave=False):
                 state, _ = next(chain)
