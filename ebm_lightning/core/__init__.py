@@ -52,7 +52,15 @@ from ebm_lightning.core.protocols import (
     require,
     tempered,
 )
-from ebm_lightning.core.transitions import buffers_kept, energy_grad, evaluating, run_chain, step_info, trajectory
+from ebm_lightning.core.transitions import (
+    buffers_kept,
+    energy_grad,
+    evaluating,
+    run_chain,
+    start_chains,
+    step_info,
+    trajectory,
+)
 
 __all__ = [
     "AGE",
