@@ -130,7 +130,7 @@ class DataModule(L.LightningDataModule, Bounded):
         return train
 
     def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
-        """Make a batch for the model of stored rows and their ``index``: a hook; by default {x, y}.
+        """Make a batch for the model of stored rows and their ``data.index``: a hook; by default {x, y}.
 
         All randomness comes from ``generator``, on the device of the batch. Only batches with ``train`` are augmented.
         """

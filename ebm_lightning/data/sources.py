@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ebm_lightning.core import State
+from ebm_lightning.core import INDEX, State
 
 
 class Source(abc.ABC):
-    """Rows with numbers. Every batch also has ``index`` (B,), int64, which identifies its examples.
+    """Rows with numbers. Every batch also has ``data.index`` (B,), int64, which identifies its examples.
 
-    ``index`` is the row's number plus the source's ``first_index``. It is the same in every pass, so that
+    ``data.index`` is the row's number plus the source's ``first_index``. It is the same in every pass, so that
     FixedBinarization gives an image the same values each time.
     """
 
@@ -39,7 +39,7 @@ class InMemory(Source):
 
     Args:
         tensors: Named tensors (N, ...).
-        first_index: The ``index`` of row 0.
+        first_index: The ``data.index`` of row 0.
     """
 
     tensors: State
@@ -58,7 +58,7 @@ class InMemory(Source):
         for index in index_lists:
             rows = index.to(home)
             batch = {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
-            batch["index"] = rows + self.first_index
+            batch[INDEX] = rows + self.first_index
             yield {name: tensor.to(device) for name, tensor in batch.items()}
 
     def to(self, device: torch.device, limit: int) -> "InMemory":
@@ -75,7 +75,7 @@ class LazySource(Source):
         dataset: A data set with ``len``, whose row i is ``dataset[i]``.
         decode: Makes named tensors without a batch axis of such a row.
         workers: Number of worker processes; 0 reads in the training process.
-        first_index: The ``index`` of row 0.
+        first_index: The ``data.index`` of row 0.
     """
 
     dataset: Any
@@ -92,7 +92,7 @@ class LazySource(Source):
 
     def __getitem__(self, row: int) -> State:
         """Row ``row``, decoded."""
-        return {**self.decode(self.dataset[row]), "index": torch.tensor(row + self.first_index)}
+        return {**self.decode(self.dataset[row]), INDEX: torch.tensor(row + self.first_index)}
 
     def batches(self, index_lists: Iterable[Tensor], device: torch.device) -> Iterator[State]:
         loader: DataLoader[State] = DataLoader(

@@ -24,7 +24,7 @@ def test_LazySource_gives_the_batches_of_InMemory(workers: int) -> None:
     both = [list(ShuffledBatches(source, rows, Shard(4), 8, 1, jittered)) for source in (memory, lazy)]
     assert identical(*both)
     assert len(both[0]) == 8
-    assert torch.equal(both[0][0]["index"] - 100, both[0][0]["x"].floor().long())
+    assert torch.equal(both[0][0]["data.index"] - 100, both[0][0]["x"].floor().long())
 
 
 def test_InMemory_stays_on_the_cpu_beyond_its_limit() -> None:

@@ -18,8 +18,8 @@ def batches_of(n: int = 22, batch_size: int = 4, length: int = 12, seed: int = 5
 def test_ShuffledBatches_has_an_order_of_seed_and_epoch() -> None:
     first, again, other = list(batches_of()), list(batches_of()), list(batches_of(seed=6))
     assert identical(first, again)
-    assert not torch.equal(first[0]["index"], other[0]["index"])
-    passes = [torch.cat([batch["index"] for batch in first[k : k + 5]]) for k in (0, 5)]
+    assert not torch.equal(first[0]["data.index"], other[0]["data.index"])
+    passes = [torch.cat([batch["data.index"] for batch in first[k : k + 5]]) for k in (0, 5)]
     assert all(len(set(shown.tolist())) == 20 for shown in passes)
     assert not torch.equal(*passes)
     assert len(batches_of()) == 12 == len(first)
@@ -34,7 +34,7 @@ def test_ShuffledBatches_splits_the_global_batch_into_contiguous_slices_of_ranks
     whole = list(batches_of(n=50, batch_size=12))
     ranks = [list(batches_of(n=50, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
     for batch, *shares in zip(whole, *ranks, strict=True):
-        assert torch.equal(batch["index"], torch.cat([share["index"] for share in shares]))
+        assert torch.equal(batch["data.index"], torch.cat([share["data.index"] for share in shares]))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 7, 10])
@@ -69,14 +69,14 @@ def test_ShuffledBatches_on_another_number_of_ranks_neither_repeat_nor_skip(befo
     shown, states = [], []
     for rank in range(before):
         batches = batches_of(n, size, rank=rank, world_size=before)
-        shown += [batch["index"] for batch in itertools.islice(batches, done)]
+        shown += [batch["data.index"] for batch in itertools.islice(batches, done)]
         states.append(batches.state_dict())
     assert all(state == states[0] for state in states)
     rest = (n - done * before * size) // (after * size)
     for rank in range(after):
         batches = batches_of(n, size, rank=rank, world_size=after)
         batches.load_state_dict(states[0])
-        shown += [batch["index"] for batch in itertools.islice(batches, rest)]
+        shown += [batch["data.index"] for batch in itertools.islice(batches, rest)]
         assert batches.state_dict()["epoch"] == 0
     everything = torch.cat(shown).tolist()
     assert len(everything) == len(set(everything)) == (done * before + rest * after) * size
@@ -87,11 +87,11 @@ def test_EvalLoader_has_every_row_once_and_the_same_every_time() -> None:
     loaders = [EvalLoader(source, rows, Shard(4, rank, 3), 0, noisy) for rank in range(3)]
     passes = [list(loader) for loader in loaders]
     assert [len(loader) for loader in loaders] == [2, 2, 2] == [len(batches) for batches in passes]
-    shown = torch.cat([batch["index"] for batches in passes for batch in batches])
+    shown = torch.cat([batch["data.index"] for batches in passes for batch in batches])
     assert torch.equal(shown.sort().values, rows)
     assert identical(passes[1], list(loaders[1]))
     single = list(EvalLoader(source, rows, Shard(4), 0, noisy))
-    assert torch.equal(torch.cat([batch["index"] for batch in single]), rows)
+    assert torch.equal(torch.cat([batch["data.index"] for batch in single]), rows)
     assert not torch.equal(single[0]["noise"], single[1]["noise"])
 
 

@@ -7,7 +7,7 @@ from ebm_lightning.data import Dequantized, Digits, HorizontalFlip, Loading, Ref
 
 
 def noisy(batch: State, g: torch.Generator) -> State:
-    return {"index": batch["index"], "noise": torch.rand(len(batch["index"]), generator=g)}
+    return {"data.index": batch["data.index"], "noise": torch.rand(len(batch["data.index"]), generator=g)}
 
 
 def decode_number(number: int) -> State:

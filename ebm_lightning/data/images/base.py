@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ebm_lightning.core import Bounds, State
+from ebm_lightning.core import INDEX, Bounds, State
 from ebm_lightning.data.base import DataModule, Loading
 from ebm_lightning.data.images.augmentations import Augmentation
 from ebm_lightning.data.images.preprocessing import FixedBinarization, Gray, Preprocessing
@@ -101,7 +101,7 @@ class ImageModule(DataModule):
         for augment in self.augmentations if train else ():
             images = augment(images, generator)
         low, high = self.bounds
-        x = self.pixels(images, self.levels, batch["index"], generator)
+        x = self.pixels(images, self.levels, batch[INDEX], generator)
         x = x if self.bounds == (0.0, 1.0) else x * (high - low) + low
         std = self.noise if train else self.test_noise
         if std > 0:

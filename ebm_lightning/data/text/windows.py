@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebm_lightning.core import State
+from ebm_lightning.core import INDEX, State
 from ebm_lightning.data.base import DataModule, Loading, Split, Subset
 from ebm_lightning.data.sources import Source
 from ebm_lightning.data.text.corpora import Corpus, cut
@@ -39,7 +39,7 @@ class Windows(Source):
             yield {
                 "x": window[:, :-1].contiguous(),
                 "target": window[:, 1:].contiguous(),
-                "index": rows.to(device),
+                INDEX: rows.to(device),
             }
 
     def to(self, device: torch.device, limit: int) -> "Windows":

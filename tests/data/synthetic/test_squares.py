@@ -20,7 +20,7 @@ from ebm_lightning.energies import DeepEnergy
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import Attributes, SampleSource
 from ebm_lightning.objectives import ContrastiveDivergence
-from ebm_lightning.runs.dependencies import check_data_below
+from ebm_lightning.runs.dependencies import check_upstream_data
 from ebm_lightning.runs.folder import RunFolder
 
 
@@ -157,11 +157,11 @@ def test_check_data_below_accepts_other_parts_of_Squares_but_not_other_data(tmp_
 
     run = RunFolder(tmp_path)
     run.config_file.write_text(yaml.safe_dump(config(side=16, only=["left"])))
-    check_data_below(config(side=16, only=["top"]), [run])
+    check_upstream_data(config(side=16, only=["top"]), [run])
     loading = {"seed": 1, "max_train": 9}
-    check_data_below(config(side=16, batch_size=7, val_size=0.2, loading=loading), [run])
+    check_upstream_data(config(side=16, batch_size=7, val_size=0.2, loading=loading), [run])
     with pytest.raises(ValueError, match=r"was trained on other data \(data.init_args.side: 16, here 12\)"):
-        check_data_below(config(side=12, only=["left"]), [run])
+        check_upstream_data(config(side=12, only=["left"]), [run])
 
 
 @pytest.mark.parametrize(

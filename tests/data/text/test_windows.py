@@ -110,7 +110,7 @@ def test_Windows_are_on_the_device_of_their_tokens() -> None:
     (batch,) = windows.batches([torch.tensor([25, 0])], torch.device("cpu"))
     assert batch["x"].tolist() == [[25, 26, 27, 28], [0, 1, 2, 3]]
     assert batch["target"].tolist() == [[26, 27, 28, 29], [1, 2, 3, 4]]
-    assert batch["index"].tolist() == [25, 0]
+    assert batch["data.index"].tolist() == [25, 0]
     assert windows.to(torch.device("meta"), limit=29) is windows
     assert windows.to(torch.device("meta"), limit=30).tokens.device.type == "meta"
 
