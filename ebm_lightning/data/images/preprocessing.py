@@ -25,7 +25,7 @@ class Preprocessing(abc.ABC):
     def __call__(self, pixels: Tensor, levels: int, index: Tensor, generator: torch.Generator) -> Tensor:
         """The values of ``pixels`` (B, ...), integers in 0..levels-1, in the same shape.
 
-        ``data.index`` (B,), int64, identifies each image; every draw comes from ``generator``, on the device of the pixels.
+        ``data.index`` (B,), int64, identifies each image; every draw comes from ``generator``, on the pixels' device.
         """
 
 
