@@ -4,11 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from support.lab import HARDWARE, HERE, Lab, ebm_reproduce, make_experiment, put, read, rows
 
 from ebm_lightning import reproduction
 from ebm_lightning.reproduction import reproduce
+from ebm_lightning.reproduction.results import provenance
+from ebm_lightning.runs.folder import RunFolder
+from ebm_lightning.runs.records import ProtocolRecord
 
 # what is run
 
@@ -151,6 +155,26 @@ def test_what_ebm_prints_is_printed_and_its_failure_is_one_sentence(monkeypatch:
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(ValueError, match="`ebm test r` failed with status 1"):
         reproduce._ebm("test", "r")
+
+
+def test_the_commands_that_are_run_train_a_run_and_measure_it(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    """Without a stand-in: `ebm fit` and `ebm test` in processes of their own."""
+    monkeypatch.setenv("EBM_RUNS", str(tmp_path / "runs"))
+    claim = {"id": "a", "protocol": "TrainingCost", "metric": "gflop_per_step", "at_least": 0.0, "seeds": [3]}
+    folder = make_experiment(tmp_path / "exp", [claim], [{"id": "c", "metric": "train/loss", "against": "step"}])
+    evaluation = [{"class_path": "TrainingCost", "init_args": {"repeats": 1}}]
+    config = yaml.safe_load(tiny.read_text()) | {"evaluation": evaluation}
+    (folder / "r.yaml").write_text(yaml.safe_dump(config))
+    ebm_reproduce(folder, "--seeds", "3")
+    run, of_claim = RunFolder(*(tmp_path / "runs" / "exp").iterdir()), read(folder, claim="a")
+    (measured,) = (run.path / "evaluation").glob("*.json")
+    assert of_claim["value"] == ProtocolRecord.load(measured).measurements["gflop_per_step"].value > 0
+    assert (of_claim["protocol"], of_claim["seed"], run.seed) == ("TrainingCost(repeats=1)", 3, 3)
+    loss = {int(step): value for step, value in run.metrics()["train/loss"].items()}
+    curve = read(folder, curve="c")
+    assert dict(zip(curve["x"], curve["y"], strict=True)) == loss
+    assert of_claim["config"] == curve["config"] == provenance(run)["config"]
+    assert "| l | | >= 0 |" in (folder / "README.md").read_text()
 
 
 # differences of two runs, and preprocessings

@@ -112,7 +112,7 @@ def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path
     (tmp_path / "nodes.yaml").write_text("nodes: 2\n")
     for options, sentence in (
         (["--submit", "--check"], "give one of them"),
-        (["--profile", "site.yaml"], "--profile is the site of jobs: give --submit too"),
+        (["--profile", "site.yaml"], "--profile is a profile of jobs: give --submit too"),
         (
             ["--submit", "--profile", str(tmp_path / "two.yaml")],
             r"r.yaml trains on 1 rank, and .*two.yaml is for 2: give",
