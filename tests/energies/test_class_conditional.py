@@ -13,7 +13,7 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Ancestral, Gibbs
 
 
-def test_PerClass_of_recognition_models_dreams_and_recognizes_each_class() -> None:
+def test_PerClass_of_recognition_models_samples_and_recognizes_each_class() -> None:
     model = PerClass(HelmholtzMachine({"x": Bernoulli([3])}, [2]), 3).double()
     perturbed(model)
     y = torch.tensor([2, 0, 0, 1, 2])
@@ -26,11 +26,11 @@ def test_PerClass_of_recognition_models_dreams_and_recognizes_each_class() -> No
             torch.testing.assert_close(whole[rows], getattr(model.of_class(label), energy)(part))
     n = 5_000
     start = {"x": torch.zeros(n, 3), "h1": torch.zeros(n, 2), "y": torch.arange(n) % 2}
-    dream, _ = Ancestral(("x", "h1")).step(model, start)
-    assert dream["y"] is start["y"]
+    sample, _ = Ancestral(("x", "h1")).step(model, start)
+    assert sample["y"] is start["y"]
     for label in (0, 1):
         p = log_marginal(model.of_class(label), bits(3), {"h1": 2}).detach().exp()
-        assert_counts(torch.bincount(index_of(dream["x"][start["y"] == label]), minlength=8), p)
+        assert_counts(torch.bincount(index_of(sample["x"][start["y"] == label]), minlength=8), p)
 
 
 F64 = torch.float64

@@ -26,9 +26,9 @@ def test_HelmholtzMachine_the_probabilities_of_all_states_sum_to_one(hidden: tup
 
 
 def test_HelmholtzMachine_the_recognition_network_is_a_distribution_of_the_causes_for_every_example() -> None:
-    model, causes = machine(), every_state({"h1": 3, "h2": 2})
+    model, latents = machine(), every_state({"h1": 3, "h2": 2})
     for x in bits(3):
-        energy = model.recognition_energy({"x": x.expand(32, -1), **causes})
+        energy = model.recognition_energy({"x": x.expand(32, -1), **latents})
         torch.testing.assert_close(torch.logsumexp(-energy, 0), torch.zeros((), dtype=F64), rtol=0, atol=1e-12)
 
 

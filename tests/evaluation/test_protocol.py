@@ -1,4 +1,4 @@
-"""What a protocol keeps of its findings, and how it is asked for."""
+"""What is written of the result of a protocol, and how protocols are selected."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_Protocol_keeps_its_ProtocolResult_its_settings_and_where_they_come_from
     assert np.asarray(Image.open(tmp_path / "evaluation" / "Dice-dice.png")).shape == (2, 3)
 
 
-def test_Protocol_is_asked_for_by_class_or_file() -> None:
+def test_Protocol_is_selected_by_class_or_file() -> None:
     every = [MMD(), OutOfDistribution([UniformPixels()]), Dice()]
     assert select_protocols(every, None) == every
     assert select_protocols(every, "ood, two_sample") == every[:2]

@@ -91,7 +91,7 @@ def _assert_same_gradients(module: EBM, batch: State, loss: Tensor, by_hand: Ten
 
 
 def test_TokenPrediction_of_system_one_is_the_published_loop() -> None:
-    """Two steps from noise, a constant at the beginning of each, both judged, the step size learned."""
+    """Two steps from noise, a constant at the start of each, both compared with the target, the step size learned."""
     module = _text(Descent(2.0, learned=True, detach=True, softmax=True, return_trajectory=True), steps=2, backprop=2)
     batch, alpha = _batch(), module.sampler.alpha
     torch.manual_seed(1)
@@ -108,7 +108,7 @@ def test_TokenPrediction_of_system_one_is_the_published_loop() -> None:
 
 
 def test_TokenPrediction_of_system_two_is_the_published_loop() -> None:
-    """Three noisy steps, of which the last alone is differentiated and judged."""
+    """Three noisy steps, of which the last alone is differentiated and compared with the target."""
     module = _text(Descent(2.0, softmax=True, noise=0.5), steps=3, backprop=1)
     batch = _batch()
     torch.manual_seed(1)
@@ -223,7 +223,7 @@ def test_TokenPrediction_of_a_language_model_learns_by_the_same_module() -> None
 
 
 def test_TokenPrediction_in_validation_moves_no_chain() -> None:
-    """Terms of what eval-mode descent reaches from where chains are born, with no graph and no path."""
+    """Terms of what eval-mode descent reaches from where chains are initialized, with no graph and no path."""
     torch.manual_seed(0)
     module = _text(Descent(0.5, softmax=True, return_trajectory=True), steps=2, backprop=2)
     module.chains = buffer = SampleBuffer(8, init=GaussianNoise(), keep=("x", "target"))
@@ -236,8 +236,8 @@ def test_TokenPrediction_in_validation_moves_no_chain() -> None:
         state = torch.get_rng_state()
         module.validation_step(batch, 0)
         torch.set_rng_state(state)
-        born = NoiseChains(GaussianNoise()).start(module.model.positive_phase(batch), ("y",))
-        end, _ = module.run_negative_chains(born, 2)
+        initial = NoiseChains(GaussianNoise()).start(module.model.positive_phase(batch), ("y",))
+        end, _ = module.run_negative_chains(initial, 2)
     expected = F.cross_entropy(end["y"].flatten(0, 1), batch["target"].flatten())
     torch.testing.assert_close(logged["val/loss"], expected)
     assert set(logged) == {"val/loss", "val/final_loss", "val/batch_perplexity", "val/energy_data"}

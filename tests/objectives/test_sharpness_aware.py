@@ -110,7 +110,7 @@ def test_SharpnessAware_the_second_pass_moves_no_statistics() -> None:
 
 
 @dataclass(frozen=True)
-class Watched(Objective):
+class Recording(Objective):
     """An objective that keeps the phases it is called with."""
 
     seen: list[tuple[State, State | None]] = field(default_factory=list)
@@ -121,10 +121,10 @@ class Watched(Objective):
 
 
 def test_SharpnessAware_chains_advance_once_in_a_step_and_both_passes_see_them(tmp_path) -> None:
-    watched, chains = Watched(), SampleBuffer(64)
+    recording, chains = Recording(), SampleBuffer(64)
     module = EBM(
         JEM(MLP(64, [8], outputs=10), 10),
-        SharpnessAware(watched, rho=0.1),
+        SharpnessAware(recording, rho=0.1),
         SGLD(0.1, noise=0.01),
         steps=2,
         chains=chains,
@@ -134,8 +134,8 @@ def test_SharpnessAware_chains_advance_once_in_a_step_and_both_passes_see_them(t
     trainer = Trainer(max_steps=3, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
     trainer.fit(module, Digits(16))
     assert chains.seen == 3 * 16
-    assert len(watched.seen) == 6
-    for first, second in zip(watched.seen[::2], watched.seen[1::2], strict=True):
+    assert len(recording.seen) == 6
+    for first, second in zip(recording.seen[::2], recording.seen[1::2], strict=True):
         assert first[0] is second[0]
         assert first[1] is second[1]
 

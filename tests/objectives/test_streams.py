@@ -79,9 +79,9 @@ def test_every_stream_is_the_one_it_would_be_alone() -> None:
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 11])
 def test_resumed_streams_repeat_the_uninterrupted_ones(stop: int) -> None:
-    begun, resumed = _joint().train_stream(12), _joint().train_stream(12)
-    head = list(itertools.islice(begun, stop))
-    resumed.load_state_dict(begun.state_dict())
+    whole, resumed = _joint().train_stream(12), _joint().train_stream(12)
+    head = list(itertools.islice(whole, stop))
+    resumed.load_state_dict(whole.state_dict())
     assert _same(head + list(itertools.islice(resumed, 12 - stop)), list(_joint().train_stream(12)))
 
 
@@ -101,7 +101,7 @@ def test_evaluation_has_no_further_streams() -> None:
 
 
 @dataclass(frozen=True)
-class Watched(Objective):
+class Recording(Objective):
     """An objective that keeps the data it sees."""
 
     objective: Objective
@@ -118,7 +118,7 @@ def _shown(images: Tensor, data: Tensor) -> bool:
 
 
 def test_FromStream_shows_each_term_its_stream(tmp_path) -> None:
-    plain, labeled = Watched(ContrastiveDivergence()), Watched(Classification())
+    plain, labeled = Recording(ContrastiveDivergence()), Recording(Classification())
     module = EBM(
         JEM(MLP(6, [4], outputs=2), 2),
         Sum({"generative": plain, "discriminative": FromStream(labeled, "labeled")}),

@@ -53,11 +53,11 @@ def test_WakeSleep_description_length_is_the_bound() -> None:
 
 
 class Fixed(HelmholtzMachine):
-    """Completes K copies of an example with all causes in turn, where K is the number of their states."""
+    """Completes K copies of an example with all latents in turn, where K is the number of their states."""
 
     def positive_phase(self, batch: State) -> State:
-        causes = every_state({"h1": 3, "h2": 2})
-        return {**batch, **{name: value.repeat(len(batch["x"]) // 32, 1) for name, value in causes.items()}}
+        latents = every_state({"h1": 3, "h2": 2})
+        return {**batch, **{name: value.repeat(len(batch["x"]) // 32, 1) for name, value in latents.items()}}
 
 
 def test_ReweightedWakeSleep_over_all_causes_is_the_rule_written_out() -> None:
@@ -159,7 +159,7 @@ def test_WakeSleep_and_ReweightedWakeSleep_lower_the_exact_divergence_below_that
 
 
 def test_ReweightedWakeSleep_comes_closer_to_the_data_than_WakeSleep() -> None:
-    """Explaining away: causes that share pixels are dependent given the pixels, which a factorial q cannot say.
+    """Explaining away: latents that share pixels are dependent given the pixels, which a factorial q cannot say.
 
     Wake-sleep pays for it. Four seeds, the same starts and steps for both, the data in every batch with their exact
     shares: each seed has the reweighted form closer, and the mean paired difference exceeds three standard errors.
@@ -171,11 +171,11 @@ def test_ReweightedWakeSleep_comes_closer_to_the_data_than_WakeSleep() -> None:
         torch.manual_seed(seed)
         model = HelmholtzMachine({"x": Bernoulli([2])}, [3], weight_std=0.5)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-        dreaming = Ancestral(model.variables)
+        sampler = Ancestral(model.variables)
         for _ in range(300):
             pos = model.positive_phase({"x": x})
             optimizer.zero_grad()
-            objective(model, pos, dreaming.step(model, pos)[0])["loss"].backward()
+            objective(model, pos, sampler.step(model, pos)[0])["loss"].backward()
             optimizer.step()
         log_q = exact_log_prob(model.double(), {"x": bits(2)})
         return float((p * (p.log() - log_q)).sum())

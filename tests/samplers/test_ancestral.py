@@ -1,4 +1,4 @@
-"""Dreams against the enumerated law of their machine."""
+"""Samples against the enumerated law of their machine."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from ebm_lightning.samplers import Ancestral
 F64 = torch.float64
 
 
-def test_dreams_follow_the_enumeration() -> None:
+def test_Ancestral_samples_follow_the_enumeration() -> None:
     model, start = machine(), {name: torch.zeros(5_000, width) for name, width in WIDTHS.items()}
     end, _ = run_chain(Ancestral(("x", "h1", "h2")), model, start, steps=1)
     draws = torch.cat([end[name] for name in WIDTHS], 1)
@@ -29,30 +29,30 @@ def test_dreams_follow_the_enumeration() -> None:
     assert not draws.requires_grad
 
 
-def test_dreams_under_a_clamped_cause_follow_the_conditional() -> None:
+def test_Ancestral_samples_under_a_clamped_latent_follow_the_conditional() -> None:
     model, states = machine(), every_state(WIDTHS)
-    cause = torch.tensor([0.0, 1.0], dtype=F64)
-    start = {"x": torch.zeros(5_000, 3), "h1": torch.zeros(5_000, 3), "h2": cause.expand(5_000, -1)}
+    latent = torch.tensor([0.0, 1.0], dtype=F64)
+    start = {"x": torch.zeros(5_000, 3), "h1": torch.zeros(5_000, 3), "h2": latent.expand(5_000, -1)}
     end, _ = Ancestral(("x", "h1")).step(model, start)
     assert end["h2"] is start["h2"]
     draws = torch.cat([end["x"], end["h1"]], 1)
-    log_p = -model.energy({**every_state({"x": 3, "h1": 3}), "h2": cause.expand(64, -1)}).detach()
+    log_p = -model.energy({**every_state({"x": 3, "h1": 3}), "h2": latent.expand(64, -1)}).detach()
     assert_counts(torch.bincount(index_of(draws), minlength=64), log_p.softmax(0))
     assert len(states["x"]) == 256
 
 
-def test_where_a_dream_starts_does_not_matter() -> None:
+def test_where_an_ancestral_sample_starts_does_not_matter() -> None:
     model = machine()
-    dreams = []
+    samples = []
     for start in (torch.zeros, torch.rand):
         state = {name: start(50, width, dtype=F64) for name, width in WIDTHS.items()}
         torch.manual_seed(1)
-        dreams.append(Ancestral(("x", "h1", "h2")).step(model, state)[0])
-    assert identical(*dreams)
+        samples.append(Ancestral(("x", "h1", "h2")).step(model, state)[0])
+    assert identical(*samples)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_a_dream_leaves_no_graph_no_gradient_and_the_clamped_object(context) -> None:
+def test_an_ancestral_sample_leaves_no_graph_no_gradient_and_the_clamped_object(context) -> None:
     model, sampler = machine(), Ancestral(("x", "h1", "h2"))
     with context():
         state = {**every_state(WIDTHS), "y": torch.zeros(256)}
@@ -63,16 +63,16 @@ def test_a_dream_leaves_no_graph_no_gradient_and_the_clamped_object(context) -> 
     assert set(info) == {"drift_x", "drift_h1", "drift_h2"}
 
 
-def test_fresh_chains_and_their_files_are_dreams(tmp_path) -> None:
+def test_fresh_chains_and_their_files_are_ancestral_samples(tmp_path) -> None:
     """Layers that are no images are left out of the pictures, and kept in the arrays."""
     model = HelmholtzMachine({"x": Bernoulli([1, 4, 4])}, [5, 1])
     module = EBM(model, WakeSleep(), Ancestral(("x", "h1", "h2")), chains=NoiseChains(UniformNoise()))
     state = fresh_chains(module, empty_batch(Bars(), 9, torch.device("cpu")), steps=2)
     assert set(state["x"].unique().tolist()) <= {0.0, 1.0}
-    files = [file.name for file in save_samples(module, state, tmp_path, "dreams")]
-    assert "dreams.png" in files
-    assert "dreams.npz" in files
-    assert "dreams-h1.png" not in files
+    files = [file.name for file in save_samples(module, state, tmp_path, "samples")]
+    assert "samples.png" in files
+    assert "samples.npz" in files
+    assert "samples-h1.png" not in files
 
 
 BITS = {"x": Bernoulli([3])}

@@ -1,4 +1,4 @@
-"""Descent against the closed form of its walk on a quadratic energy, and of the walk's derivatives."""
+"""Descent against the closed form of its chain on a quadratic energy, and of the chain's derivatives."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every sampler keeps: the graph, the clamped variables, the derivative of a walk, the law it is adjusted to."""
+"""What every sampler keeps: the graph, the clamped variables, the derivative of a chain, the law it is adjusted to."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_a_chain_leaves_no_graph_no_gradient_and_the_clamped_object(sampler: Sam
 
 @kernels
 def test_backprop_gives_the_derivative_of_the_end_in_a_parameter(sampler: Sampler) -> None:
-    """Autograd through all steps equals central differences of the same walk with the same random numbers."""
+    """Autograd through all steps equals central differences of the same chain with the same random numbers."""
     model, state = Tilted(), sampler.augment_state(tilted_state())
 
     def end() -> Tensor:

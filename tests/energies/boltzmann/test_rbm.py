@@ -75,11 +75,11 @@ class TestEnergy:
         model = binary_rbm()
         data, samples = torch.rand(6, 5, dtype=F64), torch.randint(0, 2, (4, 5)).double()
         (model.energy({"v": data}).mean() - model.energy({"v": samples}).mean()).backward()
-        on, dreamt = model.conditional("h", {"v": data}).mean, model.conditional("h", {"v": samples}).mean
+        on, sampled = model.conditional("h", {"v": data}).mean, model.conditional("h", {"v": samples}).mean
         rules = {
-            model.weight: data.T @ on / 6 - samples.T @ dreamt / 4,
+            model.weight: data.T @ on / 6 - samples.T @ sampled / 4,
             model.units("v").bias: data.mean(0) - samples.mean(0),
-            model.hidden_bias: on.mean(0) - dreamt.mean(0),
+            model.hidden_bias: on.mean(0) - sampled.mean(0),
         }
         for parameter, rule in rules.items():
             torch.testing.assert_close(parameter.grad, -rule, rtol=1e-12, atol=1e-12)

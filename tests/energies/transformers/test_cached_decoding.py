@@ -22,7 +22,7 @@ def _model(condition: StepToken | StepAdaLN | None = None) -> TextEBT:
     return model
 
 
-def _read_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
+def _extended_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
     """The energies after every prefix of a text (S,), each made of the one before."""
     found = [NextCandidate(model, x[:1])]
     for token in x[1:]:
@@ -39,7 +39,7 @@ def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_eve
     model, state = _model(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.full((3,), step)}
     whole, energies = energy_grad(model, state, "y")[0], model.local_energies(state)
-    for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
+    for t, candidates in enumerate(_extended_step_by_step(model, state["x"][0])):
         alone = {"y": state["y"][:, t], "descent.step": state["descent.step"]}
         grad, energy = energy_grad(candidates, alone, "y")
         torch.testing.assert_close(energy, energies[:, t].detach(), **EXACT)
@@ -53,7 +53,7 @@ def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) 
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.zeros(3, dtype=torch.int64)}
     descent = Descent(2.0, softmax=True).double().eval()
     whole = run_chain(descent, model, state, 4)[0]["y"]
-    for t, candidates in enumerate(_read_step_by_step(model, state["x"][0])):
+    for t, candidates in enumerate(_extended_step_by_step(model, state["x"][0])):
         start = {**candidates.empty_candidates(3), "y": state["y"][:, t]}
         end, _ = run_chain(descent, candidates, start, 4)
         torch.testing.assert_close(end["y"], whole[:, t], **EXACT)
@@ -66,12 +66,12 @@ def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condi
     model, x = _model(condition), torch.randint(0, 5, (7,))
     y = torch.randn(2, 5, dtype=F64)
     states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]
-    begun = NextCandidate(model, x[:3])
-    before = begun.energy(states[0])
-    grown = begun.extend(x[3:])
+    shorter = NextCandidate(model, x[:3])
+    before = shorter.energy(states[0])
+    longer = shorter.extend(x[3:])
     for state in states:
-        torch.testing.assert_close(grown.energy(state), NextCandidate(model, x).energy(state), **EXACT)
-    assert torch.equal(begun.energy(states[0]), before)
+        torch.testing.assert_close(longer.energy(state), NextCandidate(model, x).energy(state), **EXACT)
+    assert torch.equal(shorter.energy(states[0]), before)
 
 
 def test_NextCandidate_a_second_derivative_passes_the_candidates() -> None:

@@ -94,10 +94,10 @@ def test_TextEBT_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     assert state["y"].untyped_storage().nbytes() == 8
     assert state["descent.step"].tolist() == [0, 0, 0]
     torch.manual_seed(1)
-    born = NoiseChains(GaussianNoise()).start(state, ("y",))
-    assert born["y"].is_contiguous()
+    initial = NoiseChains(GaussianNoise()).start(state, ("y",))
+    assert initial["y"].is_contiguous()
     torch.manual_seed(1)
-    assert torch.equal(born["y"], torch.randn(3, 4, 5, dtype=F64))
+    assert torch.equal(initial["y"], torch.randn(3, 4, 5, dtype=F64))
     assert "descent.step" not in _model().positive_phase({"x": x})
     y = torch.ones(3, 4, 5)
     assert _model().positive_phase({"x": x, "y": y})["y"] is y

@@ -14,7 +14,7 @@ from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import EnergyModel, State
 from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import NextToken, StepToken, TextEBT
-from ebm_lightning.evaluation import Perplexity, PredictionError
+from ebm_lightning.evaluation import InferenceBudget, Perplexity, PredictionError
 from ebm_lightning.objectives import ImagePrediction, TokenPrediction
 from ebm_lightning.samplers import Annealed, Descent, Tempered
 
@@ -48,7 +48,7 @@ def _errors(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), target.expand(shape).flatten(), reduction="none").view(shape)
 
 
-def _born(candidates: int, n: int, *shape: int) -> Tensor:
+def _initial(candidates: int, n: int, *shape: int) -> Tensor:
     """(candidates, n, ...): the draws in their order, one candidate of a batch of 7 after the other."""
     sizes = [7] * (n // 7) + [n % 7]
     return torch.cat([torch.stack([torch.randn(size, *shape) for _ in range(candidates)]) for size in sizes], 1)
@@ -62,10 +62,10 @@ def test_at_every_position_the_candidate_of_the_lowest_final_energy_is_kept() ->
     found = Perplexity(steps=[0, 3], candidates=[1, 2, 4], ignore=3).measure(module, data).measurements
     torch.manual_seed(5)
     x, target = data.rows["x"], data.rows["target"]
-    born = _born(4, 20, 6, 5)
+    initial = _initial(4, 20, 6, 5)
     c, kept = model.table[x].detach(), target != 3
     for k, name in ((0, "0_steps"), (3, "3_steps")):
-        ends = 0.7**k * (born + c) - c
+        ends = 0.7**k * (initial + c) - c
         energies, errors = (ends.square() / 2 + c * ends).sum(-1), _errors(ends, target)
         for n in (1, 2, 4):
             chosen = errors[:n].gather(0, energies[:n].argmin(0, keepdim=True))[0]
@@ -131,9 +131,9 @@ def test_of_images_a_whole_one_is_chosen() -> None:
     data = Pairs(torch.zeros(9, 1, 4, 4), target, (0.0, 1.0))
     found = PredictionError(steps=[1], candidates=[1, 3]).measure(module, data).measurements
     torch.manual_seed(5)
-    born = _born(3, 9, 1, 4, 4)
-    best = born.flatten(2).square().sum(2).argmin(0)
-    for name, chosen in (("1_step", born[0]), ("1_step_best_of_3", born[best, torch.arange(9)])):
+    initial = _initial(3, 9, 1, 4, 4)
+    best = initial.flatten(2).square().sum(2).argmin(0)
+    for name, chosen in (("1_step", initial[0]), ("1_step_best_of_3", initial[best, torch.arange(9)])):
         expected = float(((chosen / 2).clamp(0, 1) - target).square().mean())
         assert found[f"mse_after_{name}"].value == pytest.approx(expected, rel=1e-5)
 
@@ -148,3 +148,8 @@ def test_where_there_is_nothing_to_choose_by_it_is_said() -> None:
         Perplexity(candidates=[2]).measure(EBM(NextToken(nn.Embedding(5, 5)), TokenPrediction()), _text())
     with pytest.raises(ValueError, match="numbers of candidates, each at least 1"):
         Perplexity(candidates=[0])
+
+
+def test_InferenceBudget_is_named_by_its_steps_and_candidates() -> None:
+    budgets = [InferenceBudget(0), InferenceBudget(1), InferenceBudget(3, candidates=2)]
+    assert [str(budget) for budget in budgets] == ["after 0 steps", "after 1 step", "after 3 steps, best of 2"]

@@ -61,17 +61,17 @@ def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, inner.__name__, inner)
 
 
-GREY = Examples(torch.linspace(-1, 1, 160).view(40, 1, 2, 2), bounds=(-1.0, 1.0))
+GRAY = Examples(torch.linspace(-1, 1, 160).view(40, 1, 2, 2), bounds=(-1.0, 1.0))
 
 
 def test_Inception_sees_levels_of_three_channels_and_its_numbers_alone_are_called_fid(fidelity, tmp_path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"kind": "sums"}, file)
-    judge = Inception(str(file))
-    features, logits = judge.load(_module(Gaussian([0.0], [1.0])), GREY)(torch.full((1, 1, 2, 2), -0.6))
+    extractor = Inception(str(file))
+    features, logits = extractor.load(_module(Gaussian([0.0], [1.0])), GRAY)(torch.full((1, 1, 2, 2), -0.6))
     assert features.tolist() == [[4 * 51.0] * 3]
     assert torch.equal(logits, 2 * features)
-    assert (judge.distance, judge.score) == ("FID", "inception score")
+    assert (extractor.distance, extractor.score) == ("FID", "inception score")
     for other in (TrainedClassifier("runs/few/net-01234567"), OwnClassifier()):
         assert "FID" not in other.distance
         assert "inception" not in other.score
@@ -85,18 +85,18 @@ def test_Inception_levels_are_clamped_and_rounded() -> None:
 
 def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelity, tmp_path, monkeypatch) -> None:
     module, file = _module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
-    judge = Inception(str(file))
+    extractor = Inception(str(file))
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
-        judge.load(module, GREY)
+        extractor.load(module, GRAY)
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match="does not contain the weights of InceptionV3"):
-        judge.load(module, GREY)
+        extractor.load(module, GRAY)
     torch.save({"kind": "others"}, file)
     with pytest.raises(ValueError, match=r"the weights of InceptionV3 of torch-fidelity \(size mismatch\)"):
-        judge.load(module, GREY)
+        extractor.load(module, GRAY)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ValueError, match=r"torch-fidelity, which is not installed .*pip install 'ebm_lightning\[inc"):
-        judge.load(module, GREY)
+        extractor.load(module, GRAY)
 
 
 def part(class_path: str, **arguments: object) -> dict:
@@ -104,11 +104,11 @@ def part(class_path: str, **arguments: object) -> dict:
 
 
 def test_TrainedClassifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
-    run = tmp_path / "judge"
+    run = tmp_path / "classifier"
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
     with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples are within"):
-        TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GREY)
+        TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GRAY)
 
 
 UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))

@@ -31,7 +31,7 @@ def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_
     x = BOUNDS[0] + 2 * torch.rand(50, 1, 4, 4, dtype=torch.float64)
     outliers: list[Outliers] = [UpsideDown(), PermutedPixels()]
     scores = [MinusEnergy(), MaxSoftmax(), MinusGradientNorm()]
-    findings = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
+    result = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
 
     def truth(x: Tensor) -> dict[str, Tensor]:
         p = torch.softmax(model.logits(x), 1).detach()
@@ -46,11 +46,9 @@ def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_
         for by in inside:
             scored = torch.cat([inside[by], outside[by]]).numpy()
             expected = roc_auc_score([1] * 50 + [0] * 50, scored)
-            assert findings.measurements[f"auroc_{snake_case(str(kind))}{by}"].value == pytest.approx(
-                expected, abs=1e-6
-            )
-    assert findings.measurements.keys() >= {"aupr_upside_down", "fpr95_permuted_pixels_0_by_minus_gradient_norm"}
-    assert findings.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
+            assert result.measurements[f"auroc_{snake_case(str(kind))}{by}"].value == pytest.approx(expected, abs=1e-6)
+    assert result.measurements.keys() >= {"aupr_upside_down", "fpr95_permuted_pixels_0_by_minus_gradient_norm"}
+    assert result.pictures.keys() == {"energies", "MaxSoftmax", "MinusGradientNorm"}
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -98,7 +98,7 @@ def test_the_average_is_the_softmax_of_the_averaged_logits() -> None:
 def test_the_attack_passes_the_sampler_as_the_identity(ball: ThreatModel) -> None:
     """The gradient at the end points along the slope, whatever the sampler does to it on the way.
 
-    So the walk ends at x -+ radius ascent_direction(slope), though for L2 the sampler makes another point worse.
+    So the ascent ends at x -+ radius ascent_direction(slope), though for L2 the sampler makes another point worse.
     """
     model, x, y = _drawn(), torch.randn(200, 1, 2, 3), torch.randint(0, 2, (200,))
     protocol, (radius,) = Robustness([ball], steps=8, restarts=1, refinement=Refinement(3, 2)), ball.radii

@@ -46,7 +46,7 @@ def _saved(run: RunFolder, module: EBM, steps: range) -> None:
         checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
 
 
-def test_FromCheckpoints_draws_equal_parts_from_the_newest_whole_checkpoints(tmp_path: Path) -> None:
+def test_FromCheckpoints_draws_equal_parts_from_the_newest_valid_checkpoints(tmp_path: Path) -> None:
     run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
     _saved(run, module, range(10, 60, 10))
     run.checkpoint(30).write_bytes(b"damaged")

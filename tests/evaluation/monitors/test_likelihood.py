@@ -1,4 +1,4 @@
-"""The likelihood that is watched while a run trains, and its measurement after the run."""
+"""The likelihood that is monitored while a run trains, and its measurement after the run."""
 
 import csv
 import json

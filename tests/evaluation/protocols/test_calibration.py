@@ -70,16 +70,16 @@ def test_an_empty_bin_has_no_accuracy() -> None:
 
 def test_the_protocol_measures_what_scikit_learn_does() -> None:
     x, y = _drawn(400)
-    findings = Calibration(scaling=False).measure(_logits_are_x(), Examples(x, y, CLASSES))
+    result = Calibration(scaling=False).measure(_logits_are_x(), Examples(x, y, CLASSES))
     p = torch.softmax(x.double(), 1).numpy()
-    found = {name: m.value for name, m in findings.measurements.items()}
+    found = {name: m.value for name, m in result.measurements.items()}
     assert found["nll_nats"] == pytest.approx(log_loss(y, p), rel=1e-5)
     each = sum(brier_score_loss(y == k, p[:, k]) for k in range(CLASSES))
     assert found["brier_score"] == pytest.approx(each, rel=1e-5)
     assert found["ece_percent"] == pytest.approx(100 * _ece_by_hand(p, y.numpy(), 20), rel=1e-5)
     assert found["test_error_percent"] == pytest.approx(100 * np.mean(p.argmax(1) != y.numpy()))
     assert found.keys().isdisjoint({"temperature"})
-    assert findings.pictures.keys() == {"reliability"}
+    assert result.pictures.keys() == {"reliability"}
 
 
 def test_temperature_scaling_finds_the_temperature_that_the_labels_were_drawn_at() -> None:
@@ -96,8 +96,8 @@ def test_temperature_scaling_finds_the_temperature_that_the_labels_were_drawn_at
 
 
 def _calibrated(x: Tensor, y: Tensor, val_size: int) -> dict[str, float]:
-    findings: ProtocolResult = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, val_size=val_size))
-    return {name: m.value for name, m in findings.measurements.items()}
+    result: ProtocolResult = Calibration().measure(_logits_are_x(), Examples(x, y, CLASSES, val_size=val_size))
+    return {name: m.value for name, m in result.measurements.items()}
 
 
 def test_at_the_fitted_temperature_the_likelihood_has_no_slope() -> None:

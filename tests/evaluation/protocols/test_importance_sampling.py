@@ -49,7 +49,7 @@ def test_ImportanceSampledLikelihood_draws_a_subset_at_random() -> None:
 
 
 def test_DescriptionLengthClassifier_names_the_class_whose_machine_made_the_data() -> None:
-    """Ten machines without causes of any weight, that is ten products of independent pixels fitted to their digits."""
+    """Ten machines whose latents have no weight, that is ten products of independent pixels fitted to their digits."""
     data = Digits(100, val_size=0, pixels=Threshold())
     model = PerClass(HelmholtzMachine({"x": Bernoulli([1, 8, 8])}, [1], weight_std=0.0), 10)
     module = on_cpu(model)

@@ -31,14 +31,14 @@ def _data(n: int, **settings: object) -> Examples:
 
 def test_a_perfect_model_inpaints_with_twice_the_conditional_variance() -> None:
     """Truth and draw are independent given the known half; the mean image has the marginal variance."""
-    findings = Inpainting(BottomHalf(), num_examples=3000, steps=60).measure(_module(MALA(0.2)), _data(3000))
+    result = Inpainting(BottomHalf(), num_examples=3000, steps=60).measure(_module(MALA(0.2)), _data(3000))
     _, covariance = conditional_law([0, 1], [2, 3], MEAN[None, :2])
     expected = {"mse": 2 * covariance.trace() / 2, "mean_image_mse": COVARIANCE[2:, 2:].trace() / 2}
     for name, value in expected.items():
         for split in ("test", "training"):
-            found = findings.measurements[f"{name}_{split}"]
+            found = result.measurements[f"{name}_{split}"]
             assert abs(found.value - value) < Z * found.standard_error < 0.2 * value
-    assert findings.pictures.keys() == {"test", "training"}
+    assert result.pictures.keys() == {"test", "training"}
 
 
 def test_Denoising_by_descent_on_the_true_energy_has_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,15 +34,15 @@ def test_LearningCurve_a_power_law_has_its_exponent_as_slope(tmp_path: Path) -> 
 def test_LearningCurve_the_error_of_the_slope_is_that_of_the_regression(tmp_path: Path) -> None:
     steps = np.arange(1, 12)
     losses = np.exp(np.random.default_rng(0).normal(size=11))
-    findings = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
+    result = LearningCurve().measure(_run(tmp_path, dict(zip(steps.tolist(), losses.tolist(), strict=True))), None)
     expected = linregress(np.log(steps), np.log(losses))
-    slope = findings.measurements["log_slope_val_loss"]
+    slope = result.measurements["log_slope_val_loss"]
     assert slope.value == pytest.approx(expected.slope)
     assert slope.standard_error == pytest.approx(expected.stderr)
     x, fitted = torch.tensor(steps).double(), np.exp(expected.intercept) * steps**expected.slope
     lines = {name: (x, torch.tensor(y), None) for name, y in (("run", losses), ("power law", fitted))}
     drawn = plot_curves(lines, "steps", "val/loss", logarithmic=True)
-    assert findings.pictures["curve"].tobytes() == drawn.tobytes()
+    assert result.pictures["curve"].tobytes() == drawn.tobytes()
 
 
 @pytest.mark.parametrize("values", [{1: 2.0, 2: 1.0}, {1: 2.0, 2: 0.0, 3: 1.0}])

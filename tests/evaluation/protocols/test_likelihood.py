@@ -35,22 +35,22 @@ def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], wor
 
 def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm, tmp_path: Path) -> None:
     """A machine that takes gray levels as probabilities trains, but is neither monitored nor measured."""
-    watched = yaml.safe_load(likelihood_config(tmp_path).read_text())
-    watched["data"]["init_args"]["pixels"] = {"class_path": "Gray"}
-    visible = watched["model"]["init_args"]["model"]["init_args"]["visible"]["x"]["init_args"]
+    monitored = yaml.safe_load(likelihood_config(tmp_path).read_text())
+    monitored["data"]["init_args"]["pixels"] = {"class_path": "Gray"}
+    visible = monitored["model"]["init_args"]["model"]["init_args"]["visible"]["x"]["init_args"]
     visible["probabilities"] = True
     file, run = tmp_path / "run.yaml", tmp_path / "x" / "run"
-    file.write_text(yaml.safe_dump(watched))
+    file.write_text(yaml.safe_dump(monitored))
     sentence = (
         "ebm: error: no log-probability is defined for gray values of binary units ('x'): expected data under "
         "DynamicBinarization, FixedBinarization or Threshold, got Gray()"
     )
-    status, said = ebm("fit", "-c", file, "--run", tmp_path / "x" / "watched")
+    status, said = ebm("fit", "-c", file, "--run", tmp_path / "x" / "monitored")
     assert status == 1
     assert sentence in said
     assert "Traceback" not in said
-    watched["trainer"] |= {"callbacks": [], "max_steps": 1}
-    file.write_text(yaml.safe_dump(watched))
+    monitored["trainer"] |= {"callbacks": [], "max_steps": 1}
+    file.write_text(yaml.safe_dump(monitored))
     assert ebm("fit", "-c", file, "--run", run)[0] == 0
     status, said = ebm("test", run)
     assert status == 1
@@ -58,7 +58,7 @@ def test_gray_levels_have_no_log_probability_and_both_say_so_in_one_sentence(ebm
     assert not (run / "evaluation").exists()
 
 
-def test_real_valued_units_may_judge_gray_levels_and_have_no_pseudo_likelihood() -> None:
+def test_real_valued_units_may_have_gray_levels_and_have_no_pseudo_likelihood() -> None:
     module = EBM(RBM({"x": Gaussian([1, 8, 8])}, 3), ContrastiveDivergence())
     found = Likelihood(Exact(), train=False).measure(module, Digits(50, val_size=0)).measurements
     assert found.keys() == {"log_z", "test_log_prob_nats", "free_energy_gap_nats"}

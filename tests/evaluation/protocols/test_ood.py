@@ -145,13 +145,13 @@ def test_OutOfDistribution_scores_each_set_by_minus_the_energy() -> None:
     x[:, 0, 0, 0] = 0.6 + 0.4 * torch.rand(60)
     module = EBM(Brightness(), ContrastiveDivergence())
     protocol = OutOfDistribution([UpsideDown(), PermutedPixels(), ImageSet("svhn")])
-    findings = protocol.measure(module, Table(x, x))
+    result = protocol.measure(module, Table(x, x))
     at_hand = ("upside_down", "permuted_pixels_0")
-    assert findings.measurements.keys() == {f"{it}_{name}" for name in at_hand for it in ("auroc", "aupr", "fpr95")}
+    assert result.measurements.keys() == {f"{it}_{name}" for name in at_hand for it in ("auroc", "aupr", "fpr95")}
     labels = [1] * 60 + [0] * 60
     for outliers, name in zip(protocol.outliers, at_hand, strict=False):
         others = outliers.make(x, (0.0, 1.0))
         expected = roc_auc_score(labels, torch.cat([x, others])[:, 0, 0, 0].numpy())
-        assert findings.measurements[f"auroc_{name}"].value == pytest.approx(expected, abs=1e-6)
+        assert result.measurements[f"auroc_{name}"].value == pytest.approx(expected, abs=1e-6)
         assert expected > 0.7
-    assert findings.pictures.keys() == {"energies"}
+    assert result.pictures.keys() == {"energies"}

@@ -74,13 +74,13 @@ TRUTH = _frechet(*[tuple(map(np.array, pair)) for pair in zip(FIRST, SECOND, str
 def test_Generation_distance_of_two_gaussians_is_the_closed_form_and_that_of_the_data_to_themselves_is_zero() -> None:
     """Of 20,000 samples of each, the bias of order 1 / n is a small part of the standard error."""
     n, real = 20_000, Gaussian(*FIRST).sample(20_000)
-    findings = Generation(FreshChains(n, 1), Coordinates()).measure(_module(Gaussian(*SECOND)), Examples(real))
-    found = findings.measurements["distance"]
+    result = Generation(FreshChains(n, 1), Coordinates()).measure(_module(Gaussian(*SECOND)), Examples(real))
+    found = result.measurements["distance"]
     t = float(stats.t.isf(FALSE_ALARM / 2, 9))
     both = math.sqrt(2) * found.standard_error  # as much again for the data, which it takes as given
     assert abs(found.value - TRUTH) < t * both < TRUTH
-    assert findings.measurements["distance_held_out_images"].value == pytest.approx(0, abs=1e-8)
-    assert not any(found.warning for found in findings.measurements.values())
+    assert result.measurements["distance_held_out_images"].value == pytest.approx(0, abs=1e-8)
+    assert not any(found.warning for found in result.measurements.values())
 
 
 def test_the_distance_is_that_of_scipy_to_the_accuracy_of_float64() -> None:
@@ -192,8 +192,8 @@ def part(class_path: str, **arguments: object) -> dict:
     return {"class_path": class_path, "init_args": arguments}
 
 
-def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, tmp_path: Path) -> None:
-    """From the command line, from the buffer and from an ensemble; the floor is measured by hand."""
+def test_Generation_of_a_run_takes_the_TrainedClassifier_beside_it(ebm, tmp_path: Path) -> None:
+    """From the command line, from the buffer and from an ensemble; the distance of held-out images by hand."""
     folder = tmp_path / "few"
     folder.mkdir()
     net = part("ebm_lightning.energies.networks.MLP", inputs=64, hidden=[8], outputs=10)
@@ -205,9 +205,9 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
     }
     model = part("EBM", model=part("JEM", net=net, classes=10), objective=part("Classification"))
-    judge = part("TrainedClassifier", run="judge")
+    features = part("TrainedClassifier", run="classifier")
     sampler = part("SGLD", step_size=0.1, noise=0.05)
-    judged = part(
+    measured = part(
         "EBM",
         model=part("JEM", net=net, classes=10),
         objective=part("ContrastiveDivergence"),
@@ -215,40 +215,41 @@ def test_Generation_of_a_run_is_judged_by_the_TrainedClassifier_beside_it(ebm, t
         chains=part("SampleBuffer", size=40),
     )
     sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, num_samples=297, steps=2)]
-    protocols = [part("Generation", source=source, features=judge, splits=2) for source in sources]
-    runs = {"judge": {**common, "model": model}, "judged": {**common, "model": judged, "evaluation": protocols}}
+    protocols = [part("Generation", source=source, features=features, splits=2) for source in sources]
+    runs = {
+        "classifier": {**common, "model": model},
+        "measured": {**common, "model": measured, "evaluation": protocols},
+    }
     places = {}
     for name, config in runs.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
         status, said = ebm("fit", "-c", folder / f"{name}.yaml")
         assert status == 0, said
         (places[name],) = (tmp_path / "runs" / "few").glob(f"{name}-*")
-    assert dependencies(folder, "judged.yaml") == ["judge.yaml"]
+    assert dependencies(folder, "measured.yaml") == ["classifier.yaml"]
     itself = {"evaluation": [part("Generation", source=sources[0], features=part("TrainedClassifier", run="itself"))]}
     (folder / "itself.yaml").write_text(yaml.safe_dump(itself))
     assert dependencies(folder, "itself.yaml") == []
-    status, said = ebm("test", places["judged"])
+    status, said = ebm("test", places["measured"])
     assert status == 0, said
-    assert (
-        "Generation(source=FromBuffer(num_samples=20), features=TrainedClassifier(run='judge', block='y'), splits=2"
-        in said
-    )
-    found = json.loads((places["judged"] / "evaluation" / "Generation.json").read_text())
+    features = "TrainedClassifier(run='classifier', block='y')"
+    assert f"Generation(source=FromBuffer(num_samples=20), features={features}, splits=2" in said
+    found = json.loads((places["measured"] / "evaluation" / "Generation.json").read_text())
     assert found["settings"]["source"] == "FromCheckpoints(last=2, num_samples=297, steps=2)"
-    names = [f"{name}_of_judge" for name in ("frechet_distance_in_logits", "classifier_score")]
+    names = [f"{name}_of_classifier" for name in ("frechet_distance_in_logits", "classifier_score")]
     assert set(found["measurements"]) == {*names, *[f"{name}_held_out_images" for name in names]}
-    assert (places["judged"] / "evaluation" / "Generation-samples.png").exists()
+    assert (places["measured"] / "evaluation" / "Generation-samples.png").exists()
 
     from ebm_lightning.data import Digits
     from ebm_lightning.runs.load_model import load_model
 
-    data, classifier = Digits(16, val_size=0), load_model(str(places["judge"]))
+    data, classifier = Digits(16, val_size=0), load_model(str(places["classifier"]))
     moments = []
     for split in ("train", "test"):
         logits = classifier.logits(data.tensors(split)["x"]).detach().double().numpy()
         moments.append((logits.mean(0), np.cov(logits.T)))
-    floor = found["measurements"][f"{names[0]}_held_out_images"]["value"]
-    assert floor == pytest.approx(_frechet(*zip(*moments, strict=True)), rel=1e-5)
+    held_out = found["measurements"][f"{names[0]}_held_out_images"]["value"]
+    assert held_out == pytest.approx(_frechet(*zip(*moments, strict=True)), rel=1e-5)
 
 
 @pytest.mark.parametrize(

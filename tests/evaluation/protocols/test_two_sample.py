@@ -75,7 +75,7 @@ def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model
     protocol = MMD(num_samples=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
     module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
-    findings = protocol.measure(module, data)
+    result = protocol.measure(module, data)
     assert module.model is law, "the trained model must be put back"
     zero, bandwidth = torch.zeros(9), 0.7 * float(median_bandwidth(data.tensors("train")["x"]))
     expected = {
@@ -85,7 +85,7 @@ def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model
         "untrained model": _mmd2((zero, zero + 3), (covariance, covariance), bandwidth),
     }
     t = float(stats.t.isf(FALSE_ALARM / (2 * len(expected)), 9))
-    found = {name: findings.measurements[f"mmd2_{name.replace(' ', '_')}"] for name in expected}
+    found = {name: result.measurements[f"mmd2_{name.replace(' ', '_')}"] for name in expected}
     for name, value in expected.items():
         assert abs(found[name].value - value) < t * found[name].standard_error, name
     low, middle, high = (found[name] for name in ("training data", "independent pixels", "untrained model"))
@@ -94,7 +94,7 @@ def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model
     assert found["trained model"].value < middle.value / 4
     floor = mmd2(data.tensors("train")["x"], data.tensors("test")["x"], bandwidth)
     assert low.value == pytest.approx(float(floor), abs=1e-6), "the noise floor: training data with held-out data"
-    assert findings.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
+    assert result.pictures.keys() == {"training-data", "trained-model", "independent-pixels", "untrained-model"}
 
 
 def test_MMD_copies_the_untrained_model_before_the_weights_are_loaded() -> None:

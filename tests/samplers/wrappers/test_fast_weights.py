@@ -66,7 +66,7 @@ def test_FastWeights_leave_theta_the_same_memory_with_the_same_bits_after_a_step
     set_gradients(model, 1)
     sampler.update(model)
     before = {name: (p, p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
-    energy = model.energy({"x": bits(4)}).sum()  # a graph that was begun before the step survives it
+    energy = model.energy({"x": bits(4)}).sum()  # a graph that was started before the step survives it
     with mode():
         if isinstance(inner, Failing):
             with pytest.raises(RuntimeError, match="the inner sampler fails"):
