@@ -47,7 +47,7 @@ evaluation:
     init_args:
       outliers: [{class_path: UniformPixels}]
 """
-"""An overlay of the tiny configuration: all three terms, chains with clamped labels, born from class Gaussians."""
+"""An overlay of the tiny configuration: all three terms, chains with clamped labels, started from class Gaussians."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A Helmholtz machine small enough to enumerate, and its sums over all causes."""
+"""A Helmholtz machine small enough to enumerate, and its sums over all latents."""
 
 import torch
 from torch import Tensor
@@ -35,10 +35,10 @@ def gradients(model: EnergyModel, loss: Tensor) -> dict[str, Tensor]:
 
 
 def log_marginal(model: EnergyModel, x: Tensor, widths: dict[str, int]) -> Tensor:
-    """log p(x) by enumeration of the causes, with its graph: (B,)."""
-    causes = every_state(widths)
-    n = len(next(iter(causes.values())))
-    copies = {name: value.repeat(len(x), 1) for name, value in causes.items()}
+    """log p(x) by enumeration of the latents, with its graph: (B,)."""
+    latents = every_state(widths)
+    n = len(next(iter(latents.values())))
+    copies = {name: value.repeat(len(x), 1) for name, value in latents.items()}
     energy = model.energy({"x": x.repeat_interleave(n, 0), **copies})
     return torch.logsumexp(-energy.view(len(x), n), 1)
 

@@ -1,4 +1,4 @@
-"""A run whose likelihood is watched and measured."""
+"""A run whose likelihood is monitored and measured."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ RUN = {
         }
     ],
 }
-"""A machine that is small enough to be enumerated, on binarized digits, watched and measured."""
+"""A machine that is small enough to be enumerated, on binarized digits, monitored and measured."""
 
 
 def likelihood_config(folder: Path, **trainer: object) -> Path:
