@@ -111,7 +111,7 @@ def test_what_cannot_be_submitted_is_one_sentence(slurm: StandIn, jobs, tmp_path
     (tmp_path / "two.yaml").write_text("gpus_per_node: 2\n")
     (tmp_path / "nodes.yaml").write_text("nodes: 2\n")
     for options, sentence in (
-        (["--submit", "--check"], "give one of them"),
+        (["--submit", "--check"], "give only one of them"),
         (["--profile", "site.yaml"], "--profile is a profile of jobs: give --submit too"),
         (
             ["--submit", "--profile", str(tmp_path / "two.yaml")],
