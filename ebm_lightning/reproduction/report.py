@@ -1,9 +1,7 @@
 """Runs of an experiment over their seeds: a table of what they measured and a picture of what they logged."""
 
-import argparse
 import itertools
 import math
-import os
 import re
 import statistics
 from collections.abc import Sequence
@@ -16,22 +14,6 @@ from ebm_lightning.runs.identity import identity
 from ebm_lightning.runs.records import ProtocolRecord
 
 COLUMNS = ("run", "value", "step", "seeds", "mean", "deviation", "each")
-
-
-def main(arguments: list[str]) -> None:
-    """Prints mean and standard deviation over seeds of what the runs of an experiment measured and logged last."""
-    parser = argparse.ArgumentParser(prog="ebm report", description=main.__doc__)
-    parser.add_argument("group", type=Path, metavar="GROUP", help="the folder of an experiment's runs, or its name")
-    parser.add_argument(
-        "--value", action="append", metavar="NAME", help="only values whose name holds this; repeatable"
-    )
-    parser.add_argument("--plot", metavar="NAME", help="what is drawn over steps, as train/loss; GROUP/report.png")
-    options = parser.parse_args(arguments)
-    folder = options.group if options.group.is_dir() else Path(os.environ.get("EBM_RUNS", "runs")) / options.group
-    found = groups(folder)
-    print("\n".join(table(found, options.value)))
-    if name := options.plot or default_curve(found):
-        print(f"\n{name} over steps: {draw(found, name, folder / 'report.png')}")
 
 
 def groups(folder: Path) -> dict[str, list[RunFolder]]:
