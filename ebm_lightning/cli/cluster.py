@@ -16,26 +16,27 @@ from ebm_lightning.cluster.submission import Submission
 from ebm_lightning.cluster.sweep import points, root
 
 POLL_SECONDS = 2.0
-"""How often `ebm logs -f` reads the logs."""
+"""Seconds between two reads of the logs by `ebm logs -f`."""
 
 
 def submit(options: argparse.Namespace) -> None:
-    """Hand the training of a configuration to SLURM: a job for each seed and each point of a sweep.
+    """Submit the training of a configuration to SLURM: a job for each seed and each point of a sweep.
 
-    A run's folder is known before: runs/<experiment>/<name>-seed<k>, with a hash of the overrides if there are any.
-    The same command continues it.
+    The run folder is runs/<experiment>/<name>-seed<k>, with a hash of the overrides if there are any. The same command
+    continues the run.
     """
-    made = _submission(options)
+    submission = _submission(options)
     if options.dry_run or options.test:
-        _show(made, options)
+        _show(submission, options)
         if options.test:
-            print(f"SLURM   {slurm.predicted(made.script, made.arguments(options.after, options.max_parallel))}")
+            arguments = submission.arguments(options.after, options.max_parallel)
+            print(f"SLURM   {slurm.predicted(submission.script, arguments)}")
     elif options.local:
-        made.run_here()
+        submission.run_here()
     else:
-        job = made.submit(options.after, options.max_parallel)
+        job = submission.submit(options.after, options.max_parallel)
         print(f"job     {job}")
-        print("\n".join(f"run     {task.folder}" for task in made.tasks))
+        print("\n".join(f"run     {task.folder}" for task in submission.tasks))
 
 
 def list_jobs(options: argparse.Namespace) -> None:
@@ -60,29 +61,29 @@ def cancel(options: argparse.Namespace) -> None:
 
 
 def resume(options: argparse.Namespace) -> None:
-    """Submit the job of an unfinished run again, from the source that it had."""
+    """Submit the job of an unfinished run again, with the same snapshot of the source."""
     print(f"job     {jobs.resume(options.run)}")
 
 
 def preempt(options: argparse.Namespace) -> None:
-    """Send the job of a run the signal of a preemption, to test that it saves, is requeued and continues."""
+    """Send the job of a run the signal of a preemption, to test that the run is saved, requeued and continued."""
     print(f"job {jobs.preempt(options.run)} was sent USR1")
 
 
 def sync(options: argparse.Namespace) -> None:
-    """Send what runs logged offline to Weights & Biases, all starts of a run in order."""
+    """Upload the offline logs of runs to Weights & Biases, all starts of a run in order."""
     wandb_sync.sync(options.runs, options.rest)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the run folder that a command is about."""
+    """Add the argument RUN, a run folder."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, as `ebm submit` printed it")
 
 
 def add_logs_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ebm logs`."""
     add_run(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="and what is added, as long as the job is alive")
+    parser.add_argument("-f", "--follow", action="store_true", help="also print new text, as long as the job is alive")
 
 
 def add_sync_options(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def add_submit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ebm submit`."""
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="the configuration to train")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
-    parser.add_argument("--seeds", metavar="0-4", help="one run for each; without, the configuration's own seed")
+    parser.add_argument("--seeds", metavar="0-4", help="seeds, one run each; by default the configuration's seed")
     parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML: dotted keys with lists, or a list of points")
     parser.add_argument("--after", metavar="JOB", help="wait until this job has succeeded")
     parser.add_argument("--max-parallel", type=int, metavar="N", help="run at most N jobs of an array at a time")
@@ -104,7 +105,7 @@ def add_submit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _submission(options: argparse.Namespace) -> Submission:
-    """The submission of these options; warns of whatever the snapshot lacks or has beyond its commit."""
+    """The submission of these options; warns about uncommitted changes, and about files missing from the snapshot."""
     if options.after and not re.fullmatch(r"\d+(_\d+)?", options.after):
         raise ValueError(f"--after takes the number of a job, such as 17 or 17_3, not {options.after!r}")
     if any(number is not None and number < 1 for number in (options.max_parallel, options.local)):
@@ -143,29 +144,28 @@ def _from_snapshot(words: Sequence[str], source: snapshot.Source, code: Path) ->
         if not path.is_file():
             raise ValueError(f"there is no configuration file {path}: give the path of a YAML file")
         if not source.has(path):
-            print(f"ebm: warning: {path} is not in git: a job reads it as it stands when it starts", file=sys.stderr)
+            print(f"ebm: warning: {path} is not in git: a job reads its content at the start", file=sys.stderr)
         place = code / path.resolve().relative_to(source.root) if source.has(path) else path.absolute()
         found.append(f"{option}={place}" if option else str(place))
     return found
 
 
-def _show(made: Submission, options: argparse.Namespace) -> None:
+def _show(submission: Submission, options: argparse.Namespace) -> None:
     """Print what would be submitted."""
-    arguments = made.arguments(options.after, options.max_parallel)
-    print(made.script)
-    print(
-        f"command {shlex.join(['sbatch', *arguments])} < {shlex.quote(str(made.tasks[0].folder / 'slurm' / 'job.sh'))}"
-    )
-    print(f"source  {made.code}")
-    print("\n".join(f"run     {task.folder}" for task in made.tasks))
+    arguments = submission.arguments(options.after, options.max_parallel)
+    file = submission.tasks[0].folder / "slurm" / "job.sh"
+    print(submission.script)
+    print(f"command {shlex.join(['sbatch', *arguments])} < {shlex.quote(str(file))}")
+    print(f"source  {submission.code}")
+    print("\n".join(f"run     {task.folder}" for task in submission.tasks))
 
 
 COMMANDS = {
-    "submit": Command(submit, add_submit_options, rest="What follows -- is given to `ebm fit` as it stands."),
+    "submit": Command(submit, add_submit_options, rest="Arguments after -- are passed to `ebm fit`."),
     "jobs": Command(list_jobs, lambda parser: None),
     "logs": Command(logs, add_logs_options),
     "cancel": Command(cancel, add_run),
     "resume": Command(resume, add_run),
     "preempt": Command(preempt, add_run),
-    "sync": Command(sync, add_sync_options, rest="What follows -- is given to `wandb sync`, as --dry-run is."),
+    "sync": Command(sync, add_sync_options, rest="Arguments after -- are passed to `wandb sync`, such as --dry-run."),
 }

@@ -1,4 +1,4 @@
-"""The commands that read a configuration, as functions: signature and docstring are the options and the help."""
+"""The commands that take a configuration, as functions: their signatures and docstrings define options and help."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ from ebm_lightning.utils.random import isolated
 
 
 def run(name: str, words: list[str]) -> None:
-    """Parse the words of one command and run it."""
+    """Parse the arguments of one command and run it."""
     keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -38,7 +38,7 @@ def run(name: str, words: list[str]) -> None:
         cli = make(command, words)
         command(cli, **cli.options)
     except MisconfigurationException as fault:
-        raise ValueError(f"the trainer cannot be made as configured: {fault}") from fault
+        raise ValueError(f"the trainer cannot be created as configured: {fault}") from fault
     except ValueError as fault:
         if "Does not validate against" not in str(fault):
             raise
@@ -46,14 +46,14 @@ def run(name: str, words: list[str]) -> None:
 
 
 def fit(cli: TrainingCLI, result: str | None = None) -> None:
-    """Train to max_steps from the newest whole checkpoint; the same command continues a run that was interrupted.
+    """Train to max_steps from the newest valid checkpoint; the same command continues an interrupted run.
 
     Args:
         cli: the parsed command line.
         result: Write the run folder and the step reached to this file as JSON.
     """
     if result and not Path(result).absolute().parent.is_dir():
-        raise ValueError(f"--result {result}: there is no folder {Path(result).parent}: make it first")
+        raise ValueError(f"--result {result}: there is no folder {Path(result).parent}: create it first")
     with cli.folder.lock() if is_first_rank() else nullcontext():
         step = _train(cli)
         stopped_by = cli.callback(Preemption).stopped_by
@@ -62,7 +62,7 @@ def fit(cli: TrainingCLI, result: str | None = None) -> None:
     if is_first_rank() and result:
         FitResult(cli.folder.path, step).save(Path(result))
     if stopped_by is not None:
-        print(f"stopped by {stopped_by} at step {step}: the same command goes on", file=sys.stderr)
+        print(f"stopped by {stopped_by} at step {step}: the same command continues", file=sys.stderr)
         raise SystemExit(os.EX_TEMPFAIL)
 
 
@@ -80,17 +80,17 @@ def test(cli: ExperimentCLI, protocols: str | None = None) -> None:  # noqa: PT0
 
     Args:
         cli: the parsed command line.
-        protocols: Only these protocols of the run, by class or file and separated by commas: ood,calibration.
+        protocols: Run these protocols only, given by class or file name and separated by commas: ood,calibration.
     """
     cli.trainer.callbacks.extend(select_protocols(cli.get("evaluation"), protocols))  # type: ignore[attr-defined]
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.trained(), verbose=False)
 
 
 def sample(cli: ExperimentCLI, num_samples: int = 64, steps: int = 500, seed: int = 0) -> None:
-    """Draw fresh chains from noise into samples/ of the run folder: a picture and an .npz.
+    """Draw samples by new chains from noise, and save them in samples/ of the run folder as a picture and an .npz.
 
-    The .npz holds every variable of the final states and their energies; labels are distributed in turn. If the
-    sampler predicts from x instead of moving it, x is that of the first test examples.
+    The .npz has every variable of the final states and their energies; the labels of chains go through all classes in
+    turn. If the sampler does not move x but predicts from it, x is that of the first test examples.
 
     Args:
         cli: the parsed command line.
@@ -112,25 +112,25 @@ def generate(
     seed: int = 0,
     energies: bool = False,
 ) -> None:
-    """Write text into generated/ of the run folder and, token by token, to standard output.
+    """Generate text, and write it to generated/ of the run folder and, token by token, to standard output.
 
-    Beside the text there is a .json of the energies of every token by step, and a picture of them. Of the run's data
-    only the tokenizer is needed, whose vocabulary is in the checkpoint.
+    The energies of every token by step are written as .json and as a picture. Of the run's data only the tokenizer is
+    needed, whose vocabulary is in the checkpoint.
 
     Args:
         cli: the parsed command line.
-        prompt: The beginning of the text; empty begins a document, if the tokenizer has an end token.
-        tokens: How many are written, at least 1.
-        think: Steps of the sampler for each token, at least 1; null takes those of training.
-        candidates: Predictions of each token, at least 1, of which that of the lowest final energy counts.
-        temperature: Of the draw from softmax(logits / temperature), >= 0; at 0 the most likely token is taken.
+        prompt: The beginning of the text; if it is empty, generation starts with the tokenizer's end token.
+        tokens: Number of tokens to generate, at least 1.
+        think: Steps of the sampler for each token, at least 1; null takes the number of training.
+        candidates: Predictions of each token, at least 1; the one with the lowest final energy is used.
+        temperature: Temperature of the draw from softmax(logits / temperature), >= 0; 0 takes the most likely token.
         seed: Seed of the random numbers.
         energies: Print, for each token, its energies by step and the gap.
     """
     data, model = cli.datamodule, cli.model
     if not isinstance(data, TextModule):
         raise ValueError(
-            f"`ebm generate` writes text, but the data of this run are {type(data).__name__}: give a run that was "
+            f"`ebm generate` needs a model of text, but the data of this run are {type(data).__name__}: give a run "
             "trained on Text or TextStream"
         )
     known = cli.load_weights(cli.trained()).get(type(data).__qualname__)
@@ -155,25 +155,25 @@ def plan(
     share: float = 0.35,
     measure: Literal[1, 2] | None = None,
 ) -> None:
-    """Predict the time, memory and scaling of a training run on a cluster, or by measuring it on this machine.
+    """Predict the time, memory and scaling of a training run, on a cluster or, by timing some steps, on this machine.
 
     Args:
         cli: the parsed command line.
-        gpus: Ranks of the run, one for each GPU; this machine is planned for 1 and 2 processes if it is 1.
-        gpu: Their kind: v100, a100, h100, h200, l40s, rtx4090; or "this" for this machine.
+        gpus: Number of GPUs, with one rank each; with --gpu this, the plan is for 1 and 2 processes.
+        gpu: Model of the GPUs: v100, a100, h100, h200, l40s, rtx4090; or "this" for this machine.
         gpus_per_node: GPUs in each node.
-        network: Between the nodes: ethernet-100, infiniband-200, infiniband-400, infiniband-8x200 or infiniband-8x400,
-            in Gb/s of each adapter.
-        share: The share of a GPU's peak that its matrix products reach, in (0, 1].
-        measure: Train for some seconds with one process, and with two, and compare with the prediction.
+        network: Network between the nodes: ethernet-100, infiniband-200, infiniband-400, infiniband-8x200 or
+            infiniband-8x400, in Gb/s of each adapter.
+        share: Share of the GPU's peak that matrix products reach, in (0, 1].
+        measure: Train for some seconds with one process, or with one and with two, and compare with the prediction.
     """
     if measure and gpu != "this":
         raise ValueError(f"--measure compares with this machine, not with {gpu}: leave out --gpu")
     cluster = cluster_of(cli.trainer, gpu, gpus, gpus_per_node, network, share)
-    made = plan_run(cli.trainer, cli.model, cli.datamodule, cluster)
-    print("\n".join(made.lines()))
+    predicted = plan_run(cli.trainer, cli.model, cli.datamodule, cluster)
+    print("\n".join(predicted.lines()))
     if measure:
-        print("\n" + "\n".join(comparison_here(made, cli.config_dump, cli.folder, measure)))
+        print("\n" + "\n".join(comparison_here(predicted, cli.config_dump, cli.folder, measure)))
 
 
 COMMANDS: dict[str, tuple[type[ExperimentCLI], Callable[..., None]]] = {
@@ -187,7 +187,7 @@ COMMANDS: dict[str, tuple[type[ExperimentCLI], Callable[..., None]]] = {
 
 
 def _train(cli: TrainingCLI) -> int:
-    """Train, going back whenever the guard requires it; returns the step that is reached."""
+    """Train, with rollbacks if the guard requires them, and return the step reached."""
     rolled_back = 0
     while True:
         start = cli.checkpoint(rolled_back)
@@ -204,9 +204,9 @@ def _train(cli: TrainingCLI) -> int:
 
 
 def _roll_back(cli: TrainingCLI, fault: DivergenceError) -> int:
-    """Make everything anew, to start from an earlier checkpoint with another random stream; or raise the fault.
+    """Create all objects again, to continue from an earlier checkpoint with another random stream.
 
-    Returns the number of rollbacks so far.
+    Returns the number of rollbacks so far; raises the fault if no more are allowed.
     """
     guard = cli.callback(DivergenceGuard)
     if guard.rolled_back >= guard.rollbacks:
@@ -228,7 +228,7 @@ def _draw(cli: ExperimentCLI, num_samples: int, steps: int, seed: int) -> list[P
 
 
 def _conclude(cli: TrainingCLI, step: int) -> None:
-    """Draw the final samples and print the paths of what the run left."""
+    """Draw the final samples and print the paths of the run's files."""
     cli.folder.event("end", step=step)
     rows = {"run": cli.folder.path, "metrics": cli.folder.path / "metrics.csv"}
     if cli.model.sampler is not None:

@@ -1,4 +1,4 @@
-"""The commands that read a configuration, as far as they need no torch: files, the run folder, preemption."""
+"""The torch-free part of the commands that take a configuration: files, the run folder, preemption."""
 
 import argparse
 import gc
@@ -31,9 +31,9 @@ COMMANDS = dict.fromkeys(("fit", "validate", "test", "sample", "generate", "plan
 
 
 def name_source(name: str, words: list[str]) -> list[str]:
-    """The words with an option in place of the RUN or FILE that they may begin with.
+    """The arguments with options instead of a leading RUN or FILE.
 
-    `ebm plan FILE` is `ebm plan -c FILE`, and any other command's RUN is `-c RUN/config.yaml --run RUN`.
+    `ebm plan FILE` becomes `ebm plan -c FILE`, and RUN of another command `-c RUN/config.yaml --run RUN`.
     """
     if not words or words[0].startswith("-"):
         return words
@@ -46,7 +46,7 @@ def name_source(name: str, words: list[str]) -> list[str]:
 
 
 def check_source(name: str, known: argparse.Namespace) -> None:
-    """Raise ValueError if a configuration file does not exist, or if the command has no run or file to read."""
+    """Raise ValueError if a configuration file does not exist, or if the command needs a run or file and has none."""
     missing = [file for file in known.config if not Path(file).is_file()]
     if missing:
         raise ValueError(f"there is no configuration file {missing[0]}: give the path of a YAML file")
@@ -57,7 +57,7 @@ def check_source(name: str, known: argparse.Namespace) -> None:
 
 
 def _shared_parser() -> Parser:
-    """The options that matter before the configuration is read; it leaves all others alone."""
+    """A parser of the options needed before the configuration is read; all others are ignored."""
     parser = Parser(prog="ebm", add_help=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--run")
@@ -66,7 +66,7 @@ def _shared_parser() -> Parser:
 
 
 def _import_commands() -> None:
-    """Import torch and all that needs it. It stays, so not to look for garbage in it saves a quarter of the time."""
+    """Import torch and all commands, without garbage collection, which would take a quarter of the time."""
     if "ebm_lightning.cli.commands" not in sys.modules:
         gc.disable()
         import ebm_lightning.cli.commands  # noqa: F401

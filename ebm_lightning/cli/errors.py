@@ -1,4 +1,4 @@
-"""Mistakes in a configuration as one sentence: where, what was expected, what was given."""
+"""Errors in a configuration as one sentence: the key, the expected and the given value."""
 
 import inspect
 import re
@@ -15,15 +15,15 @@ UNKNOWN = re.compile(
 )
 ABSENT = re.compile(r"Expected a dot import path string: (?P<name>.*)|Problem with given class_path '(?P<path>[^']*)'")
 WRONG = re.compile(r"Expected an? <class '([\w.]+)'>(?:\. Got value: (.*))?")
-# The facts that jsonargparse has only in its messages; the others are in the types and causes of its exceptions.
+# Facts that jsonargparse gives only in its messages; the others are in the types and causes of its exceptions.
 
 
 class ConfigurationError(ValueError):
-    """A mistake in a configuration, as one sentence."""
+    """An error in a configuration, as one sentence."""
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are ConfigurationErrors, and which takes no abbreviated option."""
+    """A parser that raises ConfigurationErrors and accepts no abbreviated options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -34,7 +34,7 @@ class Parser(LightningArgumentParser):
         raise ConfigurationError(format_parser_error(message, self._options(), ex, classes)) from ex
 
     def _options(self) -> list[str]:
-        """Every option of the command or class, dotted, in the order of its help."""
+        """All options of the command or class, dotted, in the order of its help."""
         others = {"help", "print_config", "print_shtab", "config"}
         known = dict.fromkeys(action.dest for action in self._actions)
         return [name for name in known if name not in others and not name.endswith(".help")]
@@ -48,14 +48,14 @@ class Parser(LightningArgumentParser):
 def format_parser_error(
     message: str, options: Sequence[str], cause: BaseException | None = None, classes: Sequence[str] = ()
 ) -> str:
-    """The innermost reason of a parser's error, as one sentence with what is accepted.
+    """The innermost reason of a parser's error, as one sentence with the accepted values.
 
     Args:
         message: of jsonargparse.
         options: the dotted options of the command or class.
-        cause: the exception behind the message. Of several alternatives, each of which fails, jsonargparse names the
-            first as the cause; the cause of a mistake in a nested class is the ConfigurationError of its parser.
-        classes: the names that are accepted if the option takes a class.
+        cause: the exception that led to the message. If several alternatives all fail, jsonargparse gives the first as
+            the cause; the cause of an error in a nested class is the ConfigurationError of its parser.
+        classes: the accepted names if the option takes a class.
     """
     if unknown := UNKNOWN.search(message):
         return _unknown_option(next(filter(None, unknown.groups())), options)
@@ -64,7 +64,7 @@ def format_parser_error(
         if isinstance(one, MarkedYAMLError):
             mark = one.context_mark or one.problem_mark
             place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-            return f"the configuration is no valid YAML{place}: fix it there"
+            return f"the configuration is not valid YAML{place}: fix it there"
     key = KEY.match(message)
     absent = next(filter(None, (ABSENT.match(str(one)) for one in causes)), None)
     if absent:
@@ -74,20 +74,20 @@ def format_parser_error(
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and its causes, up to one that is a sentence already."""
+    """An exception and its causes, up to the first ConfigurationError."""
     while error is not None:
         yield error
         error = None if isinstance(error, ConfigurationError) else error.__cause__
 
 
 def _placed(key: re.Match[str] | None, reason: str) -> str:
-    """A reason with the key it belongs to; if it begins with an inner key, the two are joined."""
+    """A reason with its key; if the reason begins with an inner key, the two are joined."""
     joint = "." if re.match(r"[a-z_]\w*(\.\w+)*: ", reason) else ": "
     return f"{key[1]}{joint}{reason}" if key else reason
 
 
 def _reason(text: str) -> str:
-    """The first line of a message, without the key; what was expected and given if it is a value of another type."""
+    """The first line of a message, without the key; for a value of a wrong type, the expected type and the value."""
     first = KEY.sub("", text, count=1).strip().splitlines()[0]
     if wrong := WRONG.match(first):
         return f"expected {wrong[1]}{f', got {wrong[2]}' if wrong[2] else ''}"
@@ -119,6 +119,6 @@ def _bases(hint: Any) -> Iterator[type]:
 
 
 def _subclasses(cls: type) -> set[type]:
-    """Every class of this library below ``cls`` that can be made."""
-    below: set[type] = set(type.__subclasses__(cls)).union(*map(_subclasses, type.__subclasses__(cls)))
-    return {sub for sub in below if sub.__module__.startswith("ebm_lightning.") and not inspect.isabstract(sub)}
+    """Every concrete subclass of ``cls`` in this library."""
+    found: set[type] = set(type.__subclasses__(cls)).union(*map(_subclasses, type.__subclasses__(cls)))
+    return {sub for sub in found if sub.__module__.startswith("ebm_lightning.") and not inspect.isabstract(sub)}

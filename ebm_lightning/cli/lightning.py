@@ -1,4 +1,4 @@
-"""What the commands of `ebm` share: configuration by LightningCLI, one folder for each run, continuation by default."""
+"""Common parts of the commands: configuration by LightningCLI, one folder for each run, continuation by default."""
 
 import inspect
 import os
@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-# What is imported can be named in YAML without its path.
+# Classes in imported modules can be given in YAML without their paths.
 import ebm_lightning.chains
 import ebm_lightning.data
 import ebm_lightning.distributions
@@ -48,16 +48,15 @@ Kind = TypeVar("Kind", bound=L.Callback)
 
 
 class ExperimentCLI(LightningCLI):
-    """LightningCLI for one command, in which a run is a folder.
+    """LightningCLI for one command, with one folder for each run.
 
     Args:
-        command: a function of this object and of the options that only this command has; signature and docstring
-            define them.
-        words: of the command line, after the command's name.
+        command: a function of this object and of the command's own options, which its signature and docstring define.
+        words: the arguments after the command's name.
     """
 
     SOURCE = "RUN"
-    """What the usage of the command begins with."""
+    """The first argument in the usage of the command."""
 
     def __init__(self, command: Callable[..., None], words: list[str]) -> None:
         self.command, self.words = command, words
@@ -82,12 +81,15 @@ class ExperimentCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Parse the words of the command, without Lightning's warning that ``sys.argv`` holds words too."""
+        """Parse the arguments of the command, without Lightning's warning about arguments in ``sys.argv``."""
         self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument(
-            "--run", type=str | None, default=None, help="The run folder; null names it by the configuration."
+            "--run",
+            type=str | None,
+            default=None,
+            help="The run folder; null takes one with a hash of the configuration.",
         )
         parser.add_argument(
             "--threads",
@@ -102,7 +104,7 @@ class ExperimentCLI(LightningCLI):
             help="torch's float32_matmul_precision; medium is faster on many CPUs. Null leaves torch's choice.",
         )
         parser.add_argument(
-            "--evaluation", type=list[Protocol], default=[], help="What `ebm test` measures, one protocol each."
+            "--evaluation", type=list[Protocol], default=[], help="The evaluation protocols that `ebm test` runs."
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(DivergenceGuard, "guard")
@@ -110,7 +112,7 @@ class ExperimentCLI(LightningCLI):
         self._add_own_options(parser)
 
     def _add_own_options(self, parser: Any) -> None:
-        """Add the command's own options; one that is true or false is a flag."""
+        """Add the command's own options; a bool becomes a flag."""
         own = list(inspect.signature(self.command).parameters.values())[1:]
         flags = [one.name for one in own if one.annotation is bool]
         parser.add_function_arguments(self.command, as_group=False, skip={"cli", *flags})
@@ -129,8 +131,8 @@ class ExperimentCLI(LightningCLI):
         return self.config_init[key]
 
     def before_instantiate_classes(self) -> None:
-        """Resolve the configuration, and find the folder of this run."""
-        # Lightning's own dump would check once more what was parsed a moment ago: a fifth of a command's start.
+        """Resolve the configuration, and determine the folder of this run."""
+        # Validation in the dump would repeat that of parsing: a fifth of a command's start.
         complete = {"skip_unset": False, "skip_link_targets": False}
         resolved = yaml.safe_load(self.parser.dump(self.config, format="yaml", skip_validation=True, **complete))
         config: Config = {key: value for key, value in resolved.items() if key not in self._own}
@@ -149,23 +151,23 @@ class ExperimentCLI(LightningCLI):
         return super().instantiate_trainer(**{"logger": False, "default_root_dir": str(self.folder.path), **kwargs})
 
     def callback(self, kind: type[Kind]) -> Kind:
-        """The callback of a kind that every run has."""
+        """The callback of a class; every run has one."""
         return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
     def checkpoint(self, back: int = 0) -> Path | None:
-        """The newest whole checkpoint, or for ``back`` > 1 an earlier one; None if there is none."""
+        """The newest valid checkpoint, or for ``back`` > 1 an earlier one; None if there is none."""
         found = list(islice(checkpoints.valid_checkpoints(self.folder.checkpoints()), max(back, 1)))
         return found[-1] if found else None
 
     def trained(self) -> Path:
-        """The newest whole checkpoint. Raises ValueError if there is none."""
+        """The newest valid checkpoint. Raises ValueError if there is none."""
         path = self.checkpoint()
         if path is None:
-            raise ValueError(f"the run {self.folder.path} has no whole checkpoint: train it first with `ebm fit`")
+            raise ValueError(f"the run {self.folder.path} has no valid checkpoint: train it first with `ebm fit`")
         return path
 
     def load_weights(self, path: Path) -> dict[str, Any]:
-        """Fill the model from a checkpoint, and return what else is in it."""
+        """Load the model's weights from a checkpoint, and return the checkpoint."""
         checkpoint = checkpoints.load(path, "cpu")
         checkpoints.check_weights(self.model, checkpoint["state_dict"])
         self.model.load_state_dict(checkpoint["state_dict"])
@@ -173,13 +175,13 @@ class ExperimentCLI(LightningCLI):
 
 
 class TrainingCLI(ExperimentCLI):
-    """The command line of `ebm fit`: it acquires the run folder, logs, and ends a run that is preempted."""
+    """The command line of `ebm fit`, with the lock of the run folder, loggers, and the callback of preemption."""
 
     SOURCE = "-c CONFIG.yaml"
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"result": SUPPRESS})  # a file of this process: --print_config leaves it out
+        parser.set_defaults({"result": SUPPRESS})  # a file of this process, which is not part of the configuration
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
@@ -191,9 +193,9 @@ class TrainingCLI(ExperimentCLI):
                 self.folder.event("matmul", precision=config["matmul_precision"], relative_error=matmul_error())
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        made = super().instantiate_trainer(logger=self._loggers(), **kwargs)
-        made.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
-        return made
+        trainer = super().instantiate_trainer(logger=self._loggers(), **kwargs)
+        trainer.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]  # before the one that saves
+        return trainer
 
     def _loggers(self) -> list[Logger]:
         mode = os.environ.get("WANDB_MODE", "offline")
@@ -215,7 +217,7 @@ class TrainingCLI(ExperimentCLI):
 
 
 class PlanningCLI(ExperimentCLI):
-    """The command line of `ebm plan`: its trainer is that of one rank of the run, on whatever this machine has."""
+    """The command line of `ebm plan`: the trainer has one rank of the run, on the hardware of this machine."""
 
     SOURCE = "CONFIG.yaml"
 

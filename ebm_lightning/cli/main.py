@@ -1,4 +1,4 @@
-"""The command `ebm`. This file imports no torch, so that help and mistakes in the command answer at once."""
+"""The command `ebm`. This file imports no torch, so that help and errors of usage appear at once."""
 
 import argparse
 import os
@@ -11,34 +11,34 @@ from ebm_lightning.runs.errors import UserError
 
 COMMANDS = {
     # name: the module of ebm_lightning.cli that defines the command, and one line of help
-    "fit": ("configured", "train; the same command continues a run that was interrupted"),
+    "fit": ("configured", "train; the same command continues an interrupted run"),
     "validate": ("configured", "energies of the validation data under a trained run"),
     "test": ("configured", "the run's evaluation protocols on the test data, or some of them: --protocols ood,mixing"),
     "sample": ("configured", "draw fresh samples of a run, as a picture and an .npz: --num-samples 64 --steps 500"),
-    "generate": ("configured", "write text: --prompt TEXT --tokens 200 --think 8 --candidates 4"),
+    "generate": ("configured", "generate text: --prompt TEXT --tokens 200 --think 8 --candidates 4"),
     "plan": ("configured", "time, memory and scaling of a training run: --gpus 64 --gpu h100, or of this machine"),
-    "reproduce": ("reproduce", "run an experiment's claims and write its results; --all --check compares all of them"),
+    "reproduce": ("reproduce", "reproduce an experiment's claims and write its results; --all --check compares all"),
     "report": ("report", "means and deviations of an experiment's runs over seeds, and a picture"),
-    "submit": ("cluster", "train as jobs of SLURM; --dry-run shows them, --local 1 needs no SLURM"),
+    "submit": ("cluster", "submit training to SLURM as jobs; --dry-run prints them, --local 1 needs no SLURM"),
     "jobs": ("cluster", "the state of the submitted runs"),
-    "logs": ("cluster", "print the logs of a run's jobs; -f follows them"),
+    "logs": ("cluster", "print the logs of a run's jobs; -f also prints new text"),
     "cancel": ("cluster", "end the job of a run"),
     "resume": ("cluster", "submit the job of an unfinished run again"),
     "preempt": ("cluster", "send the job of a run the signal of a preemption, as a test"),
-    "sync": ("cluster", "send what runs logged offline to Weights & Biases"),
+    "sync": ("cluster", "upload the offline logs of runs to Weights & Biases"),
 }
 
 EPILOG = """\
-RUN is a run folder, as `ebm fit` prints it: runs/<experiment>/<name>.
-Every value of the configuration is an option too, as in --model.sampler.init_args.step_size 0.1. Names of options take
-dashes and underscores alike. --print_config prints the whole configuration, `ebm COMMAND --help` every option.
-EBM_DATA names a folder of data sets, EBM_RUNS another place than runs/, WANDB_MODE=online sends to W&B,
-EBM_DEBUG=1 shows the traceback of an error.
+RUN is a run folder, as printed by `ebm fit`: runs/<experiment>/<name>.
+Every value of the configuration is an option too, as in --model.sampler.init_args.step_size 0.1. Options may be written
+with dashes or underscores. --print_config prints the complete configuration, `ebm COMMAND --help` all options.
+Environment variables: EBM_DATA is the folder of data sets, EBM_RUNS replaces runs/, WANDB_MODE=online uploads to W&B,
+EBM_DEBUG=1 prints the traceback of an error.
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a mistake ends it with one sentence on standard error and a non-zero exit status."""
+    """Run one command; an error prints one sentence to standard error and exits with a non-zero status."""
     try:
         run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, OSError, UserError) as fault:
@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Run the command that the words of a command line name; without any, print the help.
+    """Run the command of these arguments; without any, print the help.
 
-    Raises ValueError if they name none.
+    Raises ValueError if there is no such command.
     """
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ValueError(f"there is no command {words[0]!r}: expected one of {', '.join(COMMANDS)}")
@@ -59,7 +59,7 @@ def run(words: list[str]) -> None:
 
 
 def program_parser() -> argparse.ArgumentParser:
-    """The parser of the whole program."""
+    """The parser of the program."""
     parser = Parser(
         prog="ebm",
         usage="ebm COMMAND [RUN] [-c CONFIG.yaml ...] [--key value ...]",
@@ -81,7 +81,7 @@ def _load(module: str, name: str) -> Command:
 
 
 class _Version(argparse.Action):
-    """Prints the version and exits."""
+    """Print the version and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         from ebm_lightning import __version__

@@ -1,4 +1,4 @@
-"""The parsers of `ebm` that need no torch: one for the program, one for each command."""
+"""The torch-free parsers of `ebm`: one for the program, one for each command."""
 
 import argparse
 import re
@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 @dataclass(frozen=True)
 class Command:
-    """What a command does.
+    """A command.
 
     Args:
-        function: takes the parsed options, with the words of the command line as ``command`` and those after ``--`` as
-            ``rest``.
-        add_options: adds the options to a parser; None leaves all words to ``function``.
-        rest: what becomes of the words after ``--``, for the help; empty if the command takes none.
+        function: runs the command with the parsed options, of which ``command`` is the command line and ``rest`` the
+            arguments after ``--``.
+        add_options: adds the options to a parser; None if ``function`` parses the arguments itself.
+        rest: the help of the arguments after ``--``; empty if the command takes none.
     """
 
     function: Callable[[argparse.Namespace], None]
@@ -24,7 +24,7 @@ class Command:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors of one sentence, and which takes no abbreviated option."""
+    """A parser that raises ValueErrors with one sentence and accepts no abbreviated options."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **kwargs})
@@ -34,10 +34,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class CommandParser(Parser):
-    """The parser of one command, whose options are added when the command is chosen: `ebm --help` needs none.
+    """The parser of one command, whose options are added when the command is used; `ebm --help` does not need them.
 
     Args:
-        load: gives the command.
+        load: returns the command.
     """
 
     def __init__(self, *, load: Callable[[], Command], **kwargs: Any) -> None:
@@ -63,13 +63,13 @@ class CommandParser(Parser):
 
 
 def split_rest(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words before the first ``--``, and those after it."""
+    """The arguments before the first ``--``, and those after it."""
     place = words.index("--") if "--" in words else len(words)
     return list(words[:place]), list(words[place + 1 :])
 
 
 def respell(words: Sequence[str], separator: str) -> list[str]:
-    """The words with every dash and underscore within the name of an option replaced; values are kept.
+    """The arguments with every dash and underscore in the name of an option replaced; values are unchanged.
 
     >>> respell(["--gpus_per_node=4", "--run", "my_run"], "-")
     ['--gpus-per-node=4', '--run', 'my_run']

@@ -1,4 +1,4 @@
-"""The plan of a configured run: its training step counted with the run's trainer, on a cluster or on this machine."""
+"""The plan of a configured run: its training step is counted with the run's trainer, for a cluster or this machine."""
 
 import lightning.pytorch as L
 
@@ -18,7 +18,7 @@ def cluster_of(
     network: str = "infiniband-400",
     share: float = 0.35,
 ) -> Cluster | None:
-    """The cluster of a plan; None if ``gpu`` is "this", for the machine that plans.
+    """The cluster of a plan; None if ``gpu`` is "this", for this machine.
 
     Raises ValueError if a name is unknown or a number out of range, or if the run has no ``max_steps``.
     """
@@ -28,22 +28,22 @@ def cluster_of(
         return Cluster(gpu, gpus, gpus_per_node, network, arithmetic_of(trainer.precision), share)
     if gpus not in (1, 2):
         raise ValueError(
-            f"this machine is planned for 1 and 2 processes, not for {gpus} GPUs: name them, as in --gpu h100"
+            f"this machine is planned for 1 and 2 processes, not for {gpus} GPUs: give their model, as in --gpu h100"
         )
     return None
 
 
 def plan_run(trainer: L.Trainer, model: EBM, datamodule: DataModule, cluster: Cluster | None = None) -> Plan:
-    """The plan of a training run, whose step is counted on the real model and data; these are changed by it.
+    """The plan of a training run, whose step is counted on the real model and data; both are changed.
 
     Args:
-        trainer: of one rank; its ``max_steps``, precision and accumulation are those of the run.
-        model: the module to be trained.
+        trainer: for one rank; its ``max_steps``, precision and accumulation are those of the run.
+        model: the module to train.
         datamodule: its data.
-        cluster: where the run is to take place; None measures it on this machine.
+        cluster: the cluster of the run; None measures the step on this machine.
 
     Raises:
-        ValueError: if the data are absent.
+        ValueError: if the data are missing.
     """
     trainer.precision_plugin.convert_module(model.to(trainer.strategy.root_device))
     in_precision = trainer.precision_plugin.train_step_context
@@ -52,7 +52,7 @@ def plan_run(trainer: L.Trainer, model: EBM, datamodule: DataModule, cluster: Cl
         datamodule.eval_loader("train")
     except ValueError as fault:
         raise ValueError(
-            f"{fault}; any data of this shape do for a plan, as in `ebm plan ... -- --data ...`"
+            f"{fault}; a plan may use any data of this shape, as in `ebm plan ... -- --data ...`"
         ) from fault
     model.prepare(datamodule)
     step = count(model, datamodule, trainer.accumulate_grad_batches, in_precision)
@@ -62,13 +62,13 @@ def plan_run(trainer: L.Trainer, model: EBM, datamodule: DataModule, cluster: Cl
 
 
 def comparison_here(plan: Plan, config: Config, folder: RunFolder, processes: int) -> list[str]:
-    """A table of predicted and measured steps on this machine, for up to so many processes.
+    """A table of predicted and measured steps on this machine, for up to n processes.
 
     Args:
         plan: of this machine.
-        config: the resolved configuration of the run; runs on which it builds are resolved in it.
+        config: the resolved configuration of the run; the names of upstream runs are replaced in it.
         folder: of the run.
-        processes: 1 or 2.
+        processes: n, 1 or 2.
     """
     resolve_upstream(config["model"], folder, config["seed_everything"])
     rows = [row for row in plan.rows if row.ranks <= processes]

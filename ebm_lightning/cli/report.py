@@ -9,7 +9,7 @@ from ebm_lightning.reproduction.report import default_curve, draw, groups, table
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print mean and standard deviation over seeds of what the runs of an experiment measured and logged last."""
+    """Print mean and standard deviation over seeds of the measurements and last logged metrics of an experiment."""
     folder = options.group if options.group.is_dir() else Path(os.environ.get("EBM_RUNS", "runs")) / options.group
     found = groups(folder)
     print("\n".join(table(found, options.value)))
@@ -21,9 +21,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ebm report`."""
     parser.add_argument("group", type=Path, metavar="GROUP", help="the folder of an experiment's runs, or its name")
     parser.add_argument(
-        "--value", action="append", metavar="NAME", help="only values whose name holds this; repeatable"
+        "--value", action="append", metavar="NAME", help="only values whose name contains this; repeatable"
     )
-    parser.add_argument("--plot", metavar="NAME", help="what is drawn over steps, as train/loss; GROUP/report.png")
+    parser.add_argument(
+        "--plot", metavar="NAME", help="metric to draw over steps in GROUP/report.png, such as train/loss"
+    )
 
 
 COMMANDS = {"report": Command(run, add_options)}

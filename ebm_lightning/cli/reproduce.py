@@ -18,11 +18,11 @@ from ebm_lightning.runs.preemption import exit_on_preemption
 
 @exit_on_preemption()
 def main(options: argparse.Namespace) -> None:
-    """Run the claims of experiments, write results/ and the READMEs' tables, and fail if a claim is not reproduced."""
+    """Reproduce the claims of experiments, write results/ and the tables, and fail if a claim is not reproduced."""
     if options.profile and not options.submit:
-        raise ValueError("--profile is the site of jobs: give --submit too")
+        raise ValueError("--profile is a profile of jobs: give --submit too")
     if options.submit and (options.check or options.tables):
-        raise ValueError("--check and --tables run nothing, and --submit submits what is to be run: give one of them")
+        raise ValueError("--check and --tables run nothing, and --submit submits runs: give only one of them")
     chosen = _chosen(options)
     if options.submit:
         for folder, wanted in chosen.items():
@@ -41,17 +41,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiments", type=Path, nargs="*", metavar="EXPERIMENT", help="an experiment's folder")
     parser.add_argument("--all", action="store_true", help="every experiment below EXPERIMENT, or below experiments/")
     parser.add_argument("--claim", action="append", metavar="ID", help="only the claim or curve of this id; repeatable")
-    parser.add_argument("--run", action="append", metavar="FILE", help="only what this run is trained for; repeatable")
-    parser.add_argument("--scale", choices=SCALES, help="only what has this size; laptop, or all if nothing is run")
-    parser.add_argument("--seeds", metavar="0-2", help="these seeds, as 0-2 or 0,3, in place of each claim's own")
+    parser.add_argument("--run", action="append", metavar="FILE", help="only claims and curves of this run; repeatable")
+    parser.add_argument("--scale", choices=SCALES, help="only this scale; by default laptop, or all if nothing is run")
+    parser.add_argument("--seeds", metavar="0-2", help="these seeds, as 0-2 or 0,3, instead of those of each claim")
     parser.add_argument("--submit", action="store_true", help="submit the runs to SLURM, as jobs of an array")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="the site's profile, such as cluster/gpu.yaml")
-    parser.add_argument("--check", action="store_true", help="run nothing: compare what results/ holds")
+    parser.add_argument("--check", action="store_true", help="run nothing: compare the results in results/")
     parser.add_argument("--tables", action="store_true", help="run nothing: write the tables and details again")
 
 
 def _chosen(options: argparse.Namespace) -> dict[Path, Expected]:
-    """What the options choose, by experiment. Raises ValueError if that is nothing, or lacks a claim they name."""
+    """The chosen claims and curves by experiment. Raises ValueError if there are none, or one is missing."""
     wanted_seeds = seeds(options.seeds) if options.seeds is not None else None
     runs_nothing = options.check or options.tables
     scales = SCALES if runs_nothing and not options.scale else (options.scale or SCALES[0],)
@@ -88,7 +88,7 @@ def _folders(options: argparse.Namespace) -> list[Path]:
 
 
 def _conclude(chosen: dict[Path, tuple[Claim, ...]], options: argparse.Namespace) -> None:
-    """Print the tables and the counts. Raises ValueError if what was run, or anything if nothing was, fails a claim."""
+    """Print the tables and the counts. Raises ValueError if one of the claims run fails, or if none was run, any."""
     print("\n".join(joint_table(chosen)))
     print(f"\n{summary(one for folder, claims in chosen.items() for one in statuses(folder, claims))}")
     failed = []

@@ -1,4 +1,4 @@
-"""The Trainer whose options the command line reads."""
+"""The Trainer of the command line."""
 
 from typing import Any
 
@@ -6,16 +6,17 @@ from ebm_lightning.training.trainer import Trainer
 
 
 class CLITrainer(Trainer):
-    """Lightning's Trainer, whose checkpoints hold every rank's chains and random streams.
+    """Lightning's Trainer, with every rank's chains and random streams in its checkpoints.
 
-    A limit of batches is read as an int before it is read as a float: 1 is one batch, 1.0 is all of them. Lightning's
-    own annotations cannot say so: typing keeps whichever of Union[int, float] and Union[float, int] it sees first.
+    A limit of batches is parsed as an int before a float: 1 is one batch, 1.0 is all of them. Lightning's own
+    annotations do not guarantee this: typing caches the first of Union[int, float] and Union[float, int] and returns
+    it for both.
 
     Args:
-        limit_train_batches: Batches of training, or the share of them.
-        limit_val_batches: Batches of validation, or the share of them.
-        limit_test_batches: Batches of the test, or the share of them.
-        limit_predict_batches: Batches of prediction, or the share of them.
+        limit_train_batches: Number of training batches, or a share of them.
+        limit_val_batches: Number of validation batches, or a share of them.
+        limit_test_batches: Number of test batches, or a share of them.
+        limit_predict_batches: Number of batches of prediction, or a share of them.
     """
 
     def __init__(

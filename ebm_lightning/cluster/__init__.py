@@ -1,1 +1,1 @@
-"""Runs as jobs of a cluster: profiles, batch scripts, snapshots of the source, and what looks after them. No torch."""
+"""Runs as jobs of a cluster: profiles, batch scripts, snapshots of the source, submitted jobs. Imports no torch."""

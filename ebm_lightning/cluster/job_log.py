@@ -1,4 +1,4 @@
-"""The log of submitted jobs: which job belongs to which folder, since SLURM forgets a job soon after its end."""
+"""The log of submitted jobs: the job of each folder, since SLURM keeps a job only for minutes after its end."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ class JobLog:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process submits below this root, and make other processes wait."""
+        """Lock the submission of jobs below this root; wait if another process has locked it."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "jobs.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

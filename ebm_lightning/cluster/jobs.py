@@ -38,7 +38,7 @@ class Submitted:
         return bool(events) and events[-1]["event"] == "end" and events[-1]["time"] >= self.time
 
     def job(self, queue: Mapping[str, slurm.Job]) -> slurm.Job:
-        """The job as SLURM reports it or, if SLURM has forgotten it, as the events of the run show."""
+        """The job from SLURM or, if SLURM no longer has it, from the events of the run."""
         if self.id in queue:
             return queue[self.id]
         starts = [event for event in RunFolder(self.folder).events() if event["event"] == "start"]
@@ -110,7 +110,7 @@ def cancel(folder: Path) -> str:
 
 
 def preempt(folder: Path) -> str:
-    """Send the job of a run the signal that SLURM sends before the end of its time, as a test; returns its id.
+    """Send the job of a run the signal that SLURM sends before its time limit, as a test; returns its id.
 
     Raises:
         ValueError: if the run has no running job.
@@ -125,7 +125,7 @@ def preempt(folder: Path) -> str:
 def _alive(folder: Path) -> slurm.Job:
     found, queue = of_run(folder), slurm.queue()
     if found.id not in queue:
-        raise ValueError(f"the job {found.id} of {folder} is {found.job(queue).state.lower()}: there is nothing to end")
+        raise ValueError(f"the job {found.id} of {folder} is {found.job(queue).state.lower()}: it cannot be ended")
     return queue[found.id]
 
 

@@ -34,7 +34,7 @@ class Profile:
         constraint: features that the nodes must have.
         exclude: nodes to leave out.
         warn_seconds: seconds before the end of its time at which a job receives USR1, so that it can save and be
-            requeued: longer than a training step and a checkpoint together. SLURM may send it up to a minute early.
+            requeued: more than a training step and a checkpoint take together. SLURM may send it up to a minute early.
         max_restarts: the number of times a job may be requeued.
         python: the interpreter, or the command that runs it in a container; None takes the present one.
         setup: lines of the site's own shell at the beginning of the script, taken literally: ``module load cuda``.
@@ -75,10 +75,12 @@ class Profile:
             raise ValueError(f"{least[0]} must be at least 1, not {getattr(self, least[0])}")
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-                raise ValueError(f"env: {name!r} is no name of an environment variable: use letters, digits and _")
+                raise ValueError(f"env: {name!r} is not a name of an environment variable: use letters, digits and _")
         for name in self.extra:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-                raise ValueError(f"extra: {name!r} is no option of sbatch: write it without dashes in front, in full")
+                raise ValueError(
+                    f"extra: {name!r} is not an option of sbatch: give its full name without leading dashes"
+                )
             if name in RESERVED_OPTIONS or name.replace("-", "_") in FIELD_PARSERS:
                 raise ValueError(
                     f"extra: {name} is set by `ebm submit` or by a key of the profile: leave it out of extra"
@@ -126,7 +128,7 @@ def read(file: Path | None) -> Profile:
     """The profile of a YAML file; None gives one rank on one node and otherwise the defaults of the site.
 
     Raises:
-        ValueError: if there is no such file, it is no YAML, or it has an unknown key or an invalid value.
+        ValueError: if there is no such file, it is not YAML, or it has an unknown key or an invalid value.
     """
     if file is None:
         return Profile()
@@ -135,9 +137,9 @@ def read(file: Path | None) -> Profile:
     try:
         loaded = yaml.load(file.read_text(), yaml.BaseLoader)  # text only: YAML would read 24:00:00 as 86400
     except yaml.YAMLError as fault:
-        raise ValueError(f"{file} is no YAML: {fault}") from fault
+        raise ValueError(f"{file} is not YAML: {fault}") from fault
     if not isinstance(loaded, dict | None):
-        raise ValueError(f"{file} is no profile: expected keys with values, such as `partition: gpu`")
+        raise ValueError(f"{file} is not a profile: expected keys with values, such as `partition: gpu`")
     try:
         return Profile(**{key: _value(key, given) for key, given in (loaded or {}).items()})
     except ValueError as fault:
@@ -176,11 +178,11 @@ def _is_text(given: Any) -> bool:
 
 
 TYPE_PARSERS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
-    int: ("a whole number", _is_number, int),
-    int | None: ("a whole number", _is_number, int),
+    int: ("an integer", _is_number, int),
+    int | None: ("an integer", _is_number, int),
     str | None: ("text in one line", _is_text, str),
     tuple[str, ...]: ("a list of texts in one line each", _is_list, tuple),
     dict[str, str]: ("keys with texts in one line each", _is_mapping, dict),
 }
 FIELD_PARSERS = {field.name: TYPE_PARSERS[field.type] for field in dataclasses.fields(Profile)}
-"""For each key its expected form in words, a check of the YAML value, and the function that parses it."""
+"""For each key the description of its values, the check of a YAML value, and the function that parses it."""

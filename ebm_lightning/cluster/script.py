@@ -24,7 +24,7 @@ class Task:
 
 SCRIPT_BODY = """
 
-# On SIGTERM, `ebm` ends the job: if the shell ended first, the job would not be requeued.
+# SIGTERM does not end the shell: `ebm` ends first, and then the job is requeued.
 restarts=${SLURM_RESTART_COUNT:-${EBM_RESTARTS:-0}}
 if [ -n "$SLURM_JOB_ID" ]; then
     export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
@@ -48,9 +48,9 @@ before=$(newest)
 "${launch[@]}" "${python[@]}" -m ebm_lightning "${words[@]}"
 status=$?
 
-# A run that is to be requeued leaves a file, since the status of srun is that of the rank that ended first; a single
-# process may also end with 75. A killed one (137, such as out of memory) continues if it has written a new checkpoint:
-# otherwise it would be killed again.
+# A preempted run leaves the file .requeue, since the status of srun is that of the rank that ended first; a single
+# process may also end with status 75. A killed run (status 137, such as out of memory) is requeued if it has written a
+# new checkpoint: otherwise it would be killed again.
 if [ "$status" -eq 137 ] && [ "$(newest)" != "$before" ]; then
     echo "a process was killed: the run continues from its newest checkpoint"
 elif [ ! -e "$folder/.requeue" ] && [ "$status" -ne 75 ]; then
@@ -66,7 +66,7 @@ if [ -z "$SLURM_JOB_ID" ]; then
 fi
 state=$(squeue --noheader --jobs="$job" --format=%T)
 if [ "$state" != RUNNING ]; then
-    echo "not requeued: SLURM ends this job itself (${state:-it is unknown})" >&2
+    echo "not requeued: SLURM ends this job (${state:-unknown state})" >&2
     exit "$status"
 fi
 echo "requeued for restart $((restarts + 1))"

@@ -88,7 +88,7 @@ def nodes() -> dict[str, str]:
 
 
 def ended(id: str) -> Job | None:
-    """A job that has left the queue, as long as SLURM remembers it: minutes, or for good with accounting."""
+    """A job that has left the queue; None after some minutes, unless SLURM has accounting."""
     if shutil.which("sacct"):
         done = _call("sacct", "--jobs", id, "--allocations", "--noheader", "--parsable2", "--format=State")
         if done.returncode == 0 and done.stdout.strip():

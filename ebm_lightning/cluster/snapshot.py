@@ -45,17 +45,17 @@ class Source:
         return inside.is_relative_to(self.root) and bool(_git(self.root, "ls-files", "--", f":(literal){inside}"))
 
 
-def source(place: Path) -> Source:
-    """The checkout of a folder.
+def source(folder: Path) -> Source:
+    """The checkout that contains a folder.
 
     Raises:
         ValueError: if the folder is in no git repository, or in one without a commit.
     """
-    top = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=place, capture_output=True, check=False)
+    top = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, check=False)
     if top.returncode:
         raise ValueError(
-            f"{place.absolute()} is not in a git repository, and jobs run from a snapshot of one: submit from the "
-            "checkout, or make one with `git init` and commit"
+            f"{folder.absolute()} is not in a git repository, and jobs run from a snapshot of one: submit from the "
+            "checkout, or create one with `git init` and commit"
         )
     root = Path(os.fsdecode(top.stdout.rstrip(b"\n")))
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, check=False)
@@ -82,9 +82,9 @@ def take(source: Source, folder: Path) -> Path:
 
     Its ``snapshot.json`` has the commit, the changes and the names of untracked files.
     """
-    place = folder / source.key
-    if place.is_dir():
-        return place
+    target = folder / source.key
+    if target.is_dir():
+        return target
     partial = folder / f".{source.key}.{os.getpid()}"
     partial.mkdir(parents=True)
     archive = _git(source.root, "archive", "--format=tar", "HEAD")
@@ -101,10 +101,10 @@ def take(source: Source, folder: Path) -> Path:
     }
     (partial / "snapshot.json").write_text(json.dumps(facts, indent=1))
     try:
-        partial.rename(place)
+        partial.rename(target)
     except OSError:  # another submission was first
         shutil.rmtree(partial)
-    return place
+    return target
 
 
 def _git(root: Path, *arguments: str) -> bytes:

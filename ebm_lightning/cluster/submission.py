@@ -50,7 +50,7 @@ class Submission:
     def __post_init__(self) -> None:
         folders = [task.folder for task in self.tasks]
         if twice := [folder for folder in folders if folders.count(folder) > 1]:
-            raise ValueError(f"two jobs would write to the run folder {twice[0]}: name each point of a sweep once")
+            raise ValueError(f"two jobs would write to the run folder {twice[0]}: give each point of a sweep once")
 
     @property
     def code(self) -> Path:

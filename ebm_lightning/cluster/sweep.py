@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 
-from ebm_lightning.runs.identity import FREE_KEYS
+from ebm_lightning.runs.identity import NON_IDENTITY_KEYS
 
 SUBMIT_ONLY_OPTIONS = {
-    "--run": "`ebm submit` names the run folder itself",
+    "--run": "`ebm submit` determines the run folder",
     "--seed_everything": "give seeds as --seeds 0-4, before the --",
     "--trainer.devices": "give the profile's devices or gpus_per_node, from which SLURM is configured too",
     "--trainer.num_nodes": "give the profile's nodes, from which SLURM is configured too",
 }
-"""Options of `ebm fit` that are not allowed among the overrides, each with what to do instead."""
+"""Options of `ebm fit` that are not allowed among the overrides, each with the alternative."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,9 @@ def points(experiment: Path, seed_text: str | None, sweep: Path | None, override
     config = _load(experiment, "configuration")
     default = config.get("seed_everything", 0) if isinstance(config, dict) else 0
     if seed_text is None and type(default) is not int:
-        raise ValueError(f"the seed of {experiment} is {default!r}, which names no folder: give --seeds")
+        raise ValueError(
+            f"the seed of {experiment} is {default!r}, but the name of the run folder needs an integer: give --seeds"
+        )
     requested = seeds(seed_text) if seed_text is not None else (default,)
     swept = _swept(sweep) if sweep is not None else [()]
     return [Point(seed, (*overrides, *words)) for words in swept for seed in requested]
@@ -89,10 +91,12 @@ def _swept(file: Path) -> list[tuple[str, ...]]:
     elif isinstance(loaded, list) and loaded and all(isinstance(point, dict) and point for point in loaded):
         rows = loaded
     else:
-        raise ValueError(f"{file} is no sweep: expected dotted keys with lists of values, or a list of points")
+        raise ValueError(f"{file} is not a sweep: expected dotted keys with lists of values, or a list of points")
     for key in {key for row in rows for key in row}:
         if not isinstance(key, str) or not re.fullmatch(r"\w+(\.\w+)*", key):
-            raise ValueError(f"{file}: {key!r} is no dotted key, such as model.init_args.sampler.init_args.step_size")
+            raise ValueError(
+                f"{file}: {key!r} is not a dotted key, such as model.init_args.sampler.init_args.step_size"
+            )
         if reason := SUBMIT_ONLY_OPTIONS.get(f"--{key}"):
             raise ValueError(f"{file}: {key} cannot be swept: {reason}")
     return [tuple(word for key, value in row.items() for word in (f"--{key}", _text(value))) for row in rows]
@@ -113,7 +117,7 @@ def _load(file: Path, what: str) -> Any:
     try:
         return yaml.safe_load(file.read_text())
     except yaml.YAMLError as fault:
-        raise ValueError(f"{file} is no YAML: {fault}") from fault
+        raise ValueError(f"{file} is not YAML: {fault}") from fault
 
 
 def _options(words: Sequence[str]) -> Iterator[list[str]]:
@@ -132,7 +136,7 @@ def _options(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _is_free(option: str) -> bool:
     key = option.lstrip("-")
-    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+    return any(key == free or key.startswith(free + ".") for free in NON_IDENTITY_KEYS)
 
 
 def root() -> Path:

@@ -29,8 +29,8 @@ def sync(runs: Sequence[Path], arguments: Sequence[str] = ()) -> None:
     Raises:
         ValueError: if a run has logged nothing offline, before any upload, or if `wandb sync` fails.
     """
-    places = [str(place) for run in runs for place in segments(run)]
+    folders = [str(segment) for run in runs for segment in segments(run)]
     online = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
-    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *arguments, *places], env=online, check=False)
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *arguments, *folders], env=online, check=False)
     if done.returncode:
         raise ValueError(f"`wandb sync` failed with status {done.returncode}: see its output above")

@@ -1,4 +1,4 @@
-"""DataModules: batches in an order and with a randomness that a resumed run repeats."""
+"""DataModules: batches whose order and randomness are reproducible, also when a run continues."""
 
 from ebm_lightning.data.base import DataModule, Loading, Split, Subset
 from ebm_lightning.data.images.augmentations import Augmentation, HorizontalFlip, ReflectPadCrop

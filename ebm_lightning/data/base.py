@@ -99,7 +99,7 @@ class DataModule(L.LightningDataModule, Bounded):
         if batch_size < 1:
             raise ValueError(f"{name}(batch_size={batch_size}): expected 1 or more examples per batch")
         if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
-            raise ValueError(f"{name}(val_size={val_size}): expected a whole number of examples or a share in [0, 1)")
+            raise ValueError(f"{name}(val_size={val_size}): expected an integer or a share in [0, 1)")
         self.batch_size, self.val_size, self.loading = batch_size, val_size, loading
         self._moved: dict[tuple[int, torch.device], Source] = {}
 
@@ -119,14 +119,14 @@ class DataModule(L.LightningDataModule, Bounded):
         if held_out >= total:
             raise ValueError(
                 f"{type(self).__name__}(val_size={self.val_size}) holds out {held_out} of {total} training examples: "
-                "expected fewer, so that some are left to train on"
+                "expected fewer, so that some remain for training"
             )
         order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(self.loading.split_seed)))
         rows = train.rows[order]
         return replace(train, rows=rows[held_out:]), replace(train, rows=rows[:held_out])
 
     def hide_labels(self, train: Subset) -> Subset:
-        """The training examples without the labels that training may not use: a hook; by default with all labels."""
+        """The training examples, with labels hidden that training must not use: a hook; by default with all labels."""
         return train
 
     def prepare(self, batch: State, generator: torch.Generator, train: bool) -> State:
@@ -146,14 +146,14 @@ class DataModule(L.LightningDataModule, Bounded):
         Raises ValueError if the distribution of the data is not known.
         """
         raise ValueError(
-            f"the distribution of {type(self).__name__} is not known, so nothing can be measured exactly against it: "
+            f"the distribution of {type(self).__name__} is not known, so exact measures are not possible: "
             "use synthetic data, such as Bars or BarsAndStripes"
         )
 
     def attributes(self, x: Tensor) -> dict[str, Tensor]:
         """The attributes of any images x (N, ...), each a bool (N,), computed by a rule: a hook.
 
-        "valid" is whether an image could be one of the data; the others, at least one, are meaningful only if it is.
+        "valid" is whether an image is possible in the data; the other attributes, at least one, apply to valid images.
         Raises ValueError if the data have no such rule.
         """
         raise ValueError(
@@ -236,9 +236,9 @@ class DataModule(L.LightningDataModule, Bounded):
 
     @cached_property
     def _splits(self) -> dict[Split, Subset]:
-        """Read once."""
-        whole, test = self.load()
-        train, val = self.hold_out(whole)
+        """The splits, read once."""
+        both, test = self.load()
+        train, val = self.hold_out(both)
         train = replace(train, rows=train.rows[: self.loading.max_train])
         return {"train": self.hide_labels(train), "val": val, "test": test}
 

@@ -35,7 +35,7 @@ def load_hub(path: str, config: str | None, split: str, *, fault: str, advice: s
 
 
 def with_column(rows: Any, column: str, name: str, content: str) -> Any:
-    """The rows of ``load_hub``. Raises ValueError if they lack a column; a stream may not know its columns."""
+    """The rows of ``load_hub``. Raises ValueError if they lack a column; those of a stream may be unknown."""
     if rows.column_names and column not in rows.column_names:
-        raise ValueError(f"{name} has the columns {', '.join(rows.column_names)}: name the one that holds {content}")
+        raise ValueError(f"{name} has the columns {', '.join(rows.column_names)}: give the column of {content}")
     return rows

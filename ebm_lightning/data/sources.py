@@ -54,9 +54,9 @@ class InMemory(Source):
         return len(next(iter(self.tensors.values())))
 
     def batches(self, index_lists: Iterable[Tensor], device: torch.device) -> Iterator[State]:
-        home = next(iter(self.tensors.values())).device
+        own_device = next(iter(self.tensors.values())).device
         for index in index_lists:
-            rows = index.to(home)
+            rows = index.to(own_device)
             batch = {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
             batch[INDEX] = rows + self.first_index
             yield {name: tensor.to(device) for name, tensor in batch.items()}
@@ -73,7 +73,7 @@ class LazySource(Source):
 
     Args:
         dataset: A data set with ``len``, whose row i is ``dataset[i]``.
-        decode: Makes named tensors without a batch axis of such a row.
+        decode: Converts such a row to named tensors without a batch axis.
         workers: Number of worker processes; 0 reads in the training process.
         first_index: The ``data.index`` of row 0.
     """
@@ -112,7 +112,7 @@ class LazySource(Source):
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore, in a worker process, the signals by which a cluster makes the training process save and stop.
+    """Ignore, in a worker process, the signals after which the training process saves and stops on a cluster.
 
     SIGUSR1, SIGTERM and SIGINT reach every process of a job; the training process ends its workers itself.
     """

@@ -17,7 +17,7 @@ from ebm_lightning.data.sources import Source
 from ebm_lightning.utils.random import mix
 
 Prepare = Callable[[State, torch.Generator], State]
-"""Makes a batch for the model of stored rows; all its randomness comes from the generator."""
+"""A function that makes a batch for the model from stored rows, with all randomness from the generator."""
 
 _ORDER, _BATCH, _EVAL = range(3)
 
@@ -66,11 +66,11 @@ class Batches(abc.ABC):
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batch last handed out, as plain values."""
+        """The position after the batch last yielded, as plain values."""
 
     @abc.abstractmethod
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a position given by ``state_dict``."""
+        """Move to a position given by ``state_dict``."""
 
 
 class ShuffledBatches(Batches):
@@ -84,7 +84,7 @@ class ShuffledBatches(Batches):
     in 0..shift - 1, drawn with its order.
 
     It is stateful in Lightning's sense: the state is the position after the batch last yielded, already advanced
-    when the batch is handed out. Because the position counts samples, a run that continues with another number of
+    when the batch is yielded. Because the position counts samples, a run that continues with another number of
     ranks neither repeats nor skips a sample of the pass.
 
     ``iter`` begins at the current position and gives ``length`` batches; a second ``iter`` continues where the first
@@ -145,11 +145,11 @@ class ShuffledBatches(Batches):
         return {"epoch": self._epoch, "samples": self._samples}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go to a position given by ``state_dict``, also one of a run with another number of ranks."""
+        """Move to a position given by ``state_dict``, also one of a run with another number of ranks."""
         self._epoch, self._samples = state_dict["epoch"], state_dict["samples"]
 
     def _positions(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
-        """Without end (pass, first sample of the global batch), from the position given."""
+        """Endless (pass, first sample of the global batch), from the position given."""
         size = self.shard.global_size
         while True:
             if start + size > len(self.rows):

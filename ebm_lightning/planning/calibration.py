@@ -103,8 +103,8 @@ def measure(config: Config, processes: int, seconds: float) -> float:
         ValueError: with the last line of the run's output, if it fails.
     """
     half = max(10, round(MEASURED_SECONDS / seconds))
-    with tempfile.TemporaryDirectory() as place:
-        file, run = Path(place) / "config.yaml", RunFolder(Path(place) / "runs" / "run")
+    with tempfile.TemporaryDirectory() as folder:
+        file, run = Path(folder) / "config.yaml", RunFolder(Path(folder) / "runs" / "run")
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         options = {
             "run": run.path,
@@ -127,7 +127,7 @@ def measure(config: Config, processes: int, seconds: float) -> float:
         environment = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": str(threads_of(processes))}
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ValueError(f"the run to be measured failed on {processes} processes: {last}")
         times = run.times()
         return (times[2 * half - 1] - times[half - 1]) / half

@@ -1,1 +1,1 @@
-"""A run is a folder: identity, provenance, dependencies, checkpoints, loggers, preemption signals."""
+"""Run folders: identity, provenance, dependencies, checkpoints, loggers, preemption signals."""

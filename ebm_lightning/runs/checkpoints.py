@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: atomic files, one side file per rank, loaded without running code."""
+"""Checkpoints: written atomically, one side file per rank, loaded without running code."""
 
 import os
 import pickle
@@ -24,23 +24,23 @@ def side_file(path: str | Path, rank: int, world_size: int) -> Path:
 
 
 def side_files(path: str | Path) -> list[Path]:
-    """The side files of a checkpoint, one of each rank in order; none where one is missing."""
+    """The side files of a checkpoint, one of each rank in order; none if one is missing."""
     found = sorted(side_folder(path).glob("*-of-*.pt"))
-    whole = [side_file(path, rank, len(found)) for rank in range(len(found))]
-    return found if found == whole else []
+    complete = [side_file(path, rank, len(found)) for rank in range(len(found))]
+    return found if found == complete else []
 
 
 def remove_stale(path: str | Path, world_size: int) -> None:
-    """Removes side files that a killed run of another number of ranks left where this checkpoint goes."""
+    """Remove side files of this checkpoint's name from a killed run with another number of ranks."""
     for file in side_folder(path).glob("*.pt"):
         if not file.stem.endswith(f"-of-{world_size:05d}"):
             file.unlink()
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Writes beside the target, flushes to the disk and renames: a reader sees the old file or the whole new one.
+    """Write a temporary file, flush it to the disk and rename it: ``path`` has the old content or all of the new one.
 
-    Raises OSError in one sentence where the disk is full; the half-written file is removed.
+    Raises OSError with an explanatory message if the disk is full; the incomplete file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -53,31 +53,31 @@ def save_atomically(content: Any, path: Path) -> None:
     except (OSError, RuntimeError) as fault:
         partial.unlink(missing_ok=True)
         raise OSError(
-            f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are whole: "
+            f"could not write the checkpoint {path} ({_reason(fault)}); earlier checkpoints are valid: "
             "free disk space and run the same command again"
         ) from fault
 
 
 def load(path: str | Path, map_location: Any = None) -> dict[str, Any]:
-    """Reads a checkpoint of this library: tensors and plain values only (``weights_only=True``).
+    """Load a checkpoint of this library: tensors and plain values only (``weights_only=True``).
 
-    Raises ValueError where the file is absent, damaged, or not a checkpoint.
+    Raises ValueError if the file is absent, damaged, or not a checkpoint.
     """
     if not Path(path).is_file():
-        raise ValueError(f"there is no checkpoint {path}: expected a file that a run of this library wrote")
+        raise ValueError(f"there is no checkpoint {path}: expected a file written by a run of this library")
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as fault:
         raise ValueError(
-            f"{path} is damaged or no checkpoint of tensors ({_reason(fault)}): use another one"
+            f"{path} is damaged or not a checkpoint of tensors ({_reason(fault)}): use another one"
         ) from fault
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} is no checkpoint of this library: it holds no state_dict; use another one")
+        raise ValueError(f"{path} is not a checkpoint of this library: it has no state_dict; use another one")
     return content
 
 
 def check_weights(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming what differs, where a state dict belongs to another module."""
+    """Raise ValueError with the differences if a state dict belongs to another module."""
     own = module.state_dict()
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [f"{name} is not in this model" for name in state if name not in own]
@@ -90,7 +90,7 @@ def check_weights(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise ValueError(
             f"the checkpoint belongs to another model ({'; '.join(faults[:3])}{more}): "
-            "use one that this configuration wrote"
+            "use one written by a run of this configuration"
         )
 
 
@@ -100,13 +100,13 @@ def step_of(path: Path) -> int:
 
 
 def is_valid(path: Path) -> bool:
-    """Whether every byte of a checkpoint and of the side files of all its ranks can be read back."""
+    """Whether every byte of a checkpoint and of the side files of all its ranks can be read."""
     sides = side_files(path)
     return bool(sides) and all(map(_readable, (path, *sides)))
 
 
 def valid_checkpoints(paths: Iterable[Path]) -> Iterator[Path]:
-    """The readable checkpoints among ``paths``, which are sorted by step, newest first; warns of a damaged one."""
+    """The valid checkpoints among ``paths``, which are sorted by step, newest first; warns about each damaged one."""
     for path in reversed(list(paths)):
         if is_valid(path):
             yield path
@@ -115,23 +115,23 @@ def valid_checkpoints(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def remove(path: str | Path) -> None:
-    """Removes a checkpoint together with its side files."""
+    """Remove a checkpoint together with its side files."""
     Path(path).unlink(missing_ok=True)
     shutil.rmtree(side_folder(path), ignore_errors=True)
 
 
 def set_aside(path: Path) -> None:
-    """Moves a checkpoint and its side files to ``abandoned/`` beside it, where no run looks for one."""
-    place = path.parent / "abandoned" / path.name
-    remove(place)
-    place.parent.mkdir(exist_ok=True)
-    path.rename(place)
+    """Move a checkpoint and its side files to the subfolder ``abandoned/``, from which no run continues."""
+    target = path.parent / "abandoned" / path.name
+    remove(target)
+    target.parent.mkdir(exist_ok=True)
+    path.rename(target)
     if side_folder(path).is_dir():
-        side_folder(path).rename(side_folder(place))
+        side_folder(path).rename(side_folder(target))
 
 
 class RankCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint I/O with whole-or-absent files and side files per rank."""
+    """Lightning's checkpoint I/O with atomic files and side files per rank."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         save_atomically(checkpoint, Path(path))
@@ -155,6 +155,6 @@ def _readable(file: Path) -> bool:
 
 
 def _reason(fault: BaseException) -> str:
-    """The first sentence of an error, or its kind where it says nothing."""
+    """The first line of an error's message, or the error's class if the message is empty."""
     text = str(fault).strip().split("\n")[0].rstrip(".")
     return text[:160] or type(fault).__name__

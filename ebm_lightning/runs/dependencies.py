@@ -1,4 +1,4 @@
-"""The runs that a run builds on: found by name and seed, and refused if their data differ."""
+"""Upstream runs, on whose models a run builds: found by name and seed; an error if their data differ."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,9 +8,9 @@ from ebm_lightning.runs.identity import Config, flatten, shorten_class_paths
 
 
 def upstream_runs(config: Any) -> Iterator[dict[str, Any]]:
-    """The arguments of whatever loads a run in a configuration, as a tree or as parsed, to be read or changed.
+    """The arguments of everything that loads a run in a configuration, plain or parsed; they may be changed in place.
 
-    That is ``load_model``, and the ``TrainedClassifier`` of a protocol.
+    These are the arguments of ``load_model``, and of the ``TrainedClassifier`` of a protocol.
     """
     if isinstance(config, list):
         for part in config:
@@ -25,33 +25,33 @@ def upstream_runs(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def resolve_upstream(config: Any, folder: RunFolder, seed: Any) -> None:
-    """Puts folders in place of the names of runs on which a run in this folder builds: see :meth:`RunFolder.beside`."""
+    """Replace the names of upstream runs by their folders, for a run in this folder: see :meth:`RunFolder.sibling`."""
     for arguments in upstream_runs(config):
         if "/" not in arguments["run"]:
-            arguments["run"] = str(folder.beside(arguments["run"], seed).path)
+            arguments["run"] = str(folder.sibling(arguments["run"], seed).path)
 
 
 def check_upstream_data(config: Config, folders: Iterable[RunFolder]) -> None:
-    """Raises ValueError where a run that this one builds on saw other data, or the same with other preprocessing.
+    """Raise ValueError if an upstream run was trained on other data, or on the same data with other preprocessing.
 
-    Gray levels are taken by whatever was trained on their binarization: they are the probabilities of its pixels.
+    Gray levels may follow a model that was trained on their binarization: they are the probabilities of its pixels.
     """
     for folder in folders:
-        own, below = _data_of(config), _data_of(folder.config())
+        own, upstream = _data_of(config), _data_of(folder.config())
         if own.get("data.init_args.pixels.class_path") == "Gray":
-            own, below = ({key: data[key] for key in data if ".pixels." not in key} for data in (own, below))
-        if different := [key for key in own.keys() | below.keys() if own.get(key) != below.get(key)]:
+            own, upstream = ({key: data[key] for key in data if ".pixels." not in key} for data in (own, upstream))
+        if different := [key for key in own.keys() | upstream.keys() if own.get(key) != upstream.get(key)]:
             key = min(different)
             raise ValueError(
-                f"the run {folder.path}, on which this one builds, was trained on other data ({key}: {below.get(key)}, "
-                f"here {own.get(key)}): pretrain on the same data with the same preprocessing"
+                f"the run {folder.path}, on which this one builds, was trained on other data ({key}: "
+                f"{upstream.get(key)}, here {own.get(key)}): pretrain on the same data with the same preprocessing"
             )
 
 
 def _data_of(config: Config) -> dict[str, Any]:
-    """What makes data these data: the flattened ``data`` section without sizes of batches and splits, and ``loading``.
+    """The identity of the data: the flattened section ``data`` without sizes of batches and splits, and ``loading``.
 
-    Nor does it matter which of them a run is trained on: models of different parts of the same data are composed.
+    The subset ``only`` is left out too, since models of different subsets of the same data are composed.
     """
     free = {"batch_size", "val_size", "loading", "only"}
     return {

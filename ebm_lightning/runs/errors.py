@@ -1,5 +1,5 @@
-"""The errors whose message is enough for the user. Imports no torch, so that the command line knows them early."""
+"""Errors whose message suffices for the user. Imports no torch, so that the command line starts quickly."""
 
 
 class UserError(Exception):
-    """A failure that its message explains to the user: `ebm` prints the message, without a traceback."""
+    """A failure with an explanatory message: `ebm` prints the message without a traceback."""

@@ -1,4 +1,4 @@
-"""What makes a run this run: its configuration without what may change when it continues."""
+"""Identity of a run: its configuration without the options that may change when it continues."""
 
 import hashlib
 import json
@@ -31,13 +31,13 @@ NON_IDENTITY_KEYS = (
     "trainer.val_check_interval",
     "trainer.limit_val_batches",
 )
-"""What may change when a run continues: how long it lasts, where it runs, how it is watched; never what it computes."""
+"""Options that may change when a run continues: its length, its hardware, its logging; never what it computes."""
 
 
 def default_folder(config: Config, config_files: list[str]) -> Path:
-    """``runs/<experiment>/<name>-<hash>``: named by the configuration, so that the same command finds its run again.
+    """``runs/<experiment>/<name>-<hash>``, with a hash of the identity, so that the same command continues its run.
 
-    ``EBM_RUNS`` names another root than ``runs``.
+    The environment variable ``EBM_RUNS`` replaces the root ``runs``.
     """
     source = Path(config_files[0]).absolute() if config_files else Path("unnamed/run")
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
@@ -45,10 +45,10 @@ def default_folder(config: Config, config_files: list[str]) -> Path:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What makes a run this run: its flattened configuration without :data:`NON_IDENTITY_KEYS` and without nulls.
+    """The identity of a run: its flattened configuration without :data:`NON_IDENTITY_KEYS` and without nulls.
 
-    Classes are named by their last name. So neither an option that a later version adds, null by default, nor a class
-    that moves to another module makes another run of an old one.
+    Classes are given by their last name. So the identity of an old run is changed neither by an option that a later
+    version adds, null by default, nor by a class that moves to another module.
     """
     return {
         key: value
@@ -58,7 +58,7 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def shorten_class_paths(tree: Any) -> Any:
-    """A configuration whose classes and functions have their last names in place of their paths."""
+    """A configuration with the last names of classes and functions instead of their paths."""
     if isinstance(tree, list):
         return [shorten_class_paths(part) for part in tree]
     if not isinstance(tree, Mapping):
@@ -70,7 +70,7 @@ def shorten_class_paths(tree: Any) -> Any:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """How two configurations differ in what makes a run this run, as sentences ``key: old -> new``."""
+    """The differences of two configurations in the identity of the run, each as ``key: old -> new``."""
     before, after = identity(old), identity(new)
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
@@ -80,7 +80,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys; lists are values."""
+    """A nested mapping as a flat one with dotted keys; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

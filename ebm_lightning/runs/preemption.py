@@ -1,4 +1,4 @@
-"""Preemption before there is anything to save: while a process imports torch, or draws its last samples."""
+"""Preemption of a process that has nothing to save: while it imports torch, or draws its last samples."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from typing import NoReturn
 from ebm_lightning.runs.folder import RunFolder
 
 PREEMPTION_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-"""What SLURM sends before a time limit (as `--signal` asks) and at a preemption."""
+"""The signals that SLURM sends before a time limit (by `--signal`) and at a preemption."""
 
 
 @contextmanager
 def exit_on_preemption(folder: RunFolder | None = None) -> Iterator[None]:
-    """End this process with status 75 on SIGUSR1 or SIGTERM, as long as no other handler takes their place.
+    """End this process with status 75 on SIGUSR1 or SIGTERM, unless another handler has replaced this one.
 
     Args:
         folder: the run folder, if it is known: its ``.requeue`` then makes the job's script start the process again.
@@ -25,7 +25,7 @@ def exit_on_preemption(folder: RunFolder | None = None) -> Iterator[None]:
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.requeue_file.touch()
-        os.write(2, f"stopped by {signal.Signals(number).name}: the same command goes on\n".encode())
+        os.write(2, f"stopped by {signal.Signals(number).name}: the same command continues\n".encode())
         os._exit(os.EX_TEMPFAIL)
 
     before = {number: signal.signal(number, _on_signal) for number in PREEMPTION_SIGNALS}

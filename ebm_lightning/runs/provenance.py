@@ -23,21 +23,21 @@ PACKAGES = (
 
 
 GENERATED_PATHS = tuple(
-    f":(top,exclude,glob){place}"
-    for place in (
+    f":(top,exclude,glob){pattern}"
+    for pattern in (
         *("README.md", "experiments/*/README.md", "experiments/*/results/**"),
         *("benchmarks/README.md", "benchmarks/results/**"),
     )
 )
-"""What `ebm reproduce` and the benchmarks write themselves: a tree that differs there alone is not dirty."""
+"""Files written by `ebm reproduce` and the benchmarks: changes of these alone do not make a checkout dirty."""
 
 
 SLURM = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_N", "SLURM_RESTART", "SLURM_CPUS", "SLURM_GPUS")
-"""How the variables of a SLURM job begin that say what it is; others may hold a token."""
+"""Prefixes of the environment variables that describe a SLURM job; other variables may hold a token."""
 
 
-def environment(made: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Versions, hardware and source of this process; ``made`` is its :func:`source` where that is known already."""
+def environment(code: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Versions, hardware and source of this process; ``code`` is its :func:`source`, None to compute it."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -45,7 +45,7 @@ def environment(made: dict[str, Any] | None = None) -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        **{key: value for key, value in (made or source()).items() if key in ("commit", "dirty")},
+        **{key: value for key, value in (code or source()).items() if key in ("commit", "dirty")},
     }
     slurm = {key: value for key, value in os.environ.items() if key.startswith(SLURM)}
     return facts | ({"slurm": slurm} if slurm else {})
@@ -54,18 +54,18 @@ def environment(made: dict[str, Any] | None = None) -> dict[str, Any]:
 def source() -> dict[str, Any]:
     """The commit of this library's source, whether it is dirty, and its diff: of a checkout, or of a snapshot of one.
 
-    A snapshot is what a submitted job runs from; ``snapshot.json`` beside the package says what it was made of.
+    A submitted job runs from a snapshot, whose ``snapshot.json`` has these values of the checkout.
     """
     snapshot = Path(__file__).parents[2] / "snapshot.json"
     if snapshot.is_file():
-        made: dict[str, Any] = json.loads(snapshot.read_text())
-        return made
+        recorded: dict[str, Any] = json.loads(snapshot.read_text())
+        return recorded
     dirty = bool(git("status", "--porcelain", "--", ":(top)", *GENERATED_PATHS))
     return {"commit": git("rev-parse", "HEAD"), "dirty": dirty, "diff": git("diff", "HEAD")}
 
 
 def processor() -> str:
-    """The name of the processor, as the system gives it."""
+    """The name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [
@@ -77,7 +77,7 @@ def processor() -> str:
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints about the source of this library, or None outside a checkout."""
+    """The output of a git command in the source of this library; None if it fails or git is not installed."""
     if shutil.which("git") is None:
         return None
     done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

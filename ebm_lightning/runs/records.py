@@ -1,4 +1,4 @@
-"""What one process of `ebm` leaves for another as typed values: the end of a fit, and what a protocol measured."""
+"""Typed results that one process of `ebm` writes for another: the end of a fit, and the numbers of a protocol."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from ebm_lightning.runs.files import write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """How `ebm fit --result FILE` ended.
+    """The end of a run, as written by `ebm fit --result FILE`.
 
     Args:
         run: the run folder.
@@ -21,7 +21,7 @@ class FitResult:
     step: int
 
     def save(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, atomically."""
         write_atomically(file, json.dumps({"run": str(self.run), "step": self.step}))
 
     @classmethod
@@ -33,14 +33,14 @@ class FitResult:
 
 @dataclasses.dataclass(frozen=True)
 class MeasurementRecord:
-    """A number that a protocol measured, as JSON holds it.
+    """A number measured by a protocol, as stored in JSON.
 
     Args:
         value: the number.
         standard_error: None if none is known.
-        interval: where the number lies for a reason that the standard error leaves out; an infinite end is None.
-        warning: why the number is unreliable, in one sentence; empty if it is reliable.
-        label: what a table calls it.
+        interval: bounds of the number that the standard error does not cover; None for an infinite end.
+        warning: the reason why the number is unreliable, in one sentence; empty if it is reliable.
+        label: its name in tables.
     """
 
     value: float
@@ -52,18 +52,18 @@ class MeasurementRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ProtocolRecord:
-    """What one protocol measured of one run: ``evaluation/<protocol>.json``.
+    """The numbers of one protocol for one run: ``evaluation/<protocol>.json``.
 
     Args:
-        protocol: its name and settings, as they are printed beside its numbers.
+        protocol: its name and settings, as printed with its numbers.
         settings: its settings by name.
-        split: the split that was measured.
-        preprocessing: how the pixels were made from the files; None if no log-probability depends on it.
+        split: the split of the data.
+        preprocessing: that of the pixels; None if no log-probability depends on it.
         measurements: by key, in snake_case.
         step: the training step of the checkpoint.
-        seed: the run's.
+        seed: that of the run.
         training_minutes: wall time of training.
-        environment: versions, hardware and source of the process that measured.
+        environment: versions, hardware and source of the measuring process.
     """
 
     protocol: str
@@ -77,15 +77,15 @@ class ProtocolRecord:
     environment: dict[str, Any]
 
     def save(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, atomically."""
         write_atomically(file, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def load(cls, file: Path) -> "ProtocolRecord":
-        """Read what :meth:`save` wrote. Raises ValueError, naming the file, if it is none."""
+        """Read what :meth:`save` wrote. Raises ValueError if the file is not a record."""
         try:
             found = json.loads(file.read_text())
             measured = {key: MeasurementRecord(**one) for key, one in found.pop("measurements").items()}
             return cls(measurements=measured, **found)
         except (json.JSONDecodeError, KeyError, TypeError) as fault:
-            raise ValueError(f"{file} is no record of a protocol ({fault}): run `ebm test` again") from fault
+            raise ValueError(f"{file} is not a record of a protocol ({fault}): run `ebm test` again") from fault

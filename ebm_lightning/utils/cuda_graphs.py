@@ -32,10 +32,10 @@ class Graphed:
 
     Launching a kernel takes 5 to 10 us of a CPU, and a step of Langevin dynamics on a small net launches hundreds that
     take less than that on a GPU. The results are those of the function itself, from the same random numbers. The graph
-    reads the weights at their place in memory, including updates by an optimizer.
+    reads the weights at their address in memory, including updates by an optimizer.
 
     It is recorded for each number of steps, each shape of the state, each precision, each mode of the model and each
-    place of its weights, up to :data:`MAX_GRAPHS` times. Calls with a gradient and calls on a CPU run without a graph.
+    address of its weights, up to :data:`MAX_GRAPHS` times. Calls with a gradient, and on a CPU, run without a graph.
     The function must not wait for the device, and must do the same at every call, which an
     :class:`~ebm_lightning.core.AdaptiveSampler` does not.
 
@@ -94,8 +94,8 @@ class Graphed:
         torch.cuda.current_stream(device).wait_stream(side_stream)
         torch.cuda.set_rng_state(rng_state, device)
         graph, self._pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
-        torch.clear_autocast_cache()  # weights must be cast within the graph, or it would always read the present casts
-        # Other threads (NCCL's, a loader's) may call the device meanwhile.
+        torch.clear_autocast_cache()  # weights must be cast within the graph, or it would read the present casts
+        # Other threads (NCCL's, a loader's) may use the device meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             end, info = self.run_chain(sampler, model, start, steps, with_info=with_info)
         torch.clear_autocast_cache()
@@ -119,12 +119,12 @@ def _refuse_synchronization(sampler: Sampler, model: EnergyModel) -> Iterator[No
 
 
 def _graph_key(model: EnergyModel, state: State) -> tuple[object, ...]:
-    """The part of a graph's key beside its arguments: mode, shapes, places of the weights, and precision."""
-    places: list[Tensor] = [*model.parameters(), *model.buffers()]
+    """The part of a graph's key beside its arguments: mode, shapes, addresses of the weights, and precision."""
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     return (
         model.training,
         *((name, tensor.shape, tensor.dtype) for name, tensor in state.items()),
-        *(tensor.data_ptr() for tensor in places),
+        *(tensor.data_ptr() for tensor in tensors),
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.get_float32_matmul_precision(),
     )

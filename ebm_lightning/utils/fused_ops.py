@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch import config as functorch  # it has the memory budget of activations saved for a gradient
+from torch._functorch import config as functorch  # for the memory budget of activations saved for the gradient
 
 from ebm_lightning.utils.random import INCREMENT, hashed
 
@@ -162,9 +162,9 @@ def _log_product(a: Tensor, b: Tensor, slices: int) -> Tensor:
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a function, or the function itself without a compiler."""
     if has_compiler():
-        made: Callable[..., Any] = torch.compile(function, dynamic=True)
-        return made
-    print("no C++ compiler was found: Boltzmann machines will run slower than they could", file=sys.stderr)
+        compiled_function: Callable[..., Any] = torch.compile(function, dynamic=True)
+        return compiled_function
+    print("no C++ compiler was found: Boltzmann machines will run more slowly", file=sys.stderr)
     return function
 
 
@@ -179,13 +179,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Activations are kept up to :data:`ACTIVATION_MEMORY_BUDGET`; the others are recomputed.
     """
-    made: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
+    compiled_function: Callable[..., Any] = torch.compile(function, dynamic=False, options={"fallback_random": True})
 
     @functools.wraps(function)
     def call(*arguments: Any, **settings: Any) -> Any:
         # The budget is read when the function is compiled, which may be at any call.
         with functorch.patch(activation_memory_budget=ACTIVATION_MEMORY_BUDGET):
-            return made(*arguments, **settings)
+            return compiled_function(*arguments, **settings)
 
     return call
 

@@ -56,7 +56,7 @@ def hashed(z: Tensor) -> Tensor:
     """SplitMix64's finalizer of each word (int64), as float32 in [0, 1): its top 24 bits."""
     z = (z ^ _shifted(z, 30)) * _signed(_FACTORS[0])
     z = (z ^ _shifted(z, 27)) * _signed(_FACTORS[1])
-    # The finaliser's last step, z ^ (z >> 31), leaves the top bits as they are.
+    # The finalizer's last step, z ^ (z >> 31), leaves the top bits as they are.
     return _shifted(z, 40).to(torch.float32) / 2**24
 
 
@@ -97,7 +97,7 @@ def drawn_since(state: dict[str, Any]) -> bool:
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Draws inside come from streams seeded by ``seed``; the streams outside are not affected."""
+    """Draw from streams seeded by ``seed`` inside the context; the streams outside are not affected."""
     before = capture()
     seed_all(seed)
     try:

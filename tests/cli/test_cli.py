@@ -176,7 +176,7 @@ def test_checkpoints_hold_tensors_and_plain_values_and_the_averaged_weights(trai
 
 def test_sample_draws_from_the_averaged_weights_and_writes_tiles_and_energies(ebm, trained: Path) -> None:
     """The same three steps of SGLD, taken here from the checkpoint's weights; the raw weights lead elsewhere."""
-    status, said = ebm("sample", trained, "--number", 5, "--steps", 3)
+    status, said = ebm("sample", trained, "--num-samples", 5, "--steps", 3)
     assert status == 0
     picture, arrays = (trained / "samples" / f"fresh-3-steps-seed-0.{kind}" for kind in ("png", "npz"))
     assert said.splitlines()[:2] == [str(picture), str(arrays)]
@@ -206,7 +206,7 @@ def test_sample_draws_from_the_averaged_weights_and_writes_tiles_and_energies(eb
 def test_a_seed_gives_its_own_samples_every_time(ebm, trained: Path, tmp_path: Path) -> None:
     drawn = []
     for seed in (1, 2, 1):
-        assert ebm("sample", trained, "--number", 2, "--steps", 3, "--seed", seed)[0] == 0
+        assert ebm("sample", trained, "--num-samples", 2, "--steps", 3, "--seed", seed)[0] == 0
         with np.load(trained / "samples" / f"fresh-3-steps-seed-{seed}.npz") as stored:
             drawn.append(stored["x"])
     assert np.array_equal(drawn[0], drawn[2])
@@ -251,7 +251,7 @@ def test_looking_at_a_run_leaves_its_numbers_and_checkpoints_alone(ebm, trained:
     shutil.copytree(trained, copy)
     kept = [file for file in copy.rglob("*") if file.is_file() and not {"samples", "evaluation"} & set(file.parts)]
     before = {file: file.read_bytes() for file in kept}
-    for command in (("validate", copy), ("test", copy), ("sample", copy, "--number", 2, "--steps", 2)):
+    for command in (("validate", copy), ("test", copy), ("sample", copy, "--num-samples", 2, "--steps", 2)):
         assert ebm(*command)[0] == 0
     assert {file: file.read_bytes() for file in kept} == before
     new = {file.relative_to(copy).parts[0] for file in copy.rglob("*") if file.is_file() and file not in before}
@@ -306,9 +306,9 @@ def test_a_mistake_in_a_configuration_is_one_sentence(
     [
         (("train",), "there is no command 'train': expected one of fit, validate, test, sample"),
         (("test",), "`ebm test` needs a run folder"),
-        (("sample", "{tmp}"), "is no run folder: it holds no config.yaml"),
+        (("sample", "{tmp}"), "is not a run folder: it has no config.yaml"),
         (("fit", "-c", "{tmp}/absent.yaml"), "there is no configuration file"),
-        (("sample", "{run}", "--number", 0), "sample(number=0, steps=500): expected both to be at least 1"),
+        (("sample", "{run}", "--num-samples", 0), "sample(num_samples=0, steps=500): expected both to be at least 1"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_sentence(
@@ -326,7 +326,7 @@ def test_a_run_without_a_checkpoint_is_told_so(ebm, trained: Path, tmp_path: Pat
     for command in ("validate", "test", "sample"):
         status, said = ebm(command, tmp_path / "run")
         assert status == 1
-        assert "has no whole checkpoint: train it first with `ebm fit`" in said
+        assert "has no valid checkpoint: train it first with `ebm fit`" in said
 
 
 def test_fit_writes_where_its_run_is_and_how_far_it_came(ebm, tiny: Path, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_fit_writes_where_its_run_is_and_how_far_it_came(ebm, tiny: Path, tmp_pa
     assert [event["step"] for event in RunFolder(folder).events() if event["event"] == "end"] == [5, 12, 12, 12]
     status, said = ebm("fit", "-c", tiny, "--result", tmp_path / "absent" / "result.json")
     assert status == 1
-    assert f"there is no folder {tmp_path / 'absent'}: make it first" in said
+    assert f"there is no folder {tmp_path / 'absent'}: create it first" in said
 
 
 def test_help_and_version_answer(ebm) -> None:

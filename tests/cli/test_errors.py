@@ -10,12 +10,12 @@ from ebm_lightning.cli.errors import format_parser_error
 from ebm_lightning.runs.folder import RunFolder
 
 ARGUMENTS = {
-    "a misspelt option": (
+    "a misspelled option": (
         ["--model.sampler.init_args.stepsize", "1"],
         "model.sampler: there is no option 'stepsize': expected one of step_size, noise, clip, bounds, noise_first, "
         "free; did you mean 'step_size'?",
     ),
-    "a misspelt section": (["--trainr.max_steps", "3"], "there is no option 'trainr.max_steps': expected one of"),
+    "a misspelled section": (["--trainr.max_steps", "3"], "there is no option 'trainr.max_steps': expected one of"),
     "an abbreviated option": (["--trainer.max_step", "3"], "did you mean 'max_steps'?"),
     "an unknown class": (
         ["--model.sampler", "Langevn"],
@@ -47,7 +47,7 @@ ARGUMENTS = {
     ),
     "a device that is not there": (
         ["--trainer.accelerator=gpu"],
-        "the trainer cannot be made as configured: No supported gpu backend",
+        "the trainer cannot be created as configured: No supported gpu backend",
     ),
 }
 
@@ -61,7 +61,7 @@ def test_a_mistake_in_the_command_is_one_sentence(arguments, sentence: str, ebm,
 
 
 FILES = {
-    "a misspelt key": ({"model": {"init_args": {"stepss": 1}}}, "model: there is no option 'stepss'"),
+    "a misspelled key": ({"model": {"init_args": {"stepss": 1}}}, "model: there is no option 'stepss'"),
     "a key of no section": ({"modell": {"init_args": {}, "x": 1}}, "there is no option 'modell"),
     "a key of an inner class": (
         {"model": {"init_args": {"model": {"init_args": {"net": {"init_args": {"widths": [3]}}}}}}},
@@ -82,8 +82,8 @@ def test_files_that_are_not_there_or_no_yaml_are_named(ebm, tmp_path: Path) -> N
     _is_one_sentence(*ebm("fit", "-c", "no.yaml"), "there is no configuration file no.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("data: [1\n")
-    _is_one_sentence(*ebm("fit", "-c", broken), "the configuration is no valid YAML (line 1, column 7)")
-    _is_one_sentence(*ebm("test", tmp_path), "is no run folder: it holds no config.yaml")
+    _is_one_sentence(*ebm("fit", "-c", broken), "the configuration is not valid YAML (line 1, column 7)")
+    _is_one_sentence(*ebm("test", tmp_path), "is not a run folder: it has no config.yaml")
     _is_one_sentence(*ebm("test"), "`ebm test` needs a run folder")
     _is_one_sentence(*ebm("fot"), "there is no command 'fot': expected one of fit, validate, test, sample")
     _is_one_sentence(*ebm("reproduce", tmp_path), "is no experiment: it has no expected.yaml")
@@ -113,7 +113,7 @@ def test_damaged_and_foreign_checkpoints_are_named(ebm, tiny: Path, tmp_path: Pa
     (newest,) = RunFolder(run).checkpoints()
     whole = newest.read_bytes()
     newest.write_bytes(whole[:1000])
-    _is_one_sentence(*ebm("sample", run), "has no whole checkpoint")
+    _is_one_sentence(*ebm("sample", run), "has no valid checkpoint")
     content = torch.load(_written(newest, whole), weights_only=True)
     content["state_dict"]["model.net.foreign"] = torch.zeros(1)
     torch.save(content, newest)
@@ -125,7 +125,8 @@ def test_damaged_and_foreign_checkpoints_are_named(ebm, tiny: Path, tmp_path: Pa
 def test_a_sample_of_none_is_refused(number: int, ebm, tiny: Path, tmp_path: Path) -> None:
     run = tmp_path / "x" / "run"
     assert ebm("fit", "-c", tiny, "--run", run, "--trainer.max_steps", 1)[0] == 0
-    _is_one_sentence(*ebm("sample", run, f"--number={number}"), f"sample(number={number}, steps=500): expected both")
+    status, said = ebm("sample", run, f"--num-samples={number}")
+    _is_one_sentence(status, said, f"sample(num_samples={number}, steps=500): expected both")
 
 
 def test_what_is_no_tree_of_reasons_is_said_as_it_is() -> None:

@@ -33,17 +33,17 @@ def test_each_command_has_generated_help(name: str, ebm) -> None:
     [
         ("fit", ("--result RESULT", "--trainer.max_steps")),
         ("test", ("--protocols PROTOCOLS", "--evaluation")),
-        ("sample", ("--number NUMBER", "default: 64", "--seed SEED")),
+        ("sample", ("--num_samples NUM_SAMPLES", "default: 500", "--seed SEED")),
         ("generate", ("--prompt PROMPT", "--energies  ", "--candidates")),
         ("plan", ("--gpus_per_node", "--network NETWORK", "--measure", "--model CONFIG")),
-        ("submit", ("--dry-run", "--max-parallel N", "What follows -- is given to `ebm fit`")),
+        ("submit", ("--dry-run", "--max-parallel N", "Arguments after -- are passed to `ebm fit`")),
     ],
 )
 def test_the_help_of_a_command_has_its_own_options(name: str, options: tuple[str, ...], ebm) -> None:
     said = ebm(name, "--help")[1]
     for option in options:
         assert option in said, option
-    assert ("--number NUMBER" in said) == (name == "sample")
+    assert ("--num_samples NUM_SAMPLES" in said) == (name == "sample")
 
 
 def test_help_takes_less_than_a_fifth_of_a_second() -> None:

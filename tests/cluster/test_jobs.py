@@ -98,7 +98,7 @@ def test_cancel_and_preempt_name_the_job_of_the_run(ebm, root: Path, slurm: Stan
     assert slurm.said("scancel") == ["--signal=USR1 17", "18_1"]
     for command, name, sentence in (
         ("preempt", "c", "the job 18_1 of .* is pending: only a running one can be preempted"),
-        ("cancel", "b", "the job 18_0 of .* is gone: there is nothing to end"),
+        ("cancel", "b", "the job 18_0 of .* is gone: it cannot be ended"),
         ("cancel", "nowhere", "was not submitted: give the run folder that `ebm submit` printed"),
     ):
         status, said = ebm(command, root / "paper" / name)

@@ -33,7 +33,7 @@ def test_a_profile_is_the_options_of_sbatch_and_of_the_trainer(tmp_path: Path) -
     ("text", "sentence"),
     [
         ("partitoin: gpu", "there is no key 'partitoin': .* did you mean 'partition'?"),
-        ("nodes: two", "nodes must be a whole number, not 'two'"),
+        ("nodes: two", "nodes must be an integer, not 'two'"),
         ("nodes: 0", "nodes must be at least 1, not 0"),
         ("devices: 0", "ranks must be at least 1, not 0"),
         ("gpus_per_node: many", "gpus_per_node must end with a number, as 4 or a100:4, not 'many'"),
@@ -41,12 +41,12 @@ def test_a_profile_is_the_options_of_sbatch_and_of_the_trainer(tmp_path: Path) -
         ("partition:", "partition must be text in one line, not ''"),
         ("setup: module load cuda", "setup must be a list of texts"),
         ('partition: "a\\nb"', "partition must be text in one line"),
-        ("env: {A-B: 1}", "'A-B' is no name of an environment variable"),
+        ("env: {A-B: 1}", "'A-B' is not a name of an environment variable"),
         ("extra: {partition: gpu}", "extra: partition is set by `ebm submit` or by a key of the profile"),
         ("extra: {output: x}", "extra: output is set by `ebm submit`"),
-        ("extra: {--mail-type: END}", "'--mail-type' is no option of sbatch: write it without dashes"),
-        ("- gpu", "is no profile: expected keys with values"),
-        ("{", "is no YAML"),
+        ("extra: {--mail-type: END}", "'--mail-type' is not an option of sbatch: give its full name without leading dashes"),
+        ("- gpu", "is not a profile: expected keys with values"),
+        ("{", "is not YAML"),
     ],
 )
 def test_a_mistake_in_a_profile_is_one_sentence(ebm, checkout: Path, text: str, sentence: str) -> None:

@@ -80,7 +80,7 @@ def test_a_run_that_asks_for_it_is_requeued_and_one_that_fails_is_not(
         *(1, "not requeued: this job was restarted 3 times, the max_restarts of its profile"),
         False,
     )
-    assert end("1", "0", "COMPLETING") == (143, "not requeued: SLURM ends this job itself (COMPLETING)", False)
+    assert end("1", "0", "COMPLETING") == (143, "not requeued: SLURM ends this job (COMPLETING)", False)
     end("1", "0", SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="0")
     assert slurm.said("squeue")[-1] == "--noheader --jobs=17_0 --format=%T"
     assert slurm.said("scontrol")[-1] == "requeue 17_0", "the whole array would be requeued"

@@ -44,7 +44,7 @@ def test_a_job_is_submitted_with_all_that_it_needs(
     status, said = ebm("submit", NET, "--profile", "site.yaml", "--", "-c", "mine=a.yaml", "--config=code.py")
     assert status == 0, said
     assert "warning: the tree has uncommitted changes" in said
-    assert "warning: mine=a.yaml is not in git: a job reads it as it stands when it starts" in said
+    assert "warning: mine=a.yaml is not in git: a job reads its content at the start" in said
     job, run = said.splitlines()[:2]
     folder = Path(run.removeprefix("run     "))
     assert job == "job     17"

@@ -124,7 +124,7 @@ def test_Loading_seed_None_takes_the_seed_of_the_run(monkeypatch: pytest.MonkeyP
         (lambda: Digits(val_size=-1), "share in"),
         (lambda: Loading(device_cache_gb=-1), "device_cache_gb"),
         (lambda: Loading(max_train=0), "max_train=0"),
-        (lambda: numbers(val_size=100).tensors("train"), "so that some are left"),
+        (lambda: numbers(val_size=100).tensors("train"), "so that some remain"),
         (lambda: numbers(batch_size=81).train_stream(1), "there are 80"),
         (lambda: numbers(batch_size=30).train_stream(1, world_size=3), "needs 90 training examples"),
         (lambda: numbers(val_size=2).eval_loader("val", world_size=3), "among 3 ranks"),

@@ -148,14 +148,14 @@ def test_a_character_is_printed_when_it_is_whole(capsys) -> None:
         (b"b", "\ufffdb"),
     ]
 
-    def walk() -> Iterator[GeneratedToken]:
+    def tokens() -> Iterator[GeneratedToken]:
         capsys.readouterr()
         for part, printed in parts:
             for byte in part:
                 yield GeneratedToken(byte, torch.empty(0, 1), 0)
             assert capsys.readouterr().out == printed
 
-    written = print_tokens(walk(), Bytes(), torch.tensor([122]), 8, energies=False)
+    written = print_tokens(tokens(), Bytes(), torch.tensor([122]), 8, energies=False)
     assert bytes(one.token for one in written) == b"".join(part for part, _ in parts)
     assert capsys.readouterr().out == "\n"
 
@@ -348,10 +348,10 @@ def test_a_run_that_is_not_trained_or_not_of_text_writes_nothing(
         shutil.copy(config, tmp_path / name / "config.yaml")
     status, said = ebm("generate", tmp_path / "untrained", "--prompt", "T")
     assert status == 1
-    assert "has no whole checkpoint: train it first with `ebm fit`" in said
+    assert "has no valid checkpoint: train it first with `ebm fit`" in said
     status, said = ebm("generate", tmp_path / "digits", "--prompt", "T")
     assert status == 1
-    assert "`ebm generate` writes text, but the data of this run are Digits" in said
+    assert "`ebm generate` needs a model of text, but the data of this run are Digits" in said
 
 
 BIGRAM = '''

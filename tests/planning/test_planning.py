@@ -87,7 +87,7 @@ def test_data_that_are_not_there_may_be_replaced(tiny: Path, ebm, tmp_path: Path
     stream += ('--data.init_args.loading={"max_train": null}',)  # a stream has no number of windows to limit
     status, said = ebm("plan", tiny, "--gpu", "h100", "--", "--data", *stream)
     assert status == 1
-    assert re.search(r"ebm: error: HubText\(.*cannot be read .*; any data of this shape do for a plan", said)
+    assert re.search(r"ebm: error: HubText\(.*cannot be read .*; a plan may use any data of this shape", said)
     module = EBM(Linear(INPUTS, OUTPUTS), ContrastiveDivergence(), SGLD(0.1, noise=0.0))
     steps = [count(module, _data(x)) for x in (torch.rand(8, INPUTS), torch.zeros(8, INPUTS))]
     assert steps[0] == steps[1]

@@ -140,7 +140,7 @@ def test_git_says_nothing_outside_a_checkout(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_folder_that_holds_no_run_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no run folder: it holds no config\.yaml"):
+    with pytest.raises(ValueError, match=r"not a run folder: it has no config\.yaml"):
         RunFolder(tmp_path).config()
     assert RunFolder(tmp_path).events() == []
     assert RunFolder(tmp_path).checkpoints() == []
@@ -209,7 +209,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_
         [sys.executable, "-c", HOLDER, str(tmp_path)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline().split() == [b"held", b"False"], "the run folder must not import torch"
-        with pytest.raises(ValueError, match="another process is writing the run"), run.lock():
+        with pytest.raises(ValueError, match="another process is writing to the run"), run.lock():
             pass
         other.kill()
     with run.lock():
@@ -241,7 +241,7 @@ def test_a_run_below_is_found_by_the_folder_that_fit_or_submit_gave_it(tmp_path:
     for name, seed in (("a-0123abcd", 0), ("a-seed1", 1), ("b-seed0-0123abcd", 0), ("b-c-seed0", 0), ("a-seed2", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(f"seed_everything: {seed}\n")
-    found = [top.beside(name, seed).path.name for name, seed in (("a", 0), ("a", 1), ("b", 0), ("b-c", 0))]
+    found = [top.sibling(name, seed).path.name for name, seed in (("a", 0), ("a", 1), ("b", 0), ("b-c", 0))]
     assert found == ["a-0123abcd", "a-seed1", "b-seed0-0123abcd", "b-c-seed0"]
     with pytest.raises(ValueError, match=r"builds on the run of c\.yaml with seed 0, but .* has none of them"):
-        top.beside("c", 0)
+        top.sibling("c", 0)

@@ -128,7 +128,7 @@ def test_a_run_that_is_asked_to_make_room_saves_says_so_and_goes_on(
         for step, number in signals.items():
             status, said = ebm("fit", "-c", tiny, "--run", asked.path, *quiet)
             assert status == 75, said
-            assert f"stopped by {number.name} at step {step}: the same command goes on" in said
+            assert f"stopped by {number.name} at step {step}: the same command continues" in said
             assert asked.requeue_file.exists()
             assert checkpoints.step_of(asked.checkpoints()[-1]) == step
             assert {number: signal.getsignal(number) for number in handlers} == handlers

@@ -1,4 +1,4 @@
-"""ImageModule: from stored gray levels to the model's input, for all data sets of images."""
+"""ImageModule: the common part of all data sets of images, from stored gray levels to the model's input."""
 
 import copy
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class DataStream:
 
 
 class ImageModule(DataModule):
-    """Images (C, H, W), stored as whole numbers 0..levels-1 and made into batches on the device.
+    """Images (C, H, W), stored as integers 0..levels-1 and prepared in batches on the device.
 
     In this order: augment (training only), preprocess the pixels, scale [0, 1] affinely to ``bounds``, add Gaussian
     noise. Values that noise moves out of the bounds are not clipped. Subclasses define ``shape`` and ``load``, and set
@@ -81,8 +81,8 @@ class ImageModule(DataModule):
             raise ValueError(f"{type(self).__name__}(bounds={bounds}): expected the lower value first")
         if noise < 0 or test_noise < 0:
             raise ValueError(
-                f"{type(self).__name__}(noise={noise}, test_noise={test_noise}): expected 0 or more, a standard "
-                "deviation"
+                f"{type(self).__name__}(noise={noise}, test_noise={test_noise}): expected standard deviations of "
+                "0 or more"
             )
         augmented = any(one.augmentations for one in (streams or {}).values())
         if (augmentations or augmented) and isinstance(pixels, FixedBinarization):

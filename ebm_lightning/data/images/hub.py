@@ -46,7 +46,7 @@ class HubSplit:
         """
         rows, decode = self.rows(), partial(_decode, column=self.column, size=size)
         if not len(rows):
-            raise ValueError(f"{self} holds no images: name another split")
+            raise ValueError(f"{self} has no images: give another split")
         if workers is not None:
             return LazySource(rows, decode, workers, first_index)
         from tqdm.auto import tqdm  # type: ignore[import-untyped]

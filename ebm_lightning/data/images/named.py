@@ -42,7 +42,7 @@ _ENTRIES: dict[str, _Entry] = {
 class Images(ImageModule):
     """MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 or SVHN (cropped digits, without its "extra" part), official splits.
 
-    They are read from ``<root>/<name>`` if that folder holds them as parquet in the hub's layout, else from the hub.
+    They are read from ``<root>/<name>`` if that folder has parquet files in the hub's layout, else from the hub.
     All images are decoded once and kept as uint8.
 
     Args:
@@ -128,7 +128,7 @@ class Images(ImageModule):
         if fewest < self.labels_per_class:
             raise ValueError(
                 f"Images(labels_per_class={self.labels_per_class}): a class of {self.name} has only {fewest} training "
-                "examples; ask for fewer, or for more training examples"
+                "examples; use fewer labels, or more training examples"
             )
         labeled = torch.cat(kept)
         hidden = torch.full_like(y, -1).index_copy(0, labeled, y[labeled])
@@ -136,7 +136,7 @@ class Images(ImageModule):
 
 
 def available(name: Name, root: str | None = None) -> bool:
-    """Whether a local folder holds this data set, both splits, so that no network is needed.
+    """Whether a local folder has both splits of this data set, so that no network is needed.
 
     Args:
         name: Name of the data set.
@@ -170,7 +170,7 @@ def load_images(name: Name, split: Literal["train", "test"], root: str | None = 
             labels.append(torch.tensor(label, dtype=torch.int64))
             bar.update(len(encoded))
     if not images:
-        raise ValueError(f"{name}, {split}: {', '.join(map(str, files))} hold no rows; copy the data again")
+        raise ValueError(f"{name}, {split}: {', '.join(map(str, files))} have no rows; copy the data again")
     return {"x": torch.cat(images), "y": torch.cat(labels)}
 
 
@@ -180,12 +180,12 @@ Tables = Iterator[tuple[str, list[Any], list[int]]]
 
 def _entry(name: str) -> _Entry:
     if name not in _ENTRIES:
-        raise ValueError(f"no image data set is called {name!r}: expected one of {', '.join(_ENTRIES)}")
+        raise ValueError(f"there is no image data set {name!r}: expected one of {', '.join(_ENTRIES)}")
     return _ENTRIES[name]
 
 
 def _files(name: str, split: str, root: str | None) -> list[Path]:
-    """The parquet files of a split, in order; the hub keeps them in a folder of the configuration, or in data."""
+    """The parquet files of a split, in order; on the hub they are in a folder of the configuration, or in data."""
     parent, entry = data_root(root), _entry(name)
     if parent is None:
         return []
@@ -216,7 +216,7 @@ def _hub_tables(name: str, split: str, root: str | None) -> Tables:
         entry.config,
         split,
         fault=f"{name}, {split} was found neither in {folder} nor on the hub",
-        advice=f"set EBM_DATA to a folder that holds {name}/{split}-*.parquet, or connect to the network once",
+        advice=f"set EBM_DATA to a folder with {name}/{split}-*.parquet, or connect to the network once",
     )
     table = data.with_format("arrow")
     step = 10_000

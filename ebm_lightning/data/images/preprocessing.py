@@ -14,7 +14,7 @@ from ebm_lightning.utils.random import hashed, keyed
 
 
 class Preprocessing(abc.ABC):
-    """A map of whole numbers v in 0..levels-1 to float32 values in [0, 1]. Final subclasses are frozen dataclasses.
+    """A map of integers v in 0..levels-1 to float32 values in [0, 1]. Final subclasses are frozen dataclasses.
 
     ``binary`` is whether every value is 0 or 1, so that binary units have a log-probability for it.
     """
@@ -58,7 +58,7 @@ class Dequantized(Preprocessing):
 class DynamicBinarization(Preprocessing):
     """x ~ Bernoulli(v / (levels - 1)), drawn again each time the image is used.
 
-    The better default for binary models, which would fit the noise of a fixed draw. In evaluation the draws are the
+    Recommended for binary models, which would fit the noise of a fixed draw. In evaluation the draws are the
     same every time.
     """
 

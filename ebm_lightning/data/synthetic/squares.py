@@ -10,7 +10,7 @@ from ebm_lightning.data.base import DataModule, Loading, Subset
 from ebm_lightning.data.sources import InMemory
 
 _FILLED = 0.8
-"""How much of its box a square fills at least."""
+"""The least share of its bounding box that a square fills."""
 
 
 class Squares(DataModule):
@@ -53,10 +53,10 @@ class Squares(DataModule):
         super().__init__(batch_size, val_size=val_size, loading=loading)
         if not 2 <= square < side:
             raise ValueError(f"Squares(side={side}, square={square}): expected 2 <= square < side")
-        places = (side - square + 1) ** 2
-        if samples < places or noise < 0:
+        positions = (side - square + 1) ** 2
+        if samples < positions or noise < 0:
             raise ValueError(
-                f"Squares(samples={samples}, noise={noise}): a square has {places} positions, expected at least as "
+                f"Squares(samples={samples}, noise={noise}): a square has {positions} positions, expected at least as "
                 "many samples, and noise >= 0"
             )
         self.side, self.square, self.only, self.noise, self.samples = side, square, only, noise, samples
@@ -78,7 +78,7 @@ class Squares(DataModule):
         return {"x": x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)}
 
     def attributes(self, x: Tensor) -> dict[str, Tensor]:
-        """Whether images show one square and nothing else ("val"), and whether its centroid is "left" and "top".
+        """Whether images show one square and nothing else ("valid"), and whether its centroid is "left" and "top".
 
         The square is the set of pixels above 0, the middle of the bounds. An image is valid if the smallest box
         around all of them has sides that differ from the square's by at most 1 pixel, and they fill at least 80 percent
@@ -105,6 +105,6 @@ class Squares(DataModule):
 
 
 def _extent(on: Tensor) -> Tensor:
-    """From the first to the last that is on, of (N, pixels): (N,); all pixels if none is."""
+    """Pixels from the first to the last that is on, of (N, pixels): (N,); all pixels if none is on."""
     first, after = on.int().argmax(1), on.flip(1).int().argmax(1)
     return on.shape[1] - first - after

@@ -24,7 +24,7 @@ class Toy2D(DataModule):
     checkerboard have no parts. The formulas are those customary since FFJORD (Grathwohl et al. 2019).
 
     Args:
-        name: Which distribution.
+        name: Name of the distribution.
         batch_size: Examples per batch and rank.
         samples: Points for training and validation together.
         test_size: Points for test.

@@ -46,7 +46,7 @@ class TextFile(Corpus):
         if found is None:
             raise ValueError(
                 f"there is no text {' or '.join(map(str, dict.fromkeys(places)))}: expected a file or a folder of "
-                ".txt; set EBM_DATA to the folder that holds it, or give its whole path"
+                ".txt; set EBM_DATA to its parent folder, or give its absolute path"
             )
         return found
 
@@ -103,7 +103,7 @@ def cut(documents: list[str], val_size: float, test_size: float) -> dict[Split, 
 def _filled(documents: list[str], place: str) -> list[str]:
     filled = [document for document in documents if document]
     if not filled:
-        raise ValueError(f"{place} holds no text: expected at least one document that is not empty")
+        raise ValueError(f"{place} has no text: expected at least one document that is not empty")
     return filled
 
 

@@ -19,13 +19,13 @@ class TextStream(TextModule):
 
     The first documents of the stream are held out, whole: for validation, then for test. The others are read in their
     order, in blocks instead of a shuffle buffer: the windows of a block are cut as in
-    :class:`~ebm_lightning.data.text.windows.Text` and shuffled, and all are used before the next block is read, while
-    training waits. After the last block the first one comes again, in another order. A checkpoint holds the
+    :class:`~ebm_lightning.data.text.windows.Text` and shuffled, and all are used before the next block is read;
+    training waits while a block is read. The first block follows the last one, in another order. A checkpoint holds the
     position of the block in the stream, as given by ``datasets``, so that a run continues without reading earlier
     blocks. For ``size`` and ``tensors`` the training split is the first block.
 
     Args:
-        corpus: The data set; its documents should be in no order that matters beyond a block.
+        corpus: The data set; its documents are shuffled within blocks only.
         tokenizer: Encodes it; Characters needs its argument.
         length: Tokens of a context, S; a window has one more.
         batch_size: Windows per batch and rank.

@@ -1,4 +1,4 @@
-"""Tokenizers: text as whole numbers, and back."""
+"""Tokenizers: between text and integers."""
 
 import abc
 import hashlib
@@ -14,21 +14,21 @@ from torch import Tensor
 
 
 class Tokenizer(abc.ABC):
-    """Text as whole numbers 0..size - 1, and back. Final subclasses are frozen dataclasses."""
+    """A map of text to integers 0..size - 1, and back. Final subclasses are frozen dataclasses."""
 
     @property
     @abc.abstractmethod
     def vocabulary(self) -> str:
-        """The meaning of every number, as one text: two tokenizers agree if theirs are the same."""
+        """All tokens in order, as one text: two tokenizers are equal if their vocabularies are."""
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
 
     @property
     def end(self) -> int | None:
-        """The token that stands between two documents: a hook; by default none."""
+        """The token between two documents: a hook; by default none."""
         return None
 
     def fitted(self, documents: list[str]) -> "Tokenizer":
@@ -61,7 +61,7 @@ def digest(vocabulary: str) -> str:
 
 @dataclass(frozen=True)
 class Bytes(Tokenizer):
-    """The 256 bytes of UTF-8. Tokens that are no UTF-8, as a model may make them, are decoded as U+FFFD."""
+    """The 256 bytes of UTF-8. Tokens that are not UTF-8, which a model may generate, are decoded as U+FFFD."""
 
     @property
     def vocabulary(self) -> str:
@@ -122,7 +122,7 @@ class Characters(Tokenizer):
         unknown = codes[self._known[tokens] != codes]
         if len(unknown):
             raise ValueError(
-                f"the character {chr(unknown[0])!r} has no token, since it is none of the {self.size} that are known: "
+                f"the character {chr(unknown[0])!r} has no token in the vocabulary of {self.size}: "
                 "give Characters all that may occur, or use Bytes, which encodes every text"
             )
         return torch.from_numpy(tokens)
@@ -137,16 +137,16 @@ class Characters(Tokenizer):
 
 @dataclass(frozen=True)
 class TokenizerFile(Tokenizer):
-    """A tokenizer of the Hugging Face library ``tokenizers``, as its JSON file has it: BPE, WordPiece, Unigram, ...
+    """A tokenizer of the Hugging Face library ``tokenizers``, read from its JSON file: BPE, WordPiece, Unigram, ...
 
     It adds no special tokens, pads nothing and truncates nothing, regardless of the file.
 
     Args:
         path: The file, usually called tokenizer.json.
-        end_token: Stands between two documents, such as ``<|endoftext|>``; None puts none there.
+        end_token: Token between two documents, such as ``<|endoftext|>``; None for none.
 
     Raises:
-        ValueError: When first used, if the library or the file is missing, the file is no tokenizer, or it has no
+        ValueError: When first used, if the library or the file is missing, the file is not a tokenizer, or it has no
             such end token.
     """
 
@@ -166,7 +166,7 @@ class TokenizerFile(Tokenizer):
         if self.end_token is None:
             return None
         if self.end_token not in self._ids:
-            raise ValueError(f"{self}: {self.path} has no token {self.end_token!r}; name one of its own, or null")
+            raise ValueError(f"{self}: {self.path} has no token {self.end_token!r}; give one that it has, or null")
         return self._ids[self.end_token]
 
     def encode(self, text: str) -> Tensor:
@@ -192,13 +192,15 @@ class TokenizerFile(Tokenizer):
             content = Path(self.path).expanduser().read_text(encoding="utf-8")
             known = "model" in json.loads(content)
         except (OSError, ValueError, TypeError) as fault:
-            raise ValueError(f"{self} cannot be read ({fault}): name a tokenizer.json") from None
+            raise ValueError(f"{self} cannot be read ({fault}): give a tokenizer.json") from None
         if not known:
-            raise ValueError(f"{self} is no tokenizer: expected the JSON of the library tokenizers, with a model in it")
-        made = tokenizers.Tokenizer.from_str(content)
-        made.no_padding()
-        made.no_truncation()
-        return made
+            raise ValueError(
+                f"{self} is not a tokenizer: expected the JSON of the library tokenizers, with a model in it"
+            )
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
 
 def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

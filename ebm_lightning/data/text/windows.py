@@ -20,7 +20,7 @@ class Windows(Source):
     """Windows of a text: row i is x = tokens i..i + length - 1 and target = tokens i + 1..i + length, both int64.
 
     Args:
-        tokens: The text, whole numbers (N,) of any dtype.
+        tokens: The text, integers (N,) of any dtype.
         length: Tokens of x; smaller than N.
     """
 
@@ -31,10 +31,10 @@ class Windows(Source):
         return len(self.tokens) - self.length
 
     def batches(self, index_lists: Iterable[Tensor], device: torch.device) -> Iterator[State]:
-        home = self.tokens.device
-        steps = torch.arange(self.length + 1, device=home)
+        own_device = self.tokens.device
+        steps = torch.arange(self.length + 1, device=own_device)
         for index in index_lists:
-            rows = index.to(home)
+            rows = index.to(own_device)
             window = self.tokens[rows[:, None] + steps].to(device).to(torch.int64)
             yield {
                 "x": window[:, :-1].contiguous(),
@@ -130,8 +130,8 @@ class Text(TextModule):
             raise ValueError(f"Text(length={length}): expected a context of 1 or more tokens")
         if test_size < 0 or val_size + test_size >= 1:
             raise ValueError(
-                f"Text(val_size={val_size}, test_size={test_size}): expected shares of the text, 0 or more, that leave "
-                "some to train on"
+                f"Text(val_size={val_size}, test_size={test_size}): expected shares of the text, 0 or more, with a "
+                "sum below 1"
             )
         self.corpus, self.length, self.random_offset, self.test_size = corpus, length, random_offset, test_size
         self.preprocessing = str(tokenizer)

@@ -143,7 +143,7 @@ class TrainedClassifier(FeatureExtractor):
         folder = RunFolder(self.run)
         if "/" not in self.run:
             measured = run_folder(module)
-            folder = measured.beside(self.run, measured.seed)
+            folder = measured.sibling(self.run, measured.seed)
         trained = flatten(folder.config().get("data") or {}).get("init_args.bounds")
         if trained is not None and data.bounds is not None and tuple(trained) != data.bounds:
             raise ValueError(

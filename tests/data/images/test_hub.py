@@ -68,7 +68,7 @@ def test_HubImages_make_DenoisingPairs(folder: str) -> None:
 def test_HubSplit_names_what_cannot_be_read(folder: str) -> None:
     with pytest.raises(ValueError, match=r"HubSplit\(path=.*nothing.*cannot be read"):
         HubSplit(folder + "/nothing", "train").rows()
-    with pytest.raises(ValueError, match="name the one that holds images"):
+    with pytest.raises(ValueError, match="give the column of images"):
         HubSplit(folder, "train", column="picture").rows()
     with pytest.raises(ValueError, match="size=0"):
         HubImages(HubSplit(folder, "train"), HubSplit(folder, "validation"), size=0)

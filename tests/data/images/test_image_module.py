@@ -34,7 +34,7 @@ def test_ImageModule_augments_training_images_only() -> None:
     [
         (lambda: Digits(noise=-0.1), "standard deviation"),
         (lambda: Digits(bounds=(1.0, -1.0)), "lower value first"),
-        (lambda: Images("imagenet"), "no image data set is called"),
+        (lambda: Images("imagenet"), "there is no image data set"),
         (lambda: Images("mnist", labels_per_class=0), "labels_per_class=0.*: expected 1 or more, or null"),
     ],
 )

@@ -61,7 +61,7 @@ def test_HubText_is_read_through_datasets(monkeypatch: pytest.MonkeyPatch) -> No
     corpus = HubText("someone/tales", "tiny")
     assert corpus.documents() == ["abc", "def"]
     corpus.fetch()
-    with pytest.raises(ValueError, match="has the columns text, title: name the one that holds text"):
+    with pytest.raises(ValueError, match="has the columns text, title: give the column of text"):
         HubText("someone/tales", "tiny", column="story").documents()
 
 
@@ -69,8 +69,8 @@ def test_HubText_is_read_through_datasets(monkeypatch: pytest.MonkeyPatch) -> No
     ("make", "words"),
     [
         (lambda file: TextFile(f"{file.path}x").documents(), "there is no text .*set EBM_DATA"),
-        (lambda file: TextFile(str(Path(file.path).parent / "empty")).documents(), "holds no text"),
-        (lambda file: TextFile(str(Path(file.path).parent / "empty.txt")).documents(), "holds no text"),
+        (lambda file: TextFile(str(Path(file.path).parent / "empty")).documents(), "has no text"),
+        (lambda file: TextFile(str(Path(file.path).parent / "empty.txt")).documents(), "has no text"),
         (lambda file: TextFile(str(Path(file.path).parent / "latin.txt")).documents(), "cannot be read as a text in"),
     ],
 )

@@ -83,7 +83,7 @@ def test_Characters_are_learned_from_the_training_span_alone(tmp_path: Path) -> 
     data = Text(TextFile(str(tmp_path / "text.txt")), Characters(), 4, val_size=0, test_size=0)
     assert data.tokenizer == Characters("abcx")
     data = Text(TextFile(str(tmp_path / "text.txt")), Characters(), 4, val_size=0, test_size=0.1)
-    with pytest.raises(ValueError, match="character 'x' has no token, since it is none of the 3 that are known"):
+    with pytest.raises(ValueError, match="character 'x' has no token in the vocabulary of 3"):
         data.tensors("test")
 
 
@@ -107,12 +107,12 @@ def test_TokenizerFile_explains_its_faults(tmp_path: Path, monkeypatch: pytest.M
     path = written(tmp_path)
     for file, words in (
         (tmp_path / "none.json", "cannot be read"),
-        (tmp_path / "other.json", "is no tokenizer"),
+        (tmp_path / "other.json", "is not a tokenizer"),
         (__file__, "cannot be read"),
     ):
         with pytest.raises(ValueError, match=words):
             TokenizerFile(str(file)).encode("a")
-    with pytest.raises(ValueError, match="has no token '<stop>'; name one of its own"):
+    with pytest.raises(ValueError, match="has no token '<stop>'; give one that it has"):
         TokenizerFile(str(path), "<stop>").encode_all(["a"])
 
 

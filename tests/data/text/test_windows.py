@@ -100,8 +100,8 @@ def test_Text_ranks_share_the_windows_of_a_pass(book: TextFile, random_offset: b
     shown = torch.cat([batch["x"] for batches in ranks for batch in batches]).flatten().tolist()
     assert len(set(shown)) == len(shown) == passes * 12 * 10
     loaders = [data.eval_loader("val", rank=rank, world_size=2) for rank in range(2)]
-    judged = torch.cat([batch["x"][:, 0] for loader in loaders for batch in loader])
-    assert torch.equal(judged.sort().values, data.tensors("val")["x"][:, 0])
+    held_out = torch.cat([batch["x"][:, 0] for loader in loaders for batch in loader])
+    assert torch.equal(held_out.sort().values, data.tensors("val")["x"][:, 0])
 
 
 def test_Windows_are_on_the_device_of_their_tokens() -> None:
@@ -119,7 +119,7 @@ def test_Windows_are_on_the_device_of_their_tokens() -> None:
     ("make", "words"),
     [
         (lambda file: Text(file, Bytes(), 0), "length=0"),
-        (lambda file: Text(file, Bytes(), val_size=0.5, test_size=0.5), "that leave some to train on"),
+        (lambda file: Text(file, Bytes(), val_size=0.5, test_size=0.5), "with a sum below 1"),
         (lambda file: Text(file, Bytes(), test_size=-0.1), "shares of the text"),
         (
             lambda file: Text(file, Bytes(), 100, val_size=0, test_size=0).tensors("train"),
