@@ -1,9 +1,9 @@
-"""Interrupts runs on the two nodes of cluster/local/up, and compares their ends with that of a run left alone.
+"""Interrupt runs on the two nodes of cluster/local/up, and compare their ends with that of an uninterrupted run.
 
     eval "$(cluster/local/up)" && python cluster/local/interruptions.py
 
-Each run is sent USR1, TERM, `scontrol requeue`, kill -9 of one rank and a time limit, in an order and at steps that
-are drawn. Prints a table and, with ``--write``, puts it into cluster/README.md, and what it found into results.json.
+Each run is interrupted by USR1, TERM, `scontrol requeue`, kill -9 of one rank and a time limit, in a random order and
+at random steps. Prints a table; ``--write`` also writes it to cluster/README.md, and the results to results.json.
 """
 
 import argparse
@@ -36,51 +36,51 @@ README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
 BEGIN, END = "<!-- interruptions: written by `interruptions.py --write` -->", "<!-- end of interruptions -->"
 IMAGES = 300
 LIMIT_S = 600
-"""How long anything is waited for: a start takes a quarter of a minute where cores are free."""
+"""The longest wait for an event, in seconds: a start takes a quarter of a minute if cores are free."""
 SOON, LATE = 25, 100
-"""An interruption comes so many steps after a start, drawn between the two: later than a new checkpoint."""
+"""Bounds of the number of steps, drawn at random, from a start to an interruption: later than a new checkpoint."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--number", type=int, default=10, help="interruptions in all (10)")
-    parser.add_argument("--seed", type=int, default=0, help="of their order and steps (0)")
+    parser.add_argument("--number", type=int, default=10, help="total number of interruptions (10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of their order and steps (0)")
     parser.add_argument("--steps", type=int, default=800, help="training steps of each run (800)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/interruptions"), help="where runs go, a new folder")
-    parser.add_argument("--write", action="store_true", help="to cluster/README.md and results.json")
-    asked = parser.parse_args(arguments)
-    if asked.folder.exists():
-        parser.error(f"there is a {asked.folder} already: give a new --folder")
-    if asked.number < 1:
+    parser.add_argument("--folder", type=Path, default=Path("runs/interruptions"), help="a new folder for the runs")
+    parser.add_argument("--write", action="store_true", help="write to cluster/README.md and results.json")
+    options = parser.parse_args(arguments)
+    if options.folder.exists():
+        parser.error(f"the folder {options.folder} exists: give a new --folder")
+    if options.number < 1:
         parser.error("expected --number of at least 1")
     if set(slurm.nodes()) != {"n1", "n2"}:
         parser.error('expected the two nodes of cluster/local/up: eval "$(cluster/local/up)" first')
-    draw = random.Random(asked.seed)
-    write_images(asked.folder / "images")
-    alone = submit(asked.folder / "alone", asked.steps)
+    draw = random.Random(options.seed)
+    write_images(options.folder / "images")
+    alone = submit(options.folder / "alone", options.steps)
     wait(lambda: jobs.of_run(alone).id not in slurm.queue(), alone, "its end")
-    rows, left = [], asked.number
+    rows, left = [], options.number
     while left > 0:
         kinds = draw.sample(list(KINDS), min(left, len(KINDS)))
         left -= len(kinds)
-        run = submit(asked.folder / f"interrupted-{len(rows)}", asked.steps)
+        run = submit(options.folder / f"interrupted-{len(rows)}", options.steps)
         for kind in kinds:
             interrupt(run, kind, draw.randrange(SOON, LATE))
         wait(lambda run=run: jobs.of_run(run).id not in slurm.queue(), run, "its end")  # type: ignore[misc]
-        rows.append(judged(run, alone, kinds))
+        rows.append(compared(run, alone, kinds))
         print(json.dumps(rows[-1]), flush=True)
     facts = environment()
     source = {"commit": facts["commit"], "dirty": facts["dirty"], "torch": facts["versions"]["torch"]}
-    record = {"seed": asked.seed, "steps": asked.steps, **source, "runs": rows}
+    record = {"seed": options.seed, "steps": options.steps, **source, "runs": rows}
     print("\n".join(table(record)))
-    if asked.write:
+    if options.write:
         write_atomically(RESULTS, json.dumps(record, indent=1) + "\n")
         write_between(README, BEGIN, table(record), END)
     sys.exit(0 if all(row["held"] for row in rows) else 1)
 
 
 def write_images(folder: Path) -> None:
-    """The digits of scikit-learn as files, for a worker process to read."""
+    """Write the digits of scikit-learn as files, to be read by a worker process."""
     pixels = (load_digits().images * 15.9).astype(np.uint8)
     for split, chosen in (("train", pixels[:IMAGES]), ("test", pixels[IMAGES : IMAGES + 50])):
         (folder / split).mkdir(parents=True)
@@ -89,7 +89,7 @@ def write_images(folder: Path) -> None:
 
 
 def submit(root: Path, max_steps: int) -> Path:
-    """Submits the run on two nodes and returns its folder."""
+    """Submit the run on two nodes and return its folder."""
     images = (root.parent / "images").absolute()
     data = [f"--data.init_args.{split}.path={images}" for split in ("train", "test")]
     command = [sys.executable, "-m", "ebm_lightning", "submit", str(HERE / "interrupted.yaml")]
@@ -102,21 +102,21 @@ def submit(root: Path, max_steps: int) -> Path:
 
 
 def interrupt(run: Path, kind: str, after: int) -> None:
-    """Interrupts the job of a run so many steps after it has started, and lets it start again."""
+    """Interrupt the job of a run ``after`` steps from its start, and release it to start again."""
     id, step = jobs.of_run(run).id, last_step(run) + after
     wait(lambda: last_step(run) >= step, run, f"step {step}")
     restarts = slurm.queue()[id].restarts
     print(f"{run.parent.parent.name}: {kind} at step {last_step(run)}", flush=True)
     KINDS[kind](id, run)
     wait(lambda: is_waiting(id, restarts), run, f"job {id} to be requeued after {kind}")
-    # Sooner, SLURM revokes the credential of the job, or the end of the last start reaches the next one.
-    wait(lambda: set(slurm.nodes().values()) == {"idle"}, run, "nodes that are done with the last start")
+    # Earlier, SLURM would revoke the credential of the job, or the end of this start would affect the next one.
+    wait(lambda: set(slurm.nodes().values()) == {"idle"}, run, "idle nodes after the last start")
     time.sleep(3)
     subprocess.run(["scontrol", "update", f"JobId={id}", "StartTime=now", "TimeLimit=60"], check=True)
 
 
 def is_waiting(id: str, restarts: int) -> bool:
-    """Whether a job was requeued once more than so often, and has not started again."""
+    """Whether a job was requeued more than ``restarts`` times, and waits for its start."""
     job = slurm.queue().get(id)
     return job is not None and job.state == "PENDING" and job.restarts > restarts
 
@@ -136,7 +136,7 @@ def last_step(run: Path) -> int:
 
 
 def kill_a_rank(id: str, run: Path) -> None:
-    """kill -9 of the training process of the last rank, not of its worker."""
+    """Kill the training process of the last rank with signal 9, but not its worker process."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -151,7 +151,7 @@ def kill_a_rank(id: str, run: Path) -> None:
 
 
 def limit_its_time(id: str, run: Path) -> None:
-    """A limit that is nearer than the profile's warn_seconds: SLURM warns within half a minute."""
+    """Set a time limit that is closer than the profile's warn_seconds: SLURM sends USR1 within half a minute."""
     started = max(event["time"] for event in RunFolder(run).events() if event["event"] == "start")
     minutes = int((time.time() - started) / 60) + 2
     subprocess.run(["scontrol", "update", f"JobId={id}", f"TimeLimit={minutes}"], check=True)
@@ -166,8 +166,8 @@ KINDS: dict[str, Callable[[str, Path], Any]] = {
 }
 
 
-def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
-    """What became of an interrupted run, beside the one that was left alone."""
+def compared(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
+    """The row of the table for an interrupted run, compared with the uninterrupted one."""
     ours, theirs = rows_of(run), rows_of(alone)
     job, folder = jobs.of_run(run), RunFolder(run)
     ids = {event["id"] for event in folder.events() if event["event"] == "start"}
@@ -183,7 +183,7 @@ def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
         "ids": len(ids),
         "processes left": left_of(run),
     }
-    # Only what is killed without a warning may take steps again: those since its last checkpoint.
+    # Only a run that was killed without a signal may repeat steps: those since its last checkpoint.
     again = row["rows taken again"] == 0 or not {"kill -9", "requeue"}.isdisjoint(kinds)
     alike = row["same end"] and row["same rows"] and row["rows missing"] == 0
     once = again and row["ids"] == 1 and row["processes left"] == 0
@@ -191,19 +191,19 @@ def judged(run: Path, alone: Path, kinds: list[str]) -> dict[str, Any]:
 
 
 def rows_of(run: Path) -> Counter[tuple[str, str]]:
-    """How often each step of each number was logged."""
+    """The number of rows of each step and metric."""
     with (run / "metrics.csv").open(newline="") as file:
         return Counter((row["step"], row["name"]) for row in csv.DictReader(file))
 
 
 def digest(run: Path) -> str:
-    """Of the last checkpoint: weights, their average, optimizer, chains and random streams of both ranks."""
+    """A hash of the last checkpoint: weights, their average, optimizer, chains and random streams of both ranks."""
     content = checkpoints.RankCheckpointIO().load_checkpoint(RunFolder(run).checkpoints()[-1])
-    made = hashlib.sha256()
+    state = hashlib.sha256()
     for key in ("state_dict", "current_model_state", "optimizer_states", "rank_states", "global_step"):
         for leaf in leaves(content[key]):
-            made.update(leaf)
-    return made.hexdigest()
+            state.update(leaf)
+    return state.hexdigest()
 
 
 def leaves(tree: Any) -> Iterator[bytes]:
@@ -217,7 +217,7 @@ def leaves(tree: Any) -> Iterator[bytes]:
 
 
 def left_of(run: Path) -> int:
-    """Processes that still name the run among their arguments."""
+    """The number of processes with the run among their arguments."""
     count = 0
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -228,23 +228,23 @@ def left_of(run: Path) -> int:
 
 
 def table(record: dict[str, Any]) -> list[str]:
-    """The lines that say what became of each run."""
+    """The table of the results, one row for each run."""
     rows = record["runs"]
     columns = [column for column in rows[0] if column != "held"]
-    said = {True: "yes", False: "**no**"}
-    made = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    made += [
-        f"| {' | '.join(str(said.get(row[c], row[c]) if c.startswith('same') else row[c]) for c in columns)} |"
+    text = {True: "yes", False: "**no**"}
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [
+        f"| {' | '.join(str(text.get(row[c], row[c]) if c.startswith('same') else row[c]) for c in columns)} |"
         for row in rows
     ]
     number = sum(len(row["interrupted by"].split(", ")) for row in rows)
     held = sum(row["held"] for row in rows)
     commit = (record["commit"] or "unknown")[:7] + (", with changes" if record["dirty"] else "")
     return [
-        f"{held} of {len(rows)} runs of {record['steps']} steps ended as they should, interrupted {number} times in "
-        f"all; seed {record['seed']}, commit {commit}, torch {record['torch']}.",
+        f"{held} of {len(rows)} runs of {record['steps']} steps passed, with {number} interruptions in total; "
+        f"seed {record['seed']}, commit {commit}, torch {record['torch']}.",
         "",
-        *made,
+        *lines,
     ]
 
 
