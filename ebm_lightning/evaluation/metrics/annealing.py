@@ -46,7 +46,7 @@ class Linear(Betas):
 class PiecewiseLinear(Betas):
     """Evenly spaced inverse temperatures within each of several intervals from 0 to 1.
 
-    ``num_temperatures[0]`` of them are up to ``ends[0]``, and so on. A short run shows where many are needed: the
+    ``num_temperatures[0]`` of them are up to ``ends[0]``, and so on. A short run shows at which many are needed: the
     variance of log w increases most at the temperatures at which the chains do not equilibrate.
 
     Args:

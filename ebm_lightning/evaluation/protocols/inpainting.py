@@ -124,13 +124,13 @@ def sample_x(module: EBM, sampler: Sampler, start: State, steps: int) -> Tensor:
     return state["x"]
 
 
-def squared_error(guess: Tensor, truth: Tensor, where: Tensor) -> Measurement:
-    """The mean over images of the mean of (guess - truth)^2 over the values of each (B, ...) that ``where`` marks.
+def squared_error(guess: Tensor, truth: Tensor, mask: Tensor) -> Measurement:
+    """The mean over images of the mean of (guess - truth)^2 over the values of each (B, ...) with ``mask``.
 
     Images without such values are left out. The standard error is over images.
     """
-    error = (guess.double() - truth.double()).square() * where
-    counts = where.flatten(1).sum(1)
+    error = (guess.double() - truth.double()).square() * mask
+    counts = mask.flatten(1).sum(1)
     return mean((error.flatten(1).sum(1) / counts)[counts > 0])
 
 

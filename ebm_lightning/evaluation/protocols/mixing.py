@@ -118,7 +118,7 @@ class Mixing(Protocol):
 
 
 def _modes(ends: dict[str, Tensor], start: Tensor) -> dict[str, Measurement]:
-    """Of the classes where chains end, from data and from noise, and where those from data start: what is measured."""
+    """The measurements of the classes at the ends of chains, and at the start of those from data."""
     found = {}
     for name, labels in ends.items():
         found[f"classes_from_{name}"] = Measurement(len(set(labels.tolist())), label=f"classes found from {name}")

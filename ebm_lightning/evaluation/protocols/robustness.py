@@ -32,7 +32,7 @@ class Robustness(Protocol):
     the test split, the same in every run. Standard errors are binomial.
 
     An attack can fail because the gradient is masked (Athalye, Carlini & Wagner 2018). So the accuracy is also measured
-    at the ``chance_radius`` of each norm, where it must be about 0; if more than 5 percent survive there, every
+    at the ``chance_radius`` of each norm, at which it must be about 0; if more than 5 percent survive there, every
     accuracy in this norm carries a warning.
 
     A classifier with a refinement (JEM-k) is attacked through its randomness and its sampler: u comes from the mean
@@ -187,7 +187,7 @@ def masking(threat: ThreatModel, chance_radius: float, share: float) -> str:
     if share <= MAX_SURVIVING_SHARE:
         return ""
     return (
-        f"{100 * share:.0f} percent of the images survive {threat.name} {chance_radius:g}, where every "
-        "image can become every other one: the gradient "
-        "is masked, so that every accuracy under attack is too high; attack in more steps or in another way"
+        f"{100 * share:.0f} percent of the images survive {threat.name} {chance_radius:g}, at which "
+        "every image can be changed into every other one: the gradient is masked, so that every accuracy under attack "
+        "is too high; attack in more steps or in another way"
     )
