@@ -38,7 +38,7 @@ class Sum(Objective, nn.Module):
             raise ValueError(f"Sum(weights=...) names {unknown}, but the parts are {sorted(parts)}")
         self.parts, self.weights = dict(parts), dict(weights or {})
         self.predicts = any(part.predicts for part in parts.values())
-        self.remembering = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        self.submodules = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
 
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
         results = {name: part(model, pos, neg) for name, part in self.parts.items()}
