@@ -1,1 +1,1 @@
-"""Our code through its public path beside what a user would pick instead, interleaved in one run."""
+"""Benchmarks of this library and of its alternatives, interleaved in one run."""

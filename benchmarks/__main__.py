@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures our code and what a user would pick instead, and writes the tables of README.md."""
+"""Benchmarks of this library and of its alternatives: `python -m benchmarks` writes the tables of README.md."""
 
 import argparse
 import sys
@@ -16,17 +16,17 @@ SECTIONS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures some sections; a mistake ends it with one sentence on standard error and a non-zero exit status."""
+    """Run some sections; an error prints one sentence to standard error and exits with a non-zero status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="SECTION", help=f"some of {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--rounds", type=int, help="turns of every contender; the median counts")
-    parser.add_argument("--quick", action="store_true", help="one round of small sizes, to see that everything runs")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: what of it a GPU computes")
-    parser.add_argument("--large", action="store_true", help="of ebt: a model of 6 layers of 384 too")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help=f"sections: {', '.join(SECTIONS)}; by default all")
+    parser.add_argument("--rounds", type=int, help="number of rounds, of which the median is reported")
+    parser.add_argument("--quick", action="store_true", help="one round with small sizes, as a test")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs the sections for GPUs")
+    parser.add_argument("--large", action="store_true", help="ebt: also a model of 6 layers of width 384")
     parser.add_argument(
         "--write",
         action=argparse.BooleanOptionalAction,
-        help="results/ and README.md; by default unless --quick",
+        help="write results/ and README.md; by default unless --quick",
     )
     given = parser.parse_args(arguments)
     try:
@@ -36,19 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(only: list[str] | None, options: Options, write: bool | None) -> None:
-    """Measures the sections named, or all, and writes what they have found after each of their parts.
+    """Run the given sections, or all, and write their results after each of their parts.
 
-    Raises ValueError where a section is unknown or not for the device, there is no such device, or rounds are below 1.
+    Raises ValueError if a section is unknown or not for the device, the device is missing, or rounds are below 1.
     """
     if unknown := [name for name in only or () if name not in SECTIONS]:
         raise ValueError(f"there is no section {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")
     able = [name for name, section in SECTIONS.items() if options.device in section.DEVICES]
     if unable := [name for name in only or () if name not in able]:
-        raise ValueError(f"{', '.join(unable)} is not measured on {options.device}: there are {', '.join(able)}")
+        raise ValueError(f"{', '.join(unable)} is not measured on {options.device}: expected some of {', '.join(able)}")
     if options.rounds is not None and options.rounds < 1:
         raise ValueError(f"--rounds {options.rounds}: expected at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"torch sees no GPU; on one, {', '.join(able)} would be measured: leave out --device cuda")
+        raise ValueError("torch finds no GPU: leave out --device cuda")
     for name in only or able:
         section, lines = SECTIONS[name], list[str]()
         for record in section.measure(options):

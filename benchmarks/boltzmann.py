@@ -1,13 +1,12 @@
-"""`python -m benchmarks --only boltzmann`: training steps and AIS of Boltzmann machines beside other packages.
+"""`python -m benchmarks --only boltzmann`: training steps and AIS of Boltzmann machines, ours and of other packages.
 
-Every measurement is a process of its own, the contenders take turns, and the median over the rounds counts. Ours is
-`ebm fit` itself: the time between two lines of its metrics.csv, with data, logging and everything that Lightning does.
-Theirs are scikit-learn's BernoulliRBM (PCD-1), the training loop of rbms (PCD-k), the `fit` of learnergy (CD-k), whose
-data loader and pseudo-likelihood come with it, and a gradient of CD-1 by thrml, which is made for sparse graphs. The
-floor is the matrix products alone, 2 k + 3 of them for a step of PCD-k or CD-k, under the same precision; for a joint
-update of a 784-500-1000 deep machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours runs twice:
-in float32 as the others do, and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to
-bfloat16, while binary units lose nothing.
+Every measurement is a process of its own, the contenders take turns, and the result is the median over the rounds. Ours
+is `ebm fit`: the time between two rows of metrics.csv, with data, logging and Lightning. The others are scikit-learn's
+BernoulliRBM (PCD-1), the training loop of rbms (PCD-k), the `fit` of learnergy (CD-k), with its data loader and
+pseudo-likelihood, and a gradient of CD-1 by thrml, which is designed for sparse graphs. The lower bound is the matrix
+products alone in the same precision: 2 k + 3 for a step of PCD-k or CD-k; for a joint update of a 784-500-1000 deep
+machine those of 10 mean-field sweeps, 5 Gibbs sweeps and the gradient. Ours is measured in float32, like the others,
+and with ``trainer.precision: bf16-mixed``, whose matrix products round the weights to bfloat16; binary units are exact.
 """
 
 import statistics
@@ -16,7 +15,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from benchmarks.common import HERE, Options, Record, alone, facts, installed, median_ms, require_mnist, told
+from benchmarks.common import (
+    HERE,
+    Options,
+    Record,
+    facts,
+    facts_text,
+    in_new_process,
+    installed,
+    median_ms,
+    require_mnist,
+)
 from benchmarks.fitting import fit_ms
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
@@ -33,39 +42,40 @@ CONTRASTIVE = [(1, 100), (1, 512)]
 CHAINS, TEMPERATURES = 100, 400
 PEERS = ("rbms", "scikit-learn", "learnergy", "thrml")
 OWNERS = {"rbms": "rbms", "rbms_ais": "rbms", "sklearn": "scikit-learn", "learnergy": "learnergy", "thrml": "thrml"}
-"""The package that a contender needs."""
+"""The package of each contender."""
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each round. Raises ValueError where MNIST is not there."""
+    """Yield the record after each round. Raises ValueError if MNIST is missing."""
     require_mnist("boltzmann")
-    there = installed(*PEERS)
-    plan = [one for one in _plan(options.quick) if OWNERS.get(one[0]) in (None, *there)]
+    present = installed(*PEERS)
+    plan = [one for one in _plan(options.quick) if OWNERS.get(one[0]) in (None, *present)]
     found: dict[str, list[float]] = {}
     for number in range(1, options.turns(ROUNDS) + 1):
         for name, k, batch in plan:
-            value = alone(CONTENDERS[name], k, batch, threads=THREADS)
+            value = in_new_process(CONTENDERS[name], k, batch, threads=THREADS)
             found.setdefault(f"{name} {k} {batch}", []).append(value)
             print(f"round {number}: {name:10} k={k:<3} batch={batch:<4} {value:9.3f}", flush=True)
         yield {
             "medians": {key: statistics.median(values) for key, values in found.items()},
             "spread": {key: [min(values), max(values)] for key, values in found.items()},
             **facts(THREADS, number, *PEERS, "lightning", "numpy"),
-            "matmul_error": alone(_matmul_error),
+            "matmul_error": in_new_process(_matmul_error),
         }
 
 
 def table(record: Record) -> list[str]:
-    """Milliseconds a step, or microseconds a chain and temperature, and ratios; what was not measured is left out."""
+    """Milliseconds per step, or microseconds per chain and temperature, and ratios, of all that was measured."""
     medians = record["medians"]
     peers = [
         peer for peer in ("rbms", "sklearn", "learnergy", "thrml") if any(key.startswith(f"{peer} ") for key in medians)
     ]
-    columns = ["ours", "floor", "ours / floor"]
+    columns = ["ours", "lower bound", "ours / lower bound"]
     columns += [column for peer in peers for column in (OWNERS[peer], f"{OWNERS[peer]} / ours")]
     error = f"{record['matmul_error']:.1e}"
     lines = [
-        f"{told(record)} Matrix products under `matmul_precision: medium` are off by {error} of their largest entry.",
+        f"{facts_text(record)} Matrix products under `matmul_precision: medium` have an error of {error}, "
+        "relative to their largest entry.",
         "",
         f"| | {' | '.join(columns)} |",
         f"|{'---|' * (len(columns) + 1)}",
@@ -81,21 +91,23 @@ def table(record: Record) -> list[str]:
             cells += ["-", "-"] if value is None else [f"{value:.2f}", f"{value / mine:.2f}"]
         lines.append(f"| {label} | {' | '.join(cells)} |")
 
-    for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
+    for suffix, arithmetic in (("", ""), ("_bf16", ", bfloat16 products")):
         for k, batch in CONTRASTIVE:
             key = f"{k} {batch}"
-            label = f"CD-{k}, batch {batch}{words}, ms a step"
+            label = f"CD-{k}, batch {batch}{arithmetic}, ms per step"
             others = {peer: f"{peer} {key}" for peer in ("learnergy", "thrml")}
             row(label, f"ebm_cd{suffix} {key}", f"floor{suffix} {key}", others)
     for k, batch in TRAINING:
-        for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
+        for suffix, arithmetic in (("", ""), ("_bf16", ", bfloat16 products")):
             key = f"{k} {batch}"
             others = {peer: f"{peer} {key}" for peer in ("rbms", "sklearn")}
-            row(f"PCD-{k}, batch {batch}{words}, ms a step", f"ebm{suffix} {key}", f"floor{suffix} {key}", others)
-    for suffix, words in (("", ""), ("_bf16", ", bfloat16 products")):
-        label = f"joint update of a 784-500-1000 deep machine, batch 100{words}, ms"
+            row(
+                f"PCD-{k}, batch {batch}{arithmetic}, ms per step", f"ebm{suffix} {key}", f"floor{suffix} {key}", others
+            )
+    for suffix, arithmetic in (("", ""), ("_bf16", ", bfloat16 products")):
+        label = f"joint update of a 784-500-1000 deep machine, batch 100{arithmetic}, ms"
         row(label, f"dbm{suffix} 5 100", f"floor_dbm{suffix} 5 100", {})
-    label = f"AIS, {CHAINS} chains, us a chain and temperature"
+    label = f"AIS, {CHAINS} chains, us per chain and temperature"
     row(label, f"ebm_ais 0 {CHAINS}", f"floor_ais 0 {CHAINS}", {"rbms": f"rbms_ais 0 {CHAINS}"})
     return lines
 
@@ -112,7 +124,7 @@ def _plan(quick: bool) -> list[tuple[str, int, int]]:
 
 
 def ebm(k: int, batch: int, precision: str = "32-true", config: str = "rbm.yaml", persistent: bool = True) -> float:
-    """Milliseconds a step of `ebm fit -c benchmarks/<config>`: the median of its logging intervals."""
+    """Milliseconds per step of `ebm fit -c benchmarks/<config>`: the median of its logging intervals."""
     options = {
         "--model.init_args.steps": k,
         "--data.init_args.batch_size": batch,
@@ -131,7 +143,7 @@ def ebm_bf16(k: int, batch: int) -> float:
 
 
 def ebm_cd(k: int, batch: int) -> float:
-    """Milliseconds a step of CD-k: chains start at the data."""
+    """Milliseconds per step of CD-k: chains start at the data."""
     return ebm(k, batch, persistent=False)
 
 
@@ -206,7 +218,7 @@ def floor_dbm_bf16(k: int, batch: int) -> float:
 
 
 def rbms(k: int, batch: int) -> float:
-    """Milliseconds a step of the training loop of the package rbms, without its files and progress bar."""
+    """Milliseconds per step of the training loop of the package rbms, without its files and progress bar."""
     from rbms.bernoulli_bernoulli.classes import BBRBM  # type: ignore[import-untyped]
     from rbms.training.pcd import fit_batch_pcd  # type: ignore[import-untyped]
 
@@ -215,7 +227,7 @@ def rbms(k: int, batch: int) -> float:
     for parameter in machine.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = torch.optim.SGD(machine.parameters(), lr=0.01, maximize=True)
-    chains = machine.begun(batch)
+    chains = machine.init_chains(batch)
 
     def step() -> None:
         nonlocal chains
@@ -229,7 +241,7 @@ def rbms(k: int, batch: int) -> float:
 
 
 def sklearn(k: int, batch: int) -> float:
-    """Milliseconds a step of scikit-learn's BernoulliRBM, which is PCD-1, in float32."""
+    """Milliseconds per step of scikit-learn's BernoulliRBM, which is PCD-1, in float32."""
     from sklearn.neural_network import BernoulliRBM
 
     assert k == 1
@@ -240,7 +252,7 @@ def sklearn(k: int, batch: int) -> float:
 
 
 def learnergy(k: int, batch: int) -> float:
-    """Milliseconds a step of `fit` of learnergy's RBM, which is CD-k: data loader, step and pseudo-likelihood."""
+    """Milliseconds per step of `fit` of learnergy's RBM, which is CD-k: data loader, step and pseudo-likelihood."""
     from learnergy.models.bernoulli import RBM as Theirs  # type: ignore[import-not-found,unused-ignore]
     from torch.utils.data import TensorDataset
 
@@ -300,7 +312,7 @@ def rbms_ais(k: int, chains: int) -> float:
 
 
 def _data() -> np.ndarray:
-    """60,000 binary vectors as dense as binarized MNIST."""
+    """60,000 binary vectors with the density of binarized MNIST."""
     return (np.random.default_rng(0).random((60_000, VISIBLE), dtype=np.float32) < 0.13).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, medians with their spread, memory, the machine, and where results are written."""
+"""Common parts of all benchmarks: turns, medians with their spread, memory, facts of the machine, output."""
 
 import json
 import multiprocessing
@@ -25,18 +25,18 @@ from ebm_lightning.utils.fused_ops import matmul_error
 HERE = Path(__file__).parent
 
 Record = dict[str, Any]
-"""What a section found, and where: plain values, as they are kept in results/."""
+"""The results of a section, with facts of the machine: plain values, as stored in results/."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a section measures.
+    """Options of a section.
 
     Args:
-        rounds: turns of every contender; None is the section's own number.
-        quick: whether one round of small sizes is enough, to see that everything runs.
+        rounds: number of rounds; None takes that of the section.
+        quick: whether to run one round with small sizes, as a test.
         device: "cpu" or "cuda".
-        large: whether to measure the sizes too that take long.
+        large: whether to include large sizes, which take long.
     """
 
     rounds: int | None = None
@@ -45,24 +45,24 @@ class Options:
     large: bool = False
 
     def turns(self, usual: int) -> int:
-        """How many rounds there are, in a section that takes ``usual`` of them."""
+        """The number of rounds of a section; ``usual`` unless the options set it."""
         return self.rounds or (1 if self.quick else usual)
 
 
 class Contender(NamedTuple):
-    """What is timed: ``step`` is called, and takes ``units`` of what is counted, such as transitions."""
+    """A timed function ``step``, of which one call has ``units`` of the counted unit, such as transitions."""
 
     step: Callable[[], object]
     units: int = 1
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median of the rounds, and their extremes."""
+    """The median, minimum and maximum of the rounds."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def shown(found: dict[str, float] | None) -> str:
-    """A spread as a cell of a table; "-" where nothing was measured."""
+    """A spread as a cell of a table; "-" if nothing was measured."""
     if found is None:
         return "-"
     median, low, high = (f"{found[key]:.3g}" if found[key] < 100 else f"{found[key]:.0f}" for key in found)
@@ -70,17 +70,17 @@ def shown(found: dict[str, float] | None) -> str:
 
 
 def ratio(found: dict[str, float] | None, to: dict[str, float] | None) -> str:
-    """The ratio of two medians as a cell of a table; "-" where one was not measured."""
+    """The ratio of two medians as a cell of a table; "-" if one was not measured."""
     return "-" if found is None or to is None else f"{found['median'] / to['median']:.2f}"
 
 
 def in_turns(
     contenders: dict[str, Contender], rounds: int, seconds: float, device: str = "cpu", wall: bool = False
 ) -> Record:
-    """Milliseconds a unit of each contender: all are called twice first, and then they take turns.
+    """Milliseconds per unit of each contender: after two calls of each as warm-up, the contenders take turns.
 
-    A turn lasts ``seconds``, or a few calls where one takes longer, and counts as the median of its calls. ``wall`` is
-    for contenders that have processes of their own.
+    A turn takes ``seconds``, or a few calls if one takes longer; its result is the median of its calls. ``wall`` is for
+    contenders with processes of their own.
     """
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
@@ -95,35 +95,35 @@ def in_turns(
 def median_ms(
     step: Callable[[], object], seconds: float = 1.5, least: int = 10, device: str = "cpu", wall: bool = False
 ) -> float:
-    """The median time of a call in milliseconds, after a warm-up of a fifth of ``seconds``; of ``least`` calls or more.
+    """The median time of at least ``least`` calls in milliseconds, after a warm-up of a fifth of ``seconds``.
 
-    Time is the processor's where this process computes on one thread, since others who run there then count less; on
-    several threads, on a GPU and with ``wall`` it is the wall's.
+    On one CPU thread it is processor time, on which other processes have less effect; on several threads, on a GPU and
+    with ``wall`` it is wall time.
     """
     single = device == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if single and not wall else time.perf_counter
     times: list[float] = []
-    begun = time.perf_counter()
-    while (now := time.perf_counter()) - begun < 1.2 * seconds or len(times) < least:
+    start = time.perf_counter()
+    while (now := time.perf_counter()) - start < 1.2 * seconds or len(times) < least:
         before = clock()
         step()
         if device == "cuda":
             torch.cuda.synchronize()
-        if now - begun > 0.2 * seconds:
+        if now - start > 0.2 * seconds:
             times.append(clock() - before)
     return 1e3 * statistics.median(times)
 
 
 def peak(step: Callable[[], object], device: str = "cpu") -> float:
-    """What the tensors made in one call hold at most, in MiB."""
+    """Peak memory of the tensors created in one call, in MiB."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - held) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
@@ -131,10 +131,10 @@ def peak(step: Callable[[], object], device: str = "cpu") -> float:
     return most / 2**20
 
 
-def ceilings(device: str, side: int) -> dict[str, float]:
-    """What this machine reaches: 10^12 operations a second by products of square matrices, 10^9 bytes by a copy.
+def peak_rates(device: str, side: int) -> dict[str, float]:
+    """Measured peak rates: 10^12 operations per second of products of square matrices, 10^9 bytes per second of a copy.
 
-    A float32 product on a CPU is that of the faster of two libraries, if the second one does not round.
+    For float32 products on a CPU it is the rate of the faster of two libraries, if the second one does not round.
     """
     a = torch.randn(side, side, device=device)
     half, seconds = a.bfloat16(), 0.2
@@ -158,24 +158,24 @@ def ceilings(device: str, side: int) -> dict[str, float]:
     return found
 
 
-def ceilings_told(found: dict[str, float]) -> str:
-    """Those ceilings as a sentence."""
+def peak_rates_text(found: dict[str, float]) -> str:
+    """The peak rates as a sentence."""
     names = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
     products = ", ".join(f"{1e3 * found[key]:,.0f} in {name}" for key, name in names.items() if key in found)
-    return f"Measured ceilings: large matrix products at {products} GFLOP/s, a copy at {found['copy']:,.0f} GB/s."
+    return f"Measured peak rates: {products} GFLOP/s of large matrix products, {found['copy']:,.0f} GB/s of a copy."
 
 
-def alone(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:
-    """What a function of a module returns in a fresh process of its own."""
+def in_new_process(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:
+    """The result of a function of a module, called in a new process."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as process:
         return process.submit(function, *arguments).result()
 
 
 def require_mnist(section: str) -> None:
-    """Raises ValueError where MNIST, on which a section trains, is not there."""
+    """Raise ValueError if MNIST, the training data of a section, is missing."""
     if not available("mnist"):
-        raise ValueError(f"{section} trains on MNIST, which was not found: set EBM_DATA to a folder that holds mnist/")
+        raise ValueError(f"{section} trains on MNIST, which was not found: set EBM_DATA to a folder with mnist/")
 
 
 def version(package: str) -> str | None:
@@ -187,15 +187,15 @@ def version(package: str) -> str | None:
 
 
 def installed(*packages: str) -> list[str]:
-    """Those of the packages that are there; a line says which are not."""
+    """The installed ones of some packages; prints the names of the others."""
     absent = [package for package in packages if version(package) is None]
     if absent:
-        print(f"not installed and left out: {', '.join(absent)}", flush=True)
+        print(f"not installed, therefore left out: {', '.join(absent)}", flush=True)
     return [package for package in packages if package not in absent]
 
 
 def facts(threads: int, rounds: int, *packages: str, device: str = "cpu") -> Record:
-    """The machine, the versions and the source that a record is of."""
+    """The machine, versions and source of a record."""
     found = environment()
     return {
         "rounds": rounds,
@@ -208,8 +208,8 @@ def facts(threads: int, rounds: int, *packages: str, device: str = "cpu") -> Rec
     }
 
 
-def told(record: Record) -> str:
-    """The facts of a record as the sentence above its tables."""
+def facts_text(record: Record) -> str:
+    """The facts of a record as a sentence."""
     threads, rounds = record["threads"], record["rounds"]
     versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in record["versions"].items())
     steps = f" of {record['steps']} steps" if "steps" in record else ""
@@ -221,21 +221,21 @@ def told(record: Record) -> str:
 
 
 def markers(name: str) -> tuple[str, str]:
-    """Between what in README.md the tables of a section stand."""
+    """The markers in README.md around the tables of a section."""
     section = name.removesuffix("_cuda")
     command = f"python -m benchmarks --only {section}{' --device cuda' if section != name else ''}"
     return f"<!-- {name}: written by `{command}` -->", f"<!-- end of {name} -->"
 
 
 def publish(name: str, record: Record, lines: list[str], folder: Path = HERE) -> None:
-    """Writes results/<name>.json, and the lines between the markers of README.md.
+    """Write results/<name>.json, and the lines between the markers of README.md.
 
-    Raises ValueError where README.md has no such markers.
+    Raises ValueError if README.md has no such markers.
     """
     readme, (begin, end) = folder / "README.md", markers(name)
     text = readme.read_text()
     if begin not in text or end not in text.split(begin)[1]:
-        raise ValueError(f"{readme} has no place for {name}: expected the lines {begin} and {end}, put them there")
+        raise ValueError(f"{readme} has no markers for {name}: add the lines {begin} and {end}")
     (folder / "results").mkdir(exist_ok=True)
     write_atomically(folder / "results" / f"{name}.json", json.dumps(record, indent=1) + "\n")
     write_between(readme, begin, lines, end)

@@ -1,14 +1,14 @@
-"""`python -m benchmarks --only ebt`: a training step of an energy-based transformer beside the published way.
+"""`python -m benchmarks --only ebt`: a training step of an energy-based transformer, ours and as published.
 
-Every contender is a process of its own, all of one setting are warm before the first is timed, and they take turns. A
-step is the positive phase, two steps of descent, the objective and the backward pass, without optimizer, data and
-Lightning; on a CPU it is timed in seconds of the process on its processor, so that others who run there count less.
-Memory is what the tensors made in one step hold at most, as torch's profiler or allocator sees them come and go.
-Gradients are those of equal weights and noise, compared parameter by parameter with ours uncompiled.
+Every contender is a process of its own; all contenders of a setting are warmed up before the first is timed, and take
+turns. A step is the positive phase, two steps of descent, the objective and the backward pass, without optimizer, data
+and Lightning; on a CPU it is measured in processor time, on which other processes have less effect. Memory is the peak
+of the tensors created in one step, by torch's profiler or allocator. Gradients are for equal weights and noise, and are
+compared parameter by parameter with ours uncompiled.
 
-The published way is written again here from its description (Gladstone et al. 2025, their released code): attention
-by plain products on S x (S + 1) matrices, whose superdiagonal is zeroed, filled with the score of self and taken out
-again behind the softmax, in observed and predicted half alike; create_graph at every step that is differentiated.
+The published method is reimplemented from its description (Gladstone et al. 2025, and their code): attention by plain
+products on S x (S + 1) matrices, whose superdiagonal is zeroed, filled with the score of self and removed after
+the softmax, in the observed and the predicted half; create_graph at every step that is differentiated.
 """
 
 import math
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.common import Options, Record, alone, facts, peak, told
+from benchmarks.common import Options, Record, facts, facts_text, in_new_process, peak
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains
 from ebm_lightning.core import State
@@ -40,12 +40,12 @@ from ebm_lightning.utils.malloc import keep_freed_memory
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, TURN = 5, 4
-"""Turns of each contender, and the steps of one."""
+"""Number of rounds, and steps of a turn."""
 VOCABULARY, STEPS = 256, 2
 
 
 class Setting(NamedTuple):
-    """A size of Gladstone et al. (2025), positions, batch, 1 or 2 for their System 1 or 2, and where it is trained."""
+    """Model size of Gladstone et al. (2025), positions, batch size, 1 or 2 for their System 1 or 2, and device."""
 
     size: str
     positions: int
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 
 
 class PublishedAttention(nn.Module):
-    """Attention of both halves of a sequence (B, 2S, dim), observed and predicted, as :mod:`benchmarks.ebt` says."""
+    """Attention of both halves of a sequence (B, 2S, dim), observed and predicted: see :mod:`benchmarks.ebt`."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class PublishedAttention(nn.Module):
 
 
 class Published(nn.Module):
-    """Our weights, in the published way: (tokens, logits) -> the logits after every step."""
+    """The published method with our weights: (tokens, logits) -> the logits after every step."""
 
     def __init__(self, module: EBM) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Published(nn.Module):
     def energies(self, x: Tensor, p: Tensor, step: int) -> Tensor:
         model = self.model
         token = model.landscape.weight[min(step, STEPS - 1)].expand(len(x), 1, -1)
-        # The step is the first element of both halves; nothing is read where the predicted half begins.
+        # The step is the first element of both halves; the output there is not used.
         h = torch.cat([token, model.embedding(x), token, model.candidate(p)], 1)
         angles = model.trunk._angles(h, 0, x.shape[1] + 2)
         for block, attention in zip(model.trunk.blocks, self.attention, strict=True):
@@ -129,7 +129,7 @@ class Published(nn.Module):
 
 
 def published(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
-    """The published way."""
+    """A step of the published method."""
     module, batch = _module(setting, dtype), _batch(setting)
     net = Published(module)
 
@@ -143,7 +143,7 @@ def published(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor
 
 
 def ours(setting: Setting, dtype: torch.dtype, compiled: bool = False) -> tuple[Callable[[], Tensor], nn.Module]:
-    """Ours, as `ebm fit` runs it by default."""
+    """A step of ours, by default as in `ebm fit`."""
     module, batch = _module(setting, dtype, compiled), _batch(setting)
     return lambda: module.training_step(batch, 1)["loss"], module
 
@@ -154,7 +154,7 @@ def ours_compiled(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Te
 
 
 def ours_checkpointed(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
-    """Ours, with what attention found, its projection and the MLP of every block computed again in backward passes."""
+    """Ours, with the output projection of attention and the MLP of every block recomputed in backward passes."""
     loss, module = ours(setting, dtype)
     for block in module.model.trunk.blocks:
         block.join = partial(checkpoint, block.join, use_reentrant=False)
@@ -171,7 +171,7 @@ def transformer(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tens
 
 
 def validation(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
-    """The same prediction without a graph: two steps and the loss, as protocols take them."""
+    """The same prediction without a graph: two steps and the loss, as in protocols."""
     module, batch = _module(setting, dtype), _batch(setting)
 
     @torch.no_grad()
@@ -184,7 +184,7 @@ def validation(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tenso
 
 
 def validation_published(setting: Setting, dtype: torch.dtype) -> tuple[Callable[[], Tensor], nn.Module]:
-    """The same by the released code for text, which keeps the graph to differentiate once more."""
+    """The same by the released code for text, which keeps the graph for a second derivative."""
     return published(setting, dtype)
 
 
@@ -192,19 +192,19 @@ CONTENDERS = {
     one.__name__: one
     for one in (transformer, published, ours, ours_compiled, ours_checkpointed, validation_published, validation)
 }
-WORDS = {
+LABELS = {
     "transformer": "transformer of the same size, first order",
-    "published": "the published way",
+    "published": "published method",
     "ours": "ours",
     "ours_compiled": "ours, `compile: true`",
     "ours_checkpointed": "ours, halves of blocks checkpointed",
-    "validation_published": "validation, the published way",
+    "validation_published": "validation, published method",
     "validation": "validation, ours",
 }
 
 
 def _module(setting: Setting, dtype: torch.dtype, compiled: bool = False) -> EBM:
-    """The module of experiments/gladstone2025_ebt/text_laptop.yaml, in the size and the system asked for."""
+    """The module of experiments/gladstone2025_ebt/text_laptop.yaml, with the size and the system of the setting."""
     torch.manual_seed(0)
     layers, heads, dim = SIZES[setting.size]
     model = TextEBT(VOCABULARY, layers=layers, heads=heads, dim=dim, condition=StepToken(STEPS))
@@ -226,7 +226,7 @@ def _batch(setting: Setting) -> State:
 
 
 def _gradients(name: str, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
-    """Of all parameters, alpha among them, after noise from one seed."""
+    """The gradients of all parameters, including alpha, with noise from one seed."""
     loss, module = CONTENDERS[name](setting, dtype)
     torch.manual_seed(2)
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -236,14 +236,14 @@ def _gradients(name: str, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
 def differences(name: str, setting: Setting) -> dict[str, float]:
     """The largest of |g - ours| / |ours| over the parameters, in float32 and in float64."""
     found = {}
-    for words, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+    for precision, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         pairs = zip(_gradients(name, setting, dtype), _gradients("ours", setting, dtype), strict=True)
-        found[words] = max(float((g - o).norm() / o.norm().clamp_min(1e-30)) for g, o in pairs)
+        found[precision] = max(float((g - o).norm() / o.norm().clamp_min(1e-30)) for g, o in pairs)
     return found
 
 
 def serve(pipe: Connection, name: str, setting: Setting) -> None:
-    """One contender: says its memory when it is ready, and times as many steps as it is told to, until it is 0."""
+    """Run one contender: send its peak memory, then for each received number n the times of n steps; 0 ends it."""
     torch.set_num_threads(1)
     keep_freed_memory()
     loss, module = CONTENDERS[name](setting, torch.float32)
@@ -260,16 +260,16 @@ def serve(pipe: Connection, name: str, setting: Setting) -> None:
     for steps in iter(pipe.recv, 0):
         times = []
         for _ in range(steps):
-            begun = clock()
+            start = clock()
             step()
             if setting.device == "cuda":
                 torch.cuda.synchronize()
-            times.append(1e3 * (clock() - begun))
+            times.append(1e3 * (clock() - start))
         pipe.send(times)
 
 
 def race(setting: Setting, names: list[str], rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    """All contenders of one setting in turn, ``steps`` steps each in every round; the median of all steps counts."""
+    """Time all contenders of one setting in turns of ``steps`` steps; the result is the median of all steps."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name in names:
@@ -290,10 +290,10 @@ def race(setting: Setting, names: list[str], rounds: int, steps: int) -> dict[st
 
 
 def table(record: Record) -> list[str]:
-    """The results in words, and a table for each setting."""
+    """A table for each setting."""
     lines = [
-        f"{told(record)} The gradients of all ways are compared with ours uncompiled: the largest relative difference "
-        "of a parameter's."
+        f"{facts_text(record)} The columns of gradients are the largest relative difference of a parameter's "
+        "gradient from ours uncompiled."
     ]
     for key, found in record["settings"].items():
         first, theirs = found["transformer"], found["published"]
@@ -301,24 +301,24 @@ def table(record: Record) -> list[str]:
             "",
             f"{key}:",
             "",
-            "| | ms | / transformer | published / it | MiB | published / it | gradients, float32 | float64 |",
+            "| | ms | / transformer | published ms / ms | MiB | published MiB / MiB | gradients, float32 | float64 |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for name, one in found.items():
-            rival = found["validation_published"] if name.startswith("validation") else theirs
+            reference = found["validation_published"] if name.startswith("validation") else theirs
             ratios = (
                 f"{one['ms'] / first['ms']:.2f}",
-                f"{rival['ms'] / one['ms']:.2f}",
-                f"{rival['MiB'] / one['MiB']:.2f}",
+                f"{reference['ms'] / one['ms']:.2f}",
+                f"{reference['MiB'] / one['MiB']:.2f}",
             )
             off = [f"{one[dtype]:.0e}" if dtype in one else "-" for dtype in ("float32", "float64")]
-            cells = (WORDS[name], f"{one['ms']:.1f}", ratios[0], ratios[1], f"{one['MiB']:.0f}", ratios[2], *off)
+            cells = (LABELS[name], f"{one['ms']:.1f}", ratios[0], ratios[1], f"{one['MiB']:.0f}", ratios[2], *off)
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each setting."""
+    """Yield the record after each setting."""
     on = options.device
     if on == "cuda":
         settings = [Setting("4xs", 256, 32, 1, on)]
@@ -334,7 +334,7 @@ def measure(options: Options) -> Iterator[Record]:
     for setting in settings:
         found = race(setting, names, rounds, steps)
         for name in compared:
-            found[name] |= alone(differences, name, setting)
+            found[name] |= in_new_process(differences, name, setting)
         layers, _, dim = SIZES[setting.size]
         size = f"{setting.size} ({layers} layers of {dim}), {setting.positions} positions, batch {setting.batch}"
         record["settings"][f"{size}, System {setting.system}"] = found

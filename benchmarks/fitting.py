@@ -1,4 +1,4 @@
-"""A training step of `ebm fit` as it is used, and of the same module in a bare loop."""
+"""The time of a training step of `ebm fit`, and of the same module in a bare loop."""
 
 import os
 import statistics
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-import ebm_lightning.cli.lightning  # noqa: F401  (what it imports can be named in YAML without its path)
+import ebm_lightning.cli.lightning  # noqa: F401  (classes that it imports need no path in YAML)
 from ebm_lightning import EBM
 from ebm_lightning.data.base import DataModule
 from ebm_lightning.runs.folder import RunFolder
@@ -24,16 +24,16 @@ Config = dict[str, Any]
 
 
 def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ()) -> tuple[float, Config]:
-    """Milliseconds a step of `ebm fit -c config` with these options, and its whole configuration.
+    """Milliseconds per step of `ebm fit -c config` with these options, and its complete configuration.
 
-    That is the median of its logging intervals but the first: with data, logging and everything that Lightning does.
-    Nothing is validated, drawn or saved before the end. ``more`` are arguments without a value.
-    Raises ValueError, with the end of what the command said, where it fails.
+    The time is the median of the logging intervals without the first, and includes data, logging and Lightning.
+    Validation, samples and checkpoints are off until the end. ``more`` are arguments without a value.
+    Raises ValueError with the last line of the output if the command fails.
     """
     quiet = {"--trainer.limit_val_batches": 0, "--checkpoint.every_n_steps": 10**6, "--samples.every_n_steps": 0}
-    drawn = {"--samples.num_chains": 1, "--samples.steps": 1}
+    few = {"--samples.num_chains": 1, "--samples.steps": 1}
     with tempfile.TemporaryDirectory() as folder:
-        given = {**quiet, **drawn, **options, "--run": f"{folder}/run"}
+        given = {**quiet, **few, **options, "--run": f"{folder}/run"}
         command = [sys.executable, "-m", "ebm_lightning", "fit", "-c", str(config), *more]
         command += [str(part) for option in given.items() for part in option]
         environment = {**os.environ, "WANDB_MODE": "disabled"}
@@ -46,7 +46,7 @@ def fit_ms(config: Path, options: dict[str, object], more: tuple[str, ...] = ())
         return 1e3 * statistics.median(each), run.config()
 
 
-def made(config: Config) -> tuple[EBM, DataModule]:
+def instantiate(config: Config) -> tuple[EBM, DataModule]:
     """The module and the data of a configuration."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(EBM, "model")
@@ -56,12 +56,12 @@ def made(config: Config) -> tuple[EBM, DataModule]:
 
 
 def bare_steps(config: Config) -> Iterator[int]:
-    """Trains the module of a configuration in a bare loop, without Lightning and logging: counts its steps from 1."""
+    """Train the module of a configuration in a loop without Lightning and logging; yields the step, from 1."""
     keep_freed_memory()
     torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config.get("matmul_precision") or "highest")
     torch.manual_seed(config["seed_everything"])
-    module, data = made(config)
+    module, data = instantiate(config)
     configured = module.configure_optimizers()
     plain = isinstance(configured, torch.optim.Optimizer)
     optimizer = configured if plain else configured["optimizer"]
@@ -77,10 +77,7 @@ def bare_steps(config: Config) -> Iterator[int]:
 
 
 def bare_ms(config: Config) -> float:
-    """Milliseconds a step of :func:`bare_steps`.
-
-    The median of as many blocks of steps as `ebm fit` has logging intervals, but the first.
-    """
+    """Milliseconds per step of :func:`bare_steps`: the median of blocks of a logging interval, without the first."""
     every = config["trainer"]["log_every_n_steps"]
     marks = [time.perf_counter() for number in bare_steps(config) if number % every == 0]
     return 1e3 * statistics.median(b - a for a, b in pairwise(marks)) / every

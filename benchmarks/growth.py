@@ -1,7 +1,7 @@
-"""`python -m benchmarks --only growth`: how the time of a step grows with what it is given more of.
+"""`python -m benchmarks --only growth`: the time of a step as a function of its size.
 
-A transition of SGLD with the batch, the pixels and the dimension; the round trip of a batch of chains with the size of
-the buffer; a training step of the quickstart with the ranks, each of which has a batch of its own and one thread.
+A transition of SGLD by batch size, number of pixels and dimension; the round trip of a batch of chains by the size of
+the buffer; a training step of the quickstart by number of ranks, each with a batch of its own and one thread.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.common import Contender, Options, Record, facts, in_turns, ratio, shown, spread, told
+from benchmarks.common import Contender, Options, Record, facts, facts_text, in_turns, ratio, shown, spread
 from benchmarks.fitting import fit_ms
 from benchmarks.overhead import QUICKSTART, filled, round_trip
 from benchmarks.sampling import AS_JEM, OURS, ours, wide
@@ -26,7 +26,7 @@ DDP = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
 class Unit(NamedTuple):
-    """What is multiplied: images, their side in pixels, points, chains."""
+    """The smallest sizes: number of images, their side in pixels, number of points, number of chains."""
 
     images: int
     side: int
@@ -35,7 +35,7 @@ class Unit(NamedTuple):
 
 
 def transition(model: EnergyModel, batch: int, shape: tuple[int, ...], device: str) -> Contender:
-    """One transition of SGLD from positions of this shape."""
+    """One transition of SGLD from x of this shape."""
     x = torch.rand(batch, *shape, device=device)
     return Contender(ours(OURS["ours"], AS_JEM, model, x, 1))
 
@@ -76,7 +76,7 @@ PARTS = {
 
 
 def with_ranks(rounds: int, steps: int) -> Record:
-    """Milliseconds a training step of the quickstart on 1 and on 2 ranks."""
+    """Milliseconds per training step of the quickstart on 1 and on 2 ranks."""
     options: dict[str, object] = {"--trainer.max_steps": steps, "--threads": 1}
     found: dict[str, list[float]] = {"1 rank": [], "2 ranks": []}
     for _ in range(rounds):
@@ -86,13 +86,13 @@ def with_ranks(rounds: int, steps: int) -> Record:
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each part; ranks are processes on a CPU."""
+    """Yield the record after each part; ranks are processes on a CPU."""
     keep_freed_memory()
     quick, device, rounds = options.quick, options.device, options.turns(ROUNDS)
     record = facts(torch.get_num_threads(), rounds, "lightning", device=device) | {"parts": {}}
     unit = Unit(4, 8, 16, 200) if quick else Unit(32, 16, 512, 1000)
-    for words, contenders in PARTS.items():
-        record["parts"][words] = in_turns(contenders(unit, device), rounds, 0.02 if quick else SECONDS, device)
+    for label, contenders in PARTS.items():
+        record["parts"][label] = in_turns(contenders(unit, device), rounds, 0.02 if quick else SECONDS, device)
         yield record
     if device == "cpu":
         ranks = with_ranks(rounds, 60 if quick else 400)
@@ -101,9 +101,9 @@ def measure(options: Options) -> Iterator[Record]:
 
 
 def table(record: Record) -> list[str]:
-    """Milliseconds, and how many times the first of each part."""
-    lines = [told(record), "", "| | ms | / first |", "|---|---|---|"]
-    for words, found in record["parts"].items():
+    """Milliseconds, and ratios to the first row of each part."""
+    lines = [facts_text(record), "", "| | ms | / first |", "|---|---|---|"]
+    for label, found in record["parts"].items():
         first = next(iter(found.values()))
-        lines += [f"| {words}: {name} | {shown(one)} | {ratio(one, first)} |" for name, one in found.items()]
+        lines += [f"| {label}: {name} | {shown(one)} | {ratio(one, first)} |" for name, one in found.items()]
     return lines

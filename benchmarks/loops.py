@@ -1,6 +1,6 @@
-"""What a user would sample with instead: the loops of the papers, and those of the packages torchebm and ebmkit.
+"""Alternatives to our samplers: the loops of the papers, and those of the packages torchebm and ebmkit.
 
-All take ``steps`` transitions of an energy (B, ...) -> (B,) from ``x`` and give back where they end.
+Each takes ``steps`` transitions from ``x`` for an energy (B, ...) -> (B,) and returns the end of the chains.
 """
 
 import math
@@ -13,7 +13,7 @@ Energy = Callable[[Tensor], Tensor]
 
 
 def floor(energy: Energy, x: Tensor, steps: int) -> Tensor:
-    """One forward pass and one backward pass to the input alone, for each step; nothing moves."""
+    """One forward pass and one backward pass to the input alone, for each step; x does not change."""
     x = x.detach().requires_grad_()
     for _ in range(steps):
         torch.autograd.grad(energy(x).sum(), x)
@@ -23,7 +23,7 @@ def floor(energy: Energy, x: Tensor, steps: int) -> Tensor:
 def jem(energy: Energy, x: Tensor, steps: int, step_size: float = 1.0, noise: float = 0.01) -> Tensor:
     """x <- x + a df/dx + s N(0, 1) with f = -E: Grathwohl et al. (2020), algorithm 1.
 
-    The position is one leaf, whose values are moved behind the back of autograd.
+    x is one leaf, whose values are changed without autograd.
     """
     x = x.detach().clone().requires_grad_()
     for _ in range(steps):
@@ -35,9 +35,9 @@ def jem(energy: Energy, x: Tensor, steps: int, step_size: float = 1.0, noise: fl
 def igebm(net: nn.Module, x: Tensor, steps: int) -> Tensor:
     """x <- clamp(x + n - 10 clip(dE/dx)), the gradient at x + n: Du & Mordatch (2019), algorithm 1 and its settings.
 
-    The noise n has a deviation of 0.005 and is drawn into one tensor, the gradient is clipped to 0.01 and fills
-    ``x.grad``. The parameters are frozen meanwhile: a backward pass that fills their gradients too costs half as much
-    again.
+    The noise n has standard deviation 0.005 and is drawn into one tensor; the gradient is clipped to 0.01 and is in
+    ``x.grad``. The parameters are frozen during sampling: a backward pass that computes their gradients too would take
+    half as long again.
     """
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     for parameter in trained:

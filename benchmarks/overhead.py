@@ -1,9 +1,9 @@
-"""`python -m benchmarks --only overhead`: what surrounds the mathematics of a step, and of a run.
+"""`python -m benchmarks --only overhead`: the cost of everything around the computation of a step.
 
 The round trip of a batch of chains through a sample buffer; a batch of images, from our loader and from torch's; a
-training step of `ebm fit`, with data, logging and Lightning, beside the same module in a bare loop; what it takes ranks
-after each step to agree whether one was sent a signal; the processor time of commands until they answer; size and time
-of a checkpoint, which is flushed to the disk.
+training step of `ebm fit`, with data, logging and Lightning, and of the same module in a bare loop; the agreement of
+ranks on a received signal after each step; the processor time of commands; size and time of a checkpoint, which is
+flushed to the disk.
 """
 
 import logging
@@ -31,16 +31,16 @@ from benchmarks.common import (
     Contender,
     Options,
     Record,
-    alone,
     facts,
+    facts_text,
+    in_new_process,
     in_turns,
     installed,
     ratio,
     shown,
     spread,
-    told,
 )
-from benchmarks.fitting import bare_ms, fit_ms, made
+from benchmarks.fitting import bare_ms, fit_ms, instantiate
 from ebm_lightning import EBM
 from ebm_lightning.chains import FloatStorage, SampleBuffer, Storage, Uint8Storage
 from ebm_lightning.data import available
@@ -56,7 +56,7 @@ from ebm_lightning.training.trainer import Trainer
 
 DEVICES = ("cpu", "cuda")
 ROUNDS, SECONDS = 3, 0.5
-BATCH, IMAGE, REBIRTH = 128, (3, 32, 32), 0.05
+BATCH, IMAGE, REINIT_PROB = 128, (3, 32, 32), 0.05
 QUICKSTART = HERE.parent / "experiments" / "quickstart" / "digits.yaml"
 COMMANDS = {
     "`python -c pass`": ("-c", "pass"),
@@ -71,7 +71,7 @@ class Grays(ImageModule):
     """Images of independent gray levels in the format of CIFAR-10.
 
     Args:
-        number: how many there are to train on.
+        number: of training examples.
         batch_size: examples per batch.
     """
 
@@ -95,17 +95,17 @@ def _labels(number: int) -> Tensor:
 
 
 def filled(size: int, shape: tuple[int, ...], storage: Storage, device: str = "cpu") -> SampleBuffer:
-    """A buffer of living chains of uniform noise."""
-    buffer = SampleBuffer(size, REBIRTH, storage=storage)
-    kept = storage.encode(torch.rand(size, *shape))
-    lives = {"age": torch.ones(size, dtype=torch.int64), "alive": torch.ones(size, dtype=torch.bool)}
-    buffer.load_state_dict([{"store.x": kept, **lives, "seen": torch.tensor(size)}])
+    """A buffer filled with chains of uniform noise."""
+    buffer = SampleBuffer(size, REINIT_PROB, storage=storage)
+    values = storage.encode(torch.rand(size, *shape))
+    flags = {"age": torch.ones(size, dtype=torch.int64), "alive": torch.ones(size, dtype=torch.bool)}
+    buffer.load_state_dict([{"store.x": values, **flags, "seen": torch.tensor(size)}])
     buffer.to(torch.device(device))
     return buffer
 
 
 def round_trip(buffer: SampleBuffer, pos: Tensor) -> None:
-    """A batch of chains out of the buffer, and back."""
+    """Take a batch of chains out of the buffer, and put it back."""
     buffer.finish(buffer.start({"x": pos}, ("x",)))
 
 
@@ -119,8 +119,8 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
 
     def jem() -> None:
         rows = torch.randint(size, (BATCH,), device=device)
-        fresh, reborn = torch.rand_like(pos), torch.rand(BATCH, device=device) < REBIRTH
-        store[rows] = torch.where(reborn[:, None, None, None], fresh, store[rows])
+        noise, reinit = torch.rand_like(pos), torch.rand(BATCH, device=device) < REINIT_PROB
+        store[rows] = torch.where(reinit[:, None, None, None], noise, store[rows])
 
     found: dict[str, Callable[[], object]] = {
         "gather and scatter alone": floor,
@@ -131,13 +131,13 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
     if "ebmkit" in peers:
         import ebm
 
-        theirs = ebm.ReplayBuffer(size, IMAGE, REBIRTH, torch.rand)
+        theirs = ebm.ReplayBuffer(size, IMAGE, REINIT_PROB, torch.rand)
         found["ebmkit"] = lambda: theirs.push(theirs.sample(BATCH, device))
     return {name: Contender(step) for name, step in found.items()}
 
 
 def batches(number: int, device: str) -> dict[str, Contender]:
-    """The next batch of images on the device: ours from bytes, torch's from floats, in passes without an end."""
+    """The next batch of images on the device, in endless passes: ours from bytes, torch's from floats."""
     ours = iter(Grays(number).train_stream(10**6, device=device))
     data = TensorDataset(torch.rand(number, *IMAGE), _labels(number))
     found: dict[str, Callable[[], object]] = {"ours": partial(next, ours)}
@@ -153,7 +153,7 @@ def _moved(endless: Iterator[list[Tensor]], device: str) -> list[Tensor]:
 
 
 def fits(quick: bool) -> dict[str, tuple[Path, dict[str, object]]]:
-    """What `ebm fit` trains: by name, a configuration and options."""
+    """The runs of `ebm fit`: by name, a configuration and options."""
     steps = {"--trainer.max_steps": 60 if quick else 400}
     found = {"quickstart": (QUICKSTART, steps)}
     if available("mnist"):
@@ -161,18 +161,18 @@ def fits(quick: bool) -> dict[str, tuple[Path, dict[str, object]]]:
         fewer = {"--trainer.max_steps": 40, "--trainer.log_every_n_steps": 10} if quick else steps
         found["RBM, PCD-1, batch 512"] = (HERE / "rbm.yaml", {**rbm, **fewer})
     else:
-        print("MNIST is not there (EBM_DATA): the step of an RBM is left out", flush=True)
+        print("MNIST is missing (EBM_DATA): the step of an RBM is left out", flush=True)
     return found
 
 
 def lightning(quick: bool, rounds: int) -> Record:
-    """Milliseconds a step of `ebm fit` and of a bare loop, in processes of their own that take turns."""
+    """Milliseconds per step of `ebm fit` and of a bare loop, in processes of their own that take turns."""
     found: Record = {}
     for name, (config, options) in fits(quick).items():
         turns: list[tuple[float, float]] = []
         for _ in range(rounds):
             of_fit, whole = fit_ms(config, options)
-            turns.append((of_fit, alone(bare_ms, whole)))
+            turns.append((of_fit, in_new_process(bare_ms, whole)))
         found[name] = {
             key: spread(values) for key, values in zip(("fit", "bare"), zip(*turns, strict=True), strict=True)
         }
@@ -180,13 +180,13 @@ def lightning(quick: bool, rounds: int) -> Record:
 
 
 def agreement(rounds: int, calls: int) -> Record:
-    """Milliseconds a step that :class:`Preemption` takes, on the slower rank where there are two."""
+    """Milliseconds per step of :class:`Preemption`, on the slower of two ranks."""
     found = {name: _on_ranks(number, rounds, calls) for name, number in (("1 rank", 1), ("2 ranks, gloo", 2))}
     return {name: spread([max(each) for each in zip(*times, strict=True)]) for name, times in found.items()}
 
 
 def _on_ranks(number: int, rounds: int, calls: int) -> list[list[float]]:
-    """What :func:`hook_ms` finds on each of so many ranks, in processes of their own."""
+    """The results of :func:`hook_ms` on each of n ranks, in processes of their own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -196,23 +196,23 @@ def _on_ranks(number: int, rounds: int, calls: int) -> list[list[float]]:
 
 
 def hook_ms(rank: int, ranks: int, port: int, rounds: int, calls: int) -> list[float]:
-    """Milliseconds a call of the hook after a batch, in each of some rounds after the first, on one of the ranks."""
+    """Milliseconds per call of the hook after a batch, in each of some rounds after the first, on one of the ranks."""
     if ranks > 1:
         distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=ranks)
     trainer = SimpleNamespace(world_size=ranks, is_global_zero=False, global_step=0, max_steps=1)
     callback, times = Preemption(), list[float]()
     callback.on_train_start(trainer, None)
     for _ in range(rounds + 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for number in range(calls):
             callback.on_train_batch_end(trainer, None, None, None, number)
-        times.append(1e3 * (time.perf_counter() - begun) / calls)
+        times.append(1e3 * (time.perf_counter() - start) / calls)
     callback.teardown(trainer, None, "fit")
     return times[1:]
 
 
-def answers(rounds: int) -> Record:
-    """Seconds of processor time, a whole process each."""
+def start_times(rounds: int) -> Record:
+    """Seconds of processor time of a process for each command."""
     found: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(rounds):
         for name, arguments in COMMANDS.items():
@@ -225,18 +225,18 @@ def answers(rounds: int) -> Record:
 
 def checkpoints(rounds: int, size: int) -> Record:
     """MB and milliseconds of a checkpoint: of the quickstart, and of a small net with chains of CIFAR-10's format."""
-    module, data = made(yaml.safe_load(QUICKSTART.read_text()))
+    module, data = instantiate(yaml.safe_load(QUICKSTART.read_text()))
     found = {"quickstart": checkpoint(module, data, rounds)}
     for storage in (FloatStorage(), Uint8Storage()):
         chains, net = SampleBuffer(size, storage=storage), DeepEnergy(MLP(3072, [16]))
         module = EBM(net, ContrastiveDivergence(), SGLD(1.0, noise=0.01), chains=chains)
-        words = f"{size:,} chains of 3 x 32 x 32, {type(storage).__name__}"
-        found[words] = checkpoint(module, Grays(BATCH), rounds)
+        label = f"{size:,} chains of 3 x 32 x 32, {type(storage).__name__}"
+        found[label] = checkpoint(module, Grays(BATCH), rounds)
     return found
 
 
 def checkpoint(module: EBM, data: DataModule, rounds: int) -> Record:
-    """Trains one step and saves it ``rounds`` times."""
+    """Train one step, and save a checkpoint ``rounds`` times."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     with tempfile.TemporaryDirectory() as folder:
@@ -251,15 +251,15 @@ def checkpoint(module: EBM, data: DataModule, rounds: int) -> Record:
         trainer.fit(module, datamodule=data)
         times = []
         for number in range(rounds):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             trainer.save_checkpoint(Path(folder) / f"{number}" / "step=1.ckpt")
-            times.append(1e3 * (time.perf_counter() - begun))
+            times.append(1e3 * (time.perf_counter() - start))
         size = sum(file.stat().st_size for file in (Path(folder) / "0").rglob("*") if file.is_file())
     return {"MB": size / 1e6, "ms": spread(times)}
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each part; on a GPU only what a GPU holds: chains and batches."""
+    """Yield the record after each part; on a GPU only chains and batches are measured."""
     quick, device, rounds = options.quick, options.device, options.turns(ROUNDS)
     peers, seconds = installed("ebmkit"), 0.02 if quick else SECONDS
     record = facts(torch.get_num_threads(), rounds, "lightning", "ebmkit", device=device)
@@ -267,7 +267,7 @@ def measure(options: Options) -> Iterator[Record]:
     record["batch"] = in_turns(batches(1000 if quick else 10_000, device), rounds, seconds, device, wall=True)
     yield record
     if device == "cpu":
-        record["start"] = answers(rounds)
+        record["start"] = start_times(rounds)
         record["checkpoint"] = checkpoints(rounds, 500 if quick else 10_000)
         record["agreement"] = agreement(rounds, 100 if quick else 5000)
         yield record
@@ -276,8 +276,8 @@ def measure(options: Options) -> Iterator[Record]:
 
 
 def table(record: Record) -> list[str]:
-    """What each part takes, and ratios."""
-    lines = [told(record), "", f"Round trip of {BATCH} chains of 3 x 32 x 32 through a buffer:", ""]
+    """The times of each part, and ratios."""
+    lines = [facts_text(record), "", f"Round trip of {BATCH} chains of 3 x 32 x 32 through a buffer:", ""]
     lines += _against(record["buffer"], "ms", "gather and scatter alone")
     lines += ["", f"The next {BATCH} images of 3 x 32 x 32:", "", *_against(record["batch"], "ms", "ours")]
     if found := record.get("start"):
@@ -295,14 +295,14 @@ def table(record: Record) -> list[str]:
 
 
 def _of_a_step(agreed: Record, step: Record | None) -> list[str]:
-    """The agreement beside the step of the quickstart, where that was measured."""
+    """The agreement, and its share of the step of the quickstart if that was measured."""
     lines = [
-        "What the agreement on a signal costs a step:",
+        "The agreement on a signal after each step:",
         "",
         "| | us | % of the quickstart's step |",
         "|---|---|---|",
     ]
-    for name, one in {**agreed, **({"that step, `ebm fit`, 1 rank": step} if step else {})}.items():
+    for name, one in {**agreed, **({"the step itself, `ebm fit`, 1 rank": step} if step else {})}.items():
         share = f"{100 * one['median'] / step['median']:.3g}" if step else "-"
         lines.append(f"| {name} | {shown({key: 1e3 * ms for key, ms in one.items()})} | {share} |")
     return lines

@@ -1,8 +1,8 @@
-"""`python -m benchmarks --only papers --device cuda`: training steps of the papers' own sizes on one GPU.
+"""`python -m benchmarks --only papers --device cuda`: training steps at the papers' model sizes on one GPU.
 
-Each is its experiment's configuration through `ebm fit`, with data, buffer, optimizer and logging: as it is shipped, in
-bfloat16, and with the negative phase as a CUDA graph. Beside it stands what `ebm plan` predicts for the GPU, at the
-share of its peak that a plan assumes, and the share that was reached.
+Each is a run of the experiment's configuration by `ebm fit`, with data, buffer, optimizer and logging: unchanged, in
+bfloat16, and with the negative phase as a CUDA graph. The table also has the prediction of `ebm plan` for the GPU, at
+the default share of the peak rate, and the share reached.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import HERE, Options, Record, facts, spread, told
-from benchmarks.fitting import fit_ms, made
+from benchmarks.common import HERE, Options, Record, facts, facts_text, spread
+from benchmarks.fitting import fit_ms, instantiate
 from ebm_lightning.data import available
 from ebm_lightning.planning import Cluster, count
 from ebm_lightning.planning.hardware import GPUS, Arithmetic
@@ -24,7 +24,7 @@ SETTINGS: dict[str, tuple[Path, int]] = {
     "JEM: WRN-28-10, batch 64, 20 transitions": (EXPERIMENTS / "grathwohl2020_jem" / "cifar10.yaml", 30),
     "IGEBM: ResNet32Large, batch 128, 60 transitions": (EXPERIMENTS / "du2019_igebm" / "cifar10_uncond.yaml", 6),
 }
-"""The configuration, and the steps that are trained."""
+"""The configuration, and the number of training steps."""
 BF16 = {"--trainer.precision": "bf16-mixed"}
 GRAPHS = {"--model.init_args.acceleration.cuda_graphs": "true"}
 WAYS: dict[str, dict[str, object]] = {
@@ -35,21 +35,21 @@ WAYS: dict[str, dict[str, object]] = {
 
 
 def counted(config: Record) -> Step:
-    """What a step of a whole configuration asks, counted on this GPU in float32."""
-    module, data = made(config)
+    """The cost of a step of a complete configuration, counted on this GPU in float32."""
+    module, data = instantiate(config)
     return count(module.cuda(), data)
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each setting; without CIFAR-10 there is nothing to train on."""
+    """Yield the record after each setting; nothing without CIFAR-10."""
     rounds, name = options.turns(ROUNDS), torch.cuda.get_device_name()
     record = facts(torch.get_num_threads(), rounds, "lightning", device="cuda") | {"settings": {}}
     gpu = next((gpu for gpu in GPUS if gpu in name.lower().replace(" ", "")), None)
     if not available("cifar10"):
-        print("CIFAR-10 is not there (EBM_DATA): no paper's size is measured", flush=True)
+        print("CIFAR-10 is missing (EBM_DATA): nothing is measured", flush=True)
         return
-    for words, (config, steps) in SETTINGS.items():
-        found = record["settings"][words] = {}
+    for label, (config, steps) in SETTINGS.items():
+        found = record["settings"][label] = {}
         every = 1 if options.quick else steps // 6
         length = {"--trainer.max_steps": 6 * every, "--trainer.log_every_n_steps": every}
         step = None
@@ -65,10 +65,15 @@ def measure(options: Options) -> Iterator[Record]:
 
 
 def table(record: Record) -> list[str]:
-    """Milliseconds a step, and the plan's."""
-    lines = [told(record)]
-    for words, found in record["settings"].items():
-        lines += ["", f"{words}:", "", "| | ms a step | / as shipped | TFLOP/s | of the peak | plan, ms | it / plan |"]
+    """Milliseconds per step, measured and predicted."""
+    lines = [facts_text(record)]
+    for label, found in record["settings"].items():
+        lines += [
+            "",
+            f"{label}:",
+            "",
+            "| | ms per step | / as shipped | TFLOP/s | of the peak | predicted, ms | measured / predicted |",
+        ]
         lines.append("|---|---|---|---|---|---|---|")
         first = found["as shipped"]["ms"]["median"]
         for way, one in found.items():

@@ -1,6 +1,6 @@
-"""`python -m benchmarks --only plans`: what `ebm plan --measure 2` predicts for training here, and what it measures.
+"""`python -m benchmarks --only plans`: predicted and measured times of `ebm plan --measure 2` on this machine.
 
-Each round is the command itself, whose last table is read.
+Each round runs the command and reads its last table.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import HERE, Options, Record, facts, ratio, require_mnist, shown, spread, told
+from benchmarks.common import HERE, Options, Record, facts, facts_text, ratio, require_mnist, shown, spread
 
 DEVICES = ("cpu",)
 ROUNDS = 3
@@ -19,7 +19,7 @@ PROCESSES = 2
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after all rounds. Raises ValueError where MNIST is not there, or where the command fails."""
+    """Yield the record after all rounds. Raises ValueError if MNIST is missing or the command fails."""
     require_mnist("plans")
     rounds = [_planned(1 if options.quick else PROCESSES) for _ in range(options.turns(ROUNDS))]
     yield facts(torch.get_num_threads(), len(rounds), "lightning") | {
@@ -34,9 +34,12 @@ def measure(options: Options) -> Iterator[Record]:
 
 
 def table(record: Record) -> list[str]:
-    """Milliseconds a step, by processes that share the machine."""
-    lines = [told(record), "", f"`ebm plan {CONFIG} --measure {PROCESSES}`:", ""]
-    lines += ["| processes | predicted, ms a step | measured, ms a step | measured / predicted |", "|---|---|---|---|"]
+    """Milliseconds per step, by number of processes."""
+    lines = [facts_text(record), "", f"`ebm plan {CONFIG} --measure {PROCESSES}`:", ""]
+    lines += [
+        "| processes | predicted, ms per step | measured, ms per step | measured / predicted |",
+        "|---|---|---|---|",
+    ]
     for processes, found in record["processes"].items():
         predicted, measured = found["predicted"], found["measured"]
         lines.append(f"| {processes} | {shown(predicted)} | {shown(measured)} | {ratio(measured, predicted)} |")
@@ -44,7 +47,7 @@ def table(record: Record) -> list[str]:
 
 
 def _planned(processes: int) -> dict[str, list[float]]:
-    """The rows of the command's last table by their processes."""
+    """The rows of the command's last table by number of processes."""
     command = [sys.executable, "-m", "ebm_lightning", "plan", CONFIG, "--measure", str(processes)]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
     if done.returncode:

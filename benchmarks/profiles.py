@@ -1,8 +1,8 @@
-"""`python -m benchmarks --only profiles`: where the time of our steps goes, operator by operator, and their rate.
+"""`python -m benchmarks --only profiles`: the time of our steps by operator, and their rate.
 
-Transitions of SGLD and bare training steps of an RBM, under torch's profiler: the share of the time that each operator
-takes itself, without those that it calls; what is left is Python and the profiler. The rate is that of the counted
-operations without the profiler, beside large matrix products in the same arithmetic.
+Transitions of SGLD and bare training steps of an RBM under torch's profiler: the share of the time of each operator,
+without the operators that it calls; the rest is Python and the profiler. The rate is that of the counted operations
+without the profiler, also as a share of the rate of large matrix products in the same arithmetic.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.common import HERE, Options, Record, ceilings, ceilings_told, facts, median_ms, told
+from benchmarks.common import HERE, Options, Record, facts, facts_text, median_ms, peak_rates, peak_rates_text
 from benchmarks.fitting import bare_steps
 from benchmarks.sampling import CASES, OURS, SMALL, Case, ours
 from ebm_lightning.data import available
@@ -23,20 +23,20 @@ from ebm_lightning.utils.malloc import keep_freed_memory
 DEVICES = ("cpu",)
 ROUNDS, CALLS, SHOWN = 1, 20, 6
 WAYS = {True: ("channels_last", "compiled_last", "bf16", "compiled_bf16"), False: ("ours", "compiled")}
-"""Those of images, and of points."""
+"""The ways of running for images (True) and for points (False)."""
 BATCH, SWEEPS = 512, (1, 10)
-"""Of an RBM's step: its examples, and k of PCD-k."""
+"""Batch size of an RBM's step, and k of PCD-k."""
 
 
 def transitions(case: Case, way: str) -> Callable[[], object]:
-    """One transition in one of our ways."""
+    """One transition in one way of running."""
     torch.manual_seed(0)
     model = case.model().eval().to(memory_format=torch.channels_last)
     return ours(OURS[way], case.sampler, model, torch.rand(case.batch, *case.shape), 1)
 
 
 def rbm_steps(k: int, half: bool) -> Callable[[], object]:
-    """A training step of the RBM of benchmarks/rbm.yaml by PCD-k, with its products in bfloat16 or not."""
+    """A training step of the RBM of benchmarks/rbm.yaml by PCD-k, with products in bfloat16 if ``half``."""
     config = yaml.safe_load((HERE / "rbm.yaml").read_text())
     config["model"]["init_args"]["steps"] = k
     config["data"]["init_args"]["batch_size"] = BATCH
@@ -52,63 +52,63 @@ def rbm_steps(k: int, half: bool) -> Callable[[], object]:
 
 
 def steps(quick: bool) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """What is profiled: words, its arithmetic, and the step."""
+    """The profiled steps: label, arithmetic, and function."""
     for case in SMALL if quick else CASES:
         torch.compiler.reset()
         for way in WAYS[case.image]:
             if quick and OURS[way].compiled:
                 continue
-            words = f"transition, {case.words}, batch {case.batch}, {OURS[way].words}"
-            yield words, "bf16" if OURS[way].bf16 else "fp32", transitions(case, way)
+            label = f"transition, {case.label}, batch {case.batch}, {OURS[way].label}"
+            yield label, "bf16" if OURS[way].bf16 else "fp32", transitions(case, way)
     if available("mnist"):
         for k, half in product(SWEEPS, (False, True)):
-            words = f"training step of a 784-500 RBM, PCD-{k}, batch {BATCH}{', bfloat16 products' if half else ''}"
-            yield words, "bf16" if half else "fp32", rbm_steps(k, half)
+            label = f"training step of a 784-500 RBM, PCD-{k}, batch {BATCH}{', bfloat16 products' if half else ''}"
+            yield label, "bf16" if half else "fp32", rbm_steps(k, half)
 
 
 def shares(step: Callable[[], object], calls: int) -> dict[str, float]:
-    """Of the time of some calls, what each operator takes itself, the largest first; the rest is outside of them."""
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    """The share of each operator in the time of some calls, largest first; the rest is outside of operators."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         whole = calls * median_ms(step, 0.0, calls) * 1e3
     own = Counter[str]()
-    for event in seen.key_averages():
+    for event in profiled.key_averages():
         own[_plain(event.key)] += event.self_cpu_time_total
     total = max(whole, float(own.total()))
     return {name: time / total for name, time in own.most_common(SHOWN)}
 
 
 def _plain(name: str) -> str:
-    """An operator's name without where it comes from; one name for all that torch.compile has made."""
+    """An operator's name without its origin; one name for all kernels of torch.compile."""
     return "fused kernels" if "ompiled" in name else name.removeprefix("aten::").rpartition(": ")[2]
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each of them."""
+    """Yield the record after each step."""
     keep_freed_memory()
     threads = torch.get_num_threads()
-    record = facts(threads, options.turns(ROUNDS)) | {"ceilings": ceilings("cpu", 256 if options.quick else 2048)}
+    record = facts(threads, options.turns(ROUNDS)) | {"ceilings": peak_rates("cpu", 256 if options.quick else 2048)}
     record["profiles"] = {}
-    for words, arithmetic, step in steps(options.quick):
+    for label, arithmetic, step in steps(options.quick):
         for _ in range(3):
             step()
         with Work() as counted, torch.compiler.set_stance("force_eager"):
             step()
         ms = median_ms(step, 0.1 if options.quick else 3.0)
         found = {"ms": ms, "arithmetic": arithmetic, "rate": counted.flop / ms / 1e9}
-        record["profiles"][words] = found | {"shares": shares(step, 2 if options.quick else CALLS)}
+        record["profiles"][label] = found | {"shares": shares(step, 2 if options.quick else CALLS)}
         yield record
 
 
 def table(record: Record) -> list[str]:
     """Milliseconds, rates and shares."""
     peaks = record["ceilings"]
-    lines = [told(record), "", ceilings_told(peaks), ""]
-    lines += ["| | ms | GFLOP/s | of the matrix rate | its operators, by the time they take themselves |"]
+    lines = [facts_text(record), "", peak_rates_text(peaks), ""]
+    lines += ["| | ms | GFLOP/s | of the matrix rate | operators by share of the time |"]
     lines += ["|---|---|---|---|---|"]
-    for words, one in record["profiles"].items():
+    for label, one in record["profiles"].items():
         share = one["rate"] / peaks[one["arithmetic"]]
         where = ", ".join(f"{name} {part:.0%}" for name, part in one["shares"].items())
         lines.append(
-            f"| {words} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {where} |"
+            f"| {label} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {where} |"
         )
     return lines

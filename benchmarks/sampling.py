@@ -1,12 +1,12 @@
-"""`python -m benchmarks --only sampling`: transitions of SGLD and HMC beside the published loops and other packages.
+"""`python -m benchmarks --only sampling`: transitions of SGLD and HMC, of published loops and of other packages.
 
-All contenders of a network have its weights, its positions and its mode, eval. The floor is one forward pass and one
-backward pass to the input alone. Ours is ``run`` as a training step calls it when it logs nothing: with the spectrally
-normalized weights computed once for all transitions; the others compute them in each. bfloat16 is autocast around
-``run``: positions, noise and gradients stay float32. Memory is what the tensors made in one call hold at most.
+All contenders of a network have the same weights, the same x and mode eval. The lower bound is one forward pass and one
+backward pass to the input alone. Ours is ``run_chain_cached`` as in a training step without logging: spectrally
+normalized weights are computed once for all transitions; the others compute them in each. bfloat16 is autocast around
+it: x, noise and gradients stay float32. Memory is the peak of the tensors created in one call.
 
-On a GPU the networks are those of the papers, with their batches, and the rate of each is set beside that of a large
-matrix product. There float32 convolutions are made in TF32, which is torch's default; the MLP's products are float32.
+On a GPU the networks are those of the papers, with their batch sizes, and the rate of each is compared with that of a
+large matrix product. Float32 convolutions run in TF32, torch's default; the MLP's products are float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,15 +22,15 @@ from benchmarks.common import (
     Contender,
     Options,
     Record,
-    ceilings,
-    ceilings_told,
     facts,
+    facts_text,
     in_turns,
     installed,
     peak,
+    peak_rates,
+    peak_rates_text,
     ratio,
     shown,
-    told,
 )
 from ebm_lightning.core import EnergyModel, Sampler, run_chain
 from ebm_lightning.energies import JEM, DeepEnergy
@@ -51,9 +51,9 @@ AS_IGEBM = SGLD(10.0, noise=0.005, clip=0.01, bounds=(0.0, 1.0), noise_first=Tru
 
 @dataclass(frozen=True)
 class Case:
-    """A network that is sampled: ``batch`` positions of ``shape``, ``steps`` transitions of ``sampler`` in one call."""
+    """A network to sample: x (batch, *shape), and ``steps`` transitions of ``sampler`` in one call."""
 
-    words: str
+    label: str
     model: Callable[[], EnergyModel]
     shape: tuple[int, ...]
     batch: int
@@ -62,15 +62,15 @@ class Case:
 
     @property
     def image(self) -> bool:
-        """Whether there are convolutions, so that their memory format matters."""
+        """Whether there are convolutions, for which the memory format matters."""
         return len(self.shape) == 3
 
 
 @dataclass(frozen=True)
 class Ours:
-    """A way in which ours is run: memory format, autocast, compilation, matmul precision, CUDA graphs."""
+    """A way of running our code: memory format, autocast, compilation, matmul precision, CUDA graphs."""
 
-    words: str
+    label: str
     channels_last: bool = False
     bf16: bool = False
     compiled: bool = False
@@ -94,7 +94,7 @@ LARGE = (
     Case("WRN-28-10, 3 x 32 x 32", lambda: DeepEnergy(WideResNet(28, 10, 1)), IMAGE, 64, 4, AS_JEM),
     Case("IGEBM's ResNet32, 3 x 32 x 32", lambda: DeepEnergy(IGEBMNet()), IMAGE, 128, 4, AS_IGEBM),
 )
-"""On a GPU."""
+"""The networks on a GPU."""
 SMALL = (
     Case("MLP of 2 x 16 units", lambda: DeepEnergy(MLP(2, [16, 16])), (2,), 64, 2, AS_JEM),
     Case("IGEBM's net, tiny", lambda: DeepEnergy(IGEBMNet(width=4, stages=((4, 1),))), (3, 8, 8), 4, 2, AS_IGEBM),
@@ -119,9 +119,9 @@ ON_GPU = {
     ),
 }
 WAYS = OURS | ON_GPU
-WORDS = {
-    "floor": "floor",
-    **{name: way.words for name, way in WAYS.items()},
+LABELS = {
+    "floor": "lower bound",
+    **{name: way.label for name, way in WAYS.items()},
     "jem": "JEM's loop",
     "igebm": "IGEBM's loop",
     "torchebm": "torchebm",
@@ -130,15 +130,15 @@ WORDS = {
 
 
 def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int) -> Callable[[], Tensor]:
-    """``steps`` transitions from ``x`` in one of our ways, as a function without arguments."""
-    _ = model.variables  # no compiler enters a cached property
-    walk = compiled(run_chain) if way.compiled else run_chain_cached
-    walk = Graphed(walk) if way.graphs else walk
+    """``steps`` transitions from ``x`` in one way of running, as a function without arguments."""
+    _ = model.variables  # a compiler cannot trace a cached property
+    chain = compiled(run_chain) if way.compiled else run_chain_cached
+    chain = Graphed(chain) if way.graphs else chain
 
     def step() -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=way.bf16):
             torch.set_float32_matmul_precision("medium" if way.medium else "highest")
-            end, _ = walk(sampler, model, {"x": x}, steps, with_info=False)
+            end, _ = chain(sampler, model, {"x": x}, steps, with_info=False)
             torch.set_float32_matmul_precision("highest")
         return end["x"]
 
@@ -146,13 +146,13 @@ def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int)
 
 
 def floor(model: EnergyModel, x: Tensor, steps: int) -> Tensor:
-    """The floor, with normalized weights computed once, as ours has them."""
+    """The lower bound, with normalized weights computed once as in ours."""
     with parametrize.cached():
         return loops.floor(model, x, steps)
 
 
 def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dict[str, Contender]:
-    """All that sample one network, each with weights and positions from the same seed."""
+    """All contenders for one network, with weights and x from the same seed."""
 
     def fresh(channels_last: bool = False) -> EnergyModel:
         torch.manual_seed(0)
@@ -163,7 +163,7 @@ def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dic
     x = torch.rand(case.batch, *case.shape, device=device)
     found: dict[str, Callable[[], object]] = {"floor": partial(floor, model, x, steps)}
     for name, way in (WAYS if device == "cuda" else OURS).items():
-        memory_format = way.channels_last and not way.bf16  # the row that shows nothing else
+        memory_format = way.channels_last and not way.bf16  # the row in which only this differs
         compiles = compiler and not (image and (device == "cuda" or way.medium))
         if (compiles or not way.compiled) and (image or not memory_format):
             found[name] = ours(way, case.sampler, fresh(way.channels_last and image), x, steps)
@@ -178,7 +178,7 @@ def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dic
 
 
 def hamiltonian(case: Case, device: str, peers: list[str], leapfrog: int = 10) -> dict[str, Contender]:
-    """One trajectory of HMC on a network, counted in leapfrog steps."""
+    """One trajectory of HMC on a network, with leapfrog steps as units."""
     torch.manual_seed(0)
     model = case.model().eval().to(device)
     x = torch.rand(case.batch, *case.shape, device=device)
@@ -194,7 +194,7 @@ def hamiltonian(case: Case, device: str, peers: list[str], leapfrog: int = 10) -
 
 
 def memory(case: Case, device: str) -> dict[str, float]:
-    """What 1 and 60 transitions hold at most, in MiB."""
+    """Peak memory of 1 and of 60 transitions, in MiB."""
     torch.manual_seed(0)
     model = case.model().eval().to(device)
     x = torch.rand(case.batch, *case.shape, device=device)
@@ -202,7 +202,7 @@ def memory(case: Case, device: str) -> dict[str, float]:
 
 
 def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
-    """10^12 operations a second of each contender, and what matrix product to compare it with."""
+    """10^12 operations per second of each contender, and the arithmetic of the matrix product to compare with."""
     model, x = case.model().eval().cuda(), torch.rand(case.batch, *case.shape, device="cuda")
     with Work() as counted:
         floor(model, x, 1)
@@ -215,7 +215,7 @@ def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
 
 
 def measure(options: Options) -> Iterator[Record]:
-    """The record, after each network."""
+    """Yield the record after each network."""
     keep_freed_memory()
     seconds = 0.02 if options.quick else SECONDS[options.device]
     rounds = options.turns(ROUNDS)
@@ -223,12 +223,12 @@ def measure(options: Options) -> Iterator[Record]:
     record = facts(torch.get_num_threads(), rounds, *PEERS, device=device) | {"networks": {}, "hmc": {}, "memory": {}}
     cases = SMALL if options.quick else LARGE if device == "cuda" else CASES
     if device == "cuda":
-        record |= {"ceilings": ceilings("cuda", 8192), "rates": {}}
+        record |= {"ceilings": peak_rates("cuda", 8192), "rates": {}}
     for case in cases:
         torch.compiler.reset()
-        key = f"{case.words}, batch {case.batch}"
-        racing = contenders(case, device, compiler and not options.quick, peers)
-        record["networks"][key] = in_turns(racing, rounds, seconds, device)
+        key = f"{case.label}, batch {case.batch}"
+        contending = contenders(case, device, compiler and not options.quick, peers)
+        record["networks"][key] = in_turns(contending, rounds, seconds, device)
         record["memory"][key] = memory(case, device)
         if device == "cuda":
             record["rates"][key] = rates(case, record["networks"][key])
@@ -238,23 +238,23 @@ def measure(options: Options) -> Iterator[Record]:
 
 
 def table(record: Record) -> list[str]:
-    """Milliseconds a transition, and ratios."""
-    lines, peaks = [told(record)], record.get("ceilings")
+    """Milliseconds per transition, and ratios."""
+    lines, peaks = [facts_text(record)], record.get("ceilings")
     if peaks:
-        lines += ["", ceilings_told(peaks)]
+        lines += ["", peak_rates_text(peaks)]
     lines += ["", "A transition of SGLD, median (fastest to slowest round):"]
     for key, found in record["networks"].items():
         more = (" TFLOP/s | of the matrix rate |", "---|---|") if peaks else ("", "")
-        lines += ["", f"{key}:", "", f"| | ms | / floor | it / ours |{more[0]}", f"|---|---|---|---|{more[1]}"]
+        lines += ["", f"{key}:", "", f"| | ms | / lower bound | / ours |{more[0]}", f"|---|---|---|---|{more[1]}"]
         for name, one in found.items():
-            cells = [WORDS[name], shown(one), ratio(one, found["floor"]), ratio(one, found["ours"])]
+            cells = [LABELS[name], shown(one), ratio(one, found["floor"]), ratio(one, found["ours"])]
             if peaks:
                 rate, arithmetic = record["rates"][key][name]
                 cells += [f"{rate:.3g}", f"{rate / peaks[arithmetic]:.0%} ({arithmetic})"]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Memory of one call, MiB: 1 transition, {LONG} transitions:", ""]
+    lines += ["", f"Peak memory of one call in MiB, for 1 and for {LONG} transitions:", ""]
     lines += [f"- {key}: {', '.join(f'{mib:.3g}' for mib in one.values())}" for key, one in record["memory"].items()]
     if found := record["hmc"]:
-        lines += ["", "A leapfrog step of HMC on the first of them:", "", "| | ms | / floor |", "|---|---|---|"]
-        lines += [f"| {WORDS[name]} | {shown(one)} | {ratio(one, found['floor'])} |" for name, one in found.items()]
+        lines += ["", "A leapfrog step of HMC on the first network:", "", "| | ms | / lower bound |", "|---|---|---|"]
+        lines += [f"| {LABELS[name]} | {shown(one)} | {ratio(one, found['floor'])} |" for name, one in found.items()]
     return lines

@@ -69,7 +69,7 @@ def test_tables_are_written_between_their_markers(tmp_path: Path) -> None:
         common.publish("ebt", {"a": 1}, ["new", "lines"], tmp_path)
         assert (tmp_path / "README.md").read_text() == f"before\n{begin}\nnew\nlines\n{end}\nafter\n{other}\n"
     assert json.loads((tmp_path / "results" / "ebt.json").read_text()) == {"a": 1}
-    with pytest.raises(ValueError, match="no place for growth"):
+    with pytest.raises(ValueError, match="no markers for growth"):
         common.publish("growth", {}, [], tmp_path)
     assert not (tmp_path / "results" / "growth.json").exists()
 
@@ -155,7 +155,7 @@ def test_a_quick_run_shows_all_rows_and_writes_nothing(capsys: pytest.CaptureFix
     monkeypatch.setattr("benchmarks.__main__.publish", lambda *_: pytest.fail("a quick run has written"))
     main(["--only", "sampling", "--quick"])
     said = capsys.readouterr().out
-    for words in ("floor", "ours, bfloat16", "JEM's loop", "IGEBM's loop", "A leapfrog step of HMC"):
+    for words in ("lower bound", "ours, bfloat16", "JEM's loop", "IGEBM's loop", "A leapfrog step of HMC"):
         assert words in said
 
 
@@ -163,10 +163,10 @@ def test_a_quick_run_shows_all_rows_and_writes_nothing(capsys: pytest.CaptureFix
     ("arguments", "words"),
     [
         (["--only", "sampling", "nothing"], "no section nothing: expected some of sampling"),
-        (["--only", "boltzmann", "--device", "cuda"], "boltzmann is not measured on cuda: there are sampling"),
+        (["--only", "boltzmann", "--device", "cuda"], "boltzmann is not measured on cuda: expected some of sampling"),
         (["--only", "papers"], "papers is not measured on cpu"),
         (["--rounds", "0"], "expected at least 1"),
-        (["--device", "cuda"], "torch sees no GPU"),
+        (["--device", "cuda"], "torch finds no GPU"),
     ],
 )
 def test_mistakes_are_said_in_one_sentence(arguments: list[str], words: str, monkeypatch) -> None:
