@@ -99,7 +99,7 @@ def filled(size: int, shape: tuple[int, ...], storage: Storage, device: str = "c
     buffer = SampleBuffer(size, REINIT_PROB, storage=storage)
     values = storage.encode(torch.rand(size, *shape))
     flags = {"age": torch.ones(size, dtype=torch.int64), "alive": torch.ones(size, dtype=torch.bool)}
-    buffer.load_state_dict([{"store.x": values, **flags, "seen": torch.tensor(size)}])
+    buffer.load_state_dict({"store.x": values, **flags, "seen": torch.tensor(size)})
     buffer.to(torch.device(device))
     return buffer
 
