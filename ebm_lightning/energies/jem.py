@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ebm_lightning.core import Conditional, EnergyModel, State, select_variable
 from ebm_lightning.distributions.conditionals import CategoricalConditional
 
-UNLABELLED = -1
+UNLABELED = -1
 """The label y of an example whose label is not known."""
 
 
@@ -102,7 +102,7 @@ class JointJEM(EnergyModel):
         if "y" in batch:
             return batch
         x = batch["x"]
-        return {**batch, "y": torch.full((len(x),), UNLABELLED, device=x.device)}
+        return {**batch, "y": torch.full((len(x),), UNLABELED, device=x.device)}
 
     def conditional(self, block: str, state: State) -> Conditional:
         """p(y | x), categorical. Raises ValueError for any other block."""
@@ -118,7 +118,7 @@ def _require_label(model: EnergyModel, block: str) -> None:
 
 def check_labels(y: Tensor, classes: int) -> None:
     """Raise ValueError if y is not int64 (B,) in 0..classes-1 or -1."""
-    if y.dtype != torch.int64 or y.ndim != 1 or not bool(((y >= UNLABELLED) & (y < classes)).all()):
+    if y.dtype != torch.int64 or y.ndim != 1 or not bool(((y >= UNLABELED) & (y < classes)).all()):
         raise ValueError(
             f"JEM(classes={classes}) takes as y whole numbers 0..{classes - 1} of dtype int64, one for each example, "
             f"or -1 if the label is not known, got {y.dtype} of shape {tuple(y.shape)} from {float(y.min()):g} to "

@@ -86,7 +86,7 @@ class Curve:
 
     Args:
         id: a name, unique in the experiment; its picture is ``results/<id>.png``.
-        what: the curve in words.
+        what: description of the curve.
         runs: the configurations in the experiment's folder that are trained for it.
         metric: the name in ``metrics.csv`` on the y axis.
         against: the name in ``metrics.csv`` on the x axis, or "step".
