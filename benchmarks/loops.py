@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Energy = Callable[[Tensor], Tensor]
 
 
-def floor(energy: Energy, x: Tensor, steps: int) -> Tensor:
+def lower_bound(energy: Energy, x: Tensor, steps: int) -> Tensor:
     """One forward pass and one backward pass to the input alone, for each step; x does not change."""
     x = x.detach().requires_grad_()
     for _ in range(steps):

@@ -113,7 +113,7 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
     """Round trips of a batch of images: gathering and scattering alone, JEM's buffer of one tensor, and ours."""
     store, pos = torch.rand(size, *IMAGE, device=device), torch.rand(BATCH, *IMAGE, device=device)
 
-    def floor() -> None:
+    def gather_and_scatter() -> None:
         rows = torch.randint(size, (BATCH,), device=device)
         store[rows] = store[rows]
 
@@ -123,7 +123,7 @@ def trips(size: int, device: str, peers: list[str]) -> dict[str, Contender]:
         store[rows] = torch.where(reinit[:, None, None, None], noise, store[rows])
 
     found: dict[str, Callable[[], object]] = {
-        "gather and scatter alone": floor,
+        "gather and scatter alone": gather_and_scatter,
         "ours, float": partial(round_trip, filled(size, IMAGE, FloatStorage(), device), pos),
         "ours, uint8": partial(round_trip, filled(size, IMAGE, Uint8Storage(), device), pos),
         "JEM's buffer": jem,

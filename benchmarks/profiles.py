@@ -107,8 +107,8 @@ def table(record: Record) -> list[str]:
     lines += ["|---|---|---|---|---|"]
     for label, one in record["profiles"].items():
         share = one["rate"] / peaks[one["arithmetic"]]
-        where = ", ".join(f"{name} {part:.0%}" for name, part in one["shares"].items())
+        operators = ", ".join(f"{name} {part:.0%}" for name, part in one["shares"].items())
         lines.append(
-            f"| {label} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {where} |"
+            f"| {label} | {one['ms']:.3g} | {1e3 * one['rate']:.0f} | {share:.0%} ({one['arithmetic']}) | {operators} |"
         )
     return lines

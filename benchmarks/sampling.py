@@ -145,10 +145,10 @@ def ours(way: Ours, sampler: Sampler, model: EnergyModel, x: Tensor, steps: int)
     return step
 
 
-def floor(model: EnergyModel, x: Tensor, steps: int) -> Tensor:
+def lower_bound(model: EnergyModel, x: Tensor, steps: int) -> Tensor:
     """The lower bound, with normalized weights computed once as in ours."""
     with parametrize.cached():
-        return loops.floor(model, x, steps)
+        return loops.lower_bound(model, x, steps)
 
 
 def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dict[str, Contender]:
@@ -161,7 +161,7 @@ def contenders(case: Case, device: str, compiler: bool, peers: list[str]) -> dic
 
     model, steps, image = fresh(), case.steps, case.image
     x = torch.rand(case.batch, *case.shape, device=device)
-    found: dict[str, Callable[[], object]] = {"floor": partial(floor, model, x, steps)}
+    found: dict[str, Callable[[], object]] = {"floor": partial(lower_bound, model, x, steps)}
     for name, way in (WAYS if device == "cuda" else OURS).items():
         memory_format = way.channels_last and not way.bf16  # the row in which only this differs
         compiles = compiler and not (image and (device == "cuda" or way.medium))
@@ -183,7 +183,7 @@ def hamiltonian(case: Case, device: str, peers: list[str], leapfrog: int = 10) -
     model = case.model().eval().to(device)
     x = torch.rand(case.batch, *case.shape, device=device)
     found: dict[str, Callable[[], object]] = {
-        "floor": partial(floor, model, x, leapfrog),
+        "floor": partial(lower_bound, model, x, leapfrog),
         "ours": ours(OURS["ours"], HMC(0.01, leapfrog=leapfrog), model, x, 1),
     }
     if "torchebm" in peers:
@@ -205,7 +205,7 @@ def rates(case: Case, found: Record) -> dict[str, tuple[float, str]]:
     """10^12 operations per second of each contender, and the arithmetic of the matrix product to compare with."""
     model, x = case.model().eval().cuda(), torch.rand(case.batch, *case.shape, device="cuda")
     with Work() as counted:
-        floor(model, x, 1)
+        lower_bound(model, x, 1)
     rated = {}
     for name, one in found.items():
         way = WAYS.get(name, WAYS["ours"])

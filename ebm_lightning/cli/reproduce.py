@@ -25,15 +25,15 @@ def main(options: argparse.Namespace) -> None:
         raise ValueError("--check and --tables run nothing, and --submit submits runs: give only one of them")
     chosen = _chosen(options)
     if options.submit:
-        for folder, wanted in chosen.items():
-            slurm.submit(folder, wanted, options.scale or SCALES[0], options.profile, options.command)
+        for folder, selected in chosen.items():
+            slurm.submit(folder, selected, options.scale or SCALES[0], options.profile, options.command)
         return
-    for folder, wanted in chosen.items():
+    for folder, selected in chosen.items():
         if options.tables:
             write_tables(folder)
         elif not options.check:
-            reproduce(folder, wanted, options.run)
-    _conclude({folder: wanted.claims for folder, wanted in chosen.items()}, options)
+            reproduce(folder, selected, options.run)
+    _conclude({folder: selected.claims for folder, selected in chosen.items()}, options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,26 +52,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _chosen(options: argparse.Namespace) -> dict[Path, Expected]:
     """The chosen claims and curves by experiment. Raises ValueError if there are none, or one is missing."""
-    wanted_seeds = seeds(options.seeds) if options.seeds is not None else None
+    seeds_given = seeds(options.seeds) if options.seeds is not None else None
     runs_nothing = options.check or options.tables
     scales = SCALES if runs_nothing and not options.scale else (options.scale or SCALES[0],)
 
     def choose(entries: Sequence[Entry]) -> tuple[Entry, ...]:
         found = [one for one in entries if one.scale in scales and (not options.claim or one.id in options.claim)]
-        return tuple(dataclasses.replace(one, seeds=wanted_seeds or one.seeds) for one in found)
+        return tuple(dataclasses.replace(one, seeds=seeds_given or one.seeds) for one in found)
 
     chosen = {}
     for folder in _folders(options):
         found = expected(folder)
-        wanted = Expected(choose(found.claims), () if runs_nothing else choose(found.curves))
-        wanted = wanted.of_runs(options.run) if options.run else wanted
-        if wanted.entries:
-            chosen[folder] = wanted
-    ids = {one.id for wanted in chosen.values() for one in wanted.entries}
+        selected = Expected(choose(found.claims), () if runs_nothing else choose(found.curves))
+        selected = selected.of_runs(options.run) if options.run else selected
+        if selected.entries:
+            chosen[folder] = selected
+    ids = {one.id for selected in chosen.values() for one in selected.entries}
     absent = [name for name in options.claim or [] if name not in ids]
     if absent or not chosen:
-        where, what = ", ".join(map(str, options.experiments)) or "experiments", " ".join(["claim", *absent])
-        raise ValueError(f"{where} has no {what} of scale {' or '.join(scales)}")
+        place, missing = ", ".join(map(str, options.experiments)) or "experiments", " ".join(["claim", *absent])
+        raise ValueError(f"{place} has no {missing} of scale {' or '.join(scales)}")
     return chosen
 
 

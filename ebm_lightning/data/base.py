@@ -21,7 +21,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Loading:
-    """How examples are drawn and where they are kept: the options that every DataModule has, with the same defaults.
+    """Options of every DataModule, with the same defaults: seeds, number of examples, and device cache.
 
     Args:
         seed: Seed of training order and randomness; None takes the run's (``seed_everything``), or 0.
@@ -176,7 +176,7 @@ class DataModule(L.LightningDataModule, Bounded):
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> Batches:
-        """The ``length`` training batches of a whole run, for one rank of ``world_size``; no trainer is needed.
+        """The ``length`` training batches of a run, for one rank of ``world_size``; no trainer is needed.
 
         ``seed`` None takes this module's. Further streams have seeds computed from it and their number. A hook for data
         that are never in memory as a whole; by default ShuffledBatches.
@@ -204,7 +204,7 @@ class DataModule(L.LightningDataModule, Bounded):
         return len(self._splits[split].rows)
 
     def tensors(self, split: Split) -> State:
-        """A whole split for evaluation, {x, y}: the batches of ``eval_loader``, joined.
+        """All examples of a split for evaluation, {x, y}: the batches of ``eval_loader``, joined.
 
         On the trainer's device if one is attached, else on the CPU. Raises ValueError if the split is empty.
         """

@@ -20,7 +20,7 @@ def load_hub(path: str, config: str | None, split: str, *, fault: str, advice: s
         split: Name of the split, in the notation of ``datasets``: train, validation, train[:10%].
         fault: Beginning of the error's message.
         advice: End of the error's message.
-        streaming: Whether rows are read one by one, without a download of the whole.
+        streaming: Whether rows are read one by one, without a complete download.
 
     Raises:
         ValueError: "<fault> (<first line of the library's message>): <advice>", if the data cannot be read.

@@ -58,7 +58,7 @@ class Batches(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Batches of the whole run."""
+        """Number of batches of the run."""
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[State]:
@@ -87,8 +87,8 @@ class ShuffledBatches(Batches):
     when the batch is yielded. Because the position counts samples, a run that continues with another number of
     ranks neither repeats nor skips a sample of the pass.
 
-    ``iter`` begins at the current position and gives ``length`` batches; a second ``iter`` continues where the first
-    stopped and does not rewind. Lightning needs both: FitLoop calls ``iter`` once after ``load_state_dict``, again
+    ``iter`` begins at the current position and gives ``length`` batches; a second ``iter`` continues after the first
+    and does not rewind. Lightning needs both: FitLoop calls ``iter`` once after ``load_state_dict``, again
     after every Lightning epoch (if ``limit_train_batches`` cuts the run into several), and stops by its own count
     of steps.
 
@@ -96,7 +96,7 @@ class ShuffledBatches(Batches):
         source: The rows.
         rows: Row numbers of the training set (n,), int64, on the CPU.
         shard: Batch size, rank and device.
-        length: Batches of the whole run.
+        length: Number of batches of the run.
         seed: Seed of order and randomness.
         prepare: Applied to every batch.
         shift: One more than the largest shift of rows; every row up to row + shift - 1 must exist.
@@ -221,7 +221,7 @@ class Blocks(abc.ABC):
 
 
 class BlockShuffledBatches(Batches):
-    """Training batches of data too large to shuffle: blocks in their order, each shuffled and used as a whole.
+    """Training batches of data too large to shuffle: blocks in their order, each shuffled and used up before the next.
 
     Block number k of a run, counted through all passes, is a :class:`ShuffledBatches` of one pass with the seed
     mix(seed, k); its remainder, smaller than a global batch, is dropped. So order and randomness follow from (seed,
@@ -231,7 +231,7 @@ class BlockShuffledBatches(Batches):
     Args:
         blocks: The data.
         shard: Batch size, rank and device.
-        length: Batches of the whole run.
+        length: Number of batches of the run.
         seed: Seed of order and randomness.
         prepare: Applied to every batch.
         cache_bytes: Size up to which a block is kept on the device.

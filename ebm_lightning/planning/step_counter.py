@@ -114,7 +114,7 @@ class _Handle:
 
 
 class _SavedTensorMeter:
-    """Adds up the bytes of saved tensors, each storage once and without the weights; ``peak`` is their largest sum."""
+    """The bytes of saved tensors, each storage once and without the weights; ``peak`` is their largest sum."""
 
     def __init__(self, weights: set[int]) -> None:
         self.weights, self.users = weights, Counter[int]()

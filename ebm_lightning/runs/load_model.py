@@ -11,7 +11,7 @@ from ebm_lightning.runs.folder import RunFolder
 def load_model(run: str) -> EnergyModel:
     """Load the model of a run from its newest valid checkpoint.
 
-    In YAML, ``class_path: ebm_lightning.load_model`` may stand for a model. A name without a slash, such as
+    In YAML, use ``class_path: ebm_lightning.load_model`` instead of a model's class. A name without a slash, such as
     ``layer1``, is the run of ``layer1.yaml`` with the same seed, in the folder of the experiment's runs.
 
     Args:

@@ -119,7 +119,7 @@ def _refuse_synchronization(sampler: Sampler, model: EnergyModel) -> Iterator[No
 
 
 def _graph_key(model: EnergyModel, state: State) -> tuple[object, ...]:
-    """The part of a graph's key beside its arguments: mode, shapes, addresses of the weights, and precision."""
+    """The part of a graph's key apart from the arguments: mode, shapes, addresses of the weights, and precision."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     return (
         model.training,

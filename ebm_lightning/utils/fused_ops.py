@@ -1,4 +1,4 @@
-"""Operations fused by torch.compile: element-wise parts of Boltzmann machines, and whole negative phases.
+"""Operations fused by torch.compile: element-wise parts of Boltzmann machines, and negative phases.
 
 On a CPU these parts and their random numbers cost as much as the matrix products unless they are fused: a draw from
 torch.rand takes 3 to 5 ns an element, the hashed draw of :func:`bernoulli` below 0.5.

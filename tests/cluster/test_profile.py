@@ -44,7 +44,10 @@ def test_a_profile_is_the_options_of_sbatch_and_of_the_trainer(tmp_path: Path) -
         ("env: {A-B: 1}", "'A-B' is not a name of an environment variable"),
         ("extra: {partition: gpu}", "extra: partition is set by `ebm submit` or by a key of the profile"),
         ("extra: {output: x}", "extra: output is set by `ebm submit`"),
-        ("extra: {--mail-type: END}", "'--mail-type' is not an option of sbatch: give its full name without leading dashes"),
+        (
+            "extra: {--mail-type: END}",
+            "'--mail-type' is not an option of sbatch: give its full name without leading dashes",
+        ),
         ("- gpu", "is not a profile: expected keys with values"),
         ("{", "is not YAML"),
     ],

@@ -18,7 +18,7 @@ from ebm_lightning.data.sources import InMemory, LazySource, Source
 
 @dataclass(frozen=True)
 class HubSplit:
-    """One split of an image data set, as ``datasets.load_dataset`` finds it.
+    """One split of an image data set, as an argument of ``datasets.load_dataset``.
 
     Args:
         path: Name on the hub, or a folder of images with one folder for each split, absolute or below EBM_DATA.

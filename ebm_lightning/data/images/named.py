@@ -146,7 +146,7 @@ def available(name: Name, root: str | None = None) -> bool:
 
 
 def load_images(name: Name, split: Literal["train", "test"], root: str | None = None) -> State:
-    """A whole official split: ``x`` uint8 (N, C, H, W) and ``y`` int64 (N,), on the CPU, in the order of the files.
+    """An official split: ``x`` uint8 (N, C, H, W) and ``y`` int64 (N,), on the CPU, in the order of the files.
 
     Args:
         name: Name of the data set.

@@ -17,7 +17,7 @@ from ebm_lightning.data.text.windows import TextModule, Windows, compact, window
 class TextStream(TextModule):
     """Windows of a streamed text, {"x": int64 (B, length), "target": int64 (B, length)}; target[t] follows x[t].
 
-    The first documents of the stream are held out, whole: for validation, then for test. The others are read in their
+    The first documents of the stream are held out: for validation, then for test. The others are read in their
     order, in blocks instead of a shuffle buffer: the windows of a block are cut as in
     :class:`~ebm_lightning.data.text.windows.Text` and shuffled, and all are used before the next block is read;
     training waits while a block is read. The first block follows the last one, in another order. A checkpoint holds the
