@@ -18,8 +18,8 @@ class DenoisingPairs(DataModule):
 
     x = sqrt(a_t) target + sqrt(1 - a_t) e with e ~ N(0, I): t + 1 of the 1000 steps of a diffusion process, applied to
     an image within [-1, 1], with a_t = prod over s <= t of (1 - b_s), and b linear from 1e-4 to 0.02 (Ho, Jain & Abbeel
-    2020, eq. 4). The released code of Gladstone et al. (2025) trains at t = 99, a_t = 0.897, and tests there and, out
-    of the range of training, at t = 199, with noise of standard deviation 0.584. x is not clipped: the bounds are those of
+    2020, eq. 4). The released code of Gladstone et al. (2025) trains at t = 99, a_t = 0.897. It tests there and, out of
+    the range of training, at t = 199, with noise of standard deviation 0.584. x is not clipped: the bounds are those of
     the target.
 
     Order, splits, augmentations and preprocessing are those of the images. Training images get fresh noise in each
