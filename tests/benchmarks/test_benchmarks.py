@@ -133,7 +133,7 @@ def test_our_ways_of_running_differ_by_rounding_alone() -> None:
     assert held["60"] - held["1"] == pytest.approx(before / 2**20)
 
 
-def test_the_agreement_on_a_signal_stands_beside_the_step() -> None:
+def test_the_table_compares_the_agreement_on_a_signal_with_the_step() -> None:
     record = json.loads((common.HERE / "results" / "overhead.json").read_text())
     agreed = {name: {"median": ms, "low": ms / 2, "high": 2 * ms} for name, ms in (("1", 2e-4), ("2", 0.25))}
     record["lightning"]["quickstart"]["fit"] = {"median": 50.0, "low": 49.0, "high": 51.0}

@@ -168,7 +168,7 @@ def test_checkpoints_hold_tensors_and_plain_values_and_the_averaged_weights(trai
         averaged, raw = content["state_dict"], content["current_model_state"]
         assert averaged.keys() == raw.keys()
         assert not any(torch.equal(averaged[name], raw[name]) for name in averaged)
-        (side,) = checkpoints.side_folder(file).iterdir()
+        (side,) = checkpoints.rank_folder(file).iterdir()
         shard = torch.load(side, weights_only=True)
         (chains,) = (value for key, value in shard.items() if "Buffer" in key)
         assert chains["store.x"].shape == (64, 1, 8, 8)
@@ -216,10 +216,10 @@ def test_a_seed_gives_its_own_samples_every_time(ebm, trained: Path, tmp_path: P
 def test_validate_tells_the_energy_of_the_validation_data(ebm, trained: Path) -> None:
     status, said = ebm("validate", trained)
     assert status == 0
-    (told,) = re.findall(r"val/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
+    (printed,) = re.findall(r"val/energy_data\D+?(-?\d+\.\d+(?:e-?\d+)?)", said)
     with torch.no_grad():
         expected = _model(trained).energy(Digits(batch_size=16).tensors("val")).mean()
-    assert float(told) == pytest.approx(float(expected), rel=1e-4)
+    assert float(printed) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_test_writes_what_its_protocols_found_with_where_it_comes_from(ebm, trained: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_mistake_in_the_command_is_one_sentence(
     assert words in said
 
 
-def test_a_run_without_a_checkpoint_is_told_so(ebm, trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_refused(ebm, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(trained / "config.yaml", tmp_path / "run")
     for command in ("validate", "test", "sample"):

@@ -1,4 +1,4 @@
-"""What looks after submitted jobs, from a job log, run folders and what a stand-in for SLURM says."""
+"""Commands for submitted jobs, with a job log, run folders and a stand-in for SLURM."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_jobs_tells_state_restarts_step_and_loss(ebm, root: Path, slurm: StandIn
     ]
 
 
-def test_what_left_the_queue_without_an_end_is_asked_of_slurm(ebm, root: Path, slurm: StandIn) -> None:
+def test_the_state_of_a_job_that_left_the_queue_is_that_of_slurm(ebm, root: Path, slurm: StandIn) -> None:
     (slurm.home / "17.job").write_text(
         "JobId=17\n   JobState=FAILED Reason=None\n   Requeue=1 Restarts=3 BatchFlag=1\n"
     )
@@ -138,7 +138,7 @@ def test_a_finished_run_whose_longer_job_failed_is_not_finished(ebm, root: Path,
     assert ebm("resume", a)[0] == 0
 
 
-def test_where_slurm_does_not_answer_its_words_are_told(ebm, root: Path, slurm: StandIn) -> None:
+def test_an_error_of_squeue_is_shown(ebm, root: Path, slurm: StandIn) -> None:
     slurm.write("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     status, said = ebm("jobs")
     assert status == 1

@@ -12,21 +12,21 @@ from ebm_lightning.cluster.script import Task, script
 
 
 def _script(python: Path, tasks: list[Task], **changed: object) -> str:
-    asked = Profile(python=shlex.quote(str(python)), **changed)  # type: ignore[arg-type]
+    profile = Profile(python=shlex.quote(str(python)), **changed)  # type: ignore[arg-type]
     place = tasks[0].folder.parent
     facts = {"code": place / "code", "directory": place, "environment": {"WANDB_MODE": "offline"}}
-    return script(asked, tasks, name="job", output="out", **facts)  # type: ignore[arg-type]
+    return script(profile, tasks, name="job", output="out", **facts)  # type: ignore[arg-type]
 
 
 def test_no_name_path_or_word_can_run_a_command(slurm: StandIn, python: Path, tmp_path: Path) -> None:
     folder = tmp_path / EVIL / EVIL
     words = ("fit", EVIL, f"--x={EVIL}", "two\nlines\n#SBATCH --uid=0\n$(touch hacked)", "", "-c", "it's")
-    asked = Profile(
+    profile = Profile(
         **{"python": shlex.join([str(python)]), "partition": EVIL, "env": {"A": EVIL}, "srun": (f"--x={EVIL}",)},
         extra={"comment": EVIL},
     )
     place = {"code": tmp_path / EVIL / "code", "directory": folder, "environment": {"WANDB_MODE": EVIL}}
-    text = script(asked, [Task(folder, words)], name=EVIL, output=f"{folder}/slurm/%j.out", **place)
+    text = script(profile, [Task(folder, words)], name=EVIL, output=f"{folder}/slurm/%j.out", **place)
     status, said = run_script(text, slurm, folder, SLURM_JOB_ID="12345", SLURM_JOB_NODELIST=EVIL, PYTHONPATH="")
     assert status == 0, said
     assert ran(slurm) == [[str(folder), str(tmp_path / EVIL / "code"), EVIL, "n1", "22345", "1", *words]]
@@ -83,7 +83,7 @@ def test_a_run_that_asks_for_it_is_requeued_and_one_that_fails_is_not(
     assert end("1", "0", "COMPLETING") == (143, "not requeued: SLURM ends this job (COMPLETING)", False)
     end("1", "0", SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="0")
     assert slurm.said("squeue")[-1] == "--noheader --jobs=17_0 --format=%T"
-    assert slurm.said("scontrol")[-1] == "requeue 17_0", "the whole array would be requeued"
+    assert slurm.said("scontrol")[-1] == "requeue 17_0", "otherwise the complete array would be requeued"
     (folder / ".requeue").touch()
     assert end("0", "1")[::2] == (1, False), "the file of an earlier start counted"
 

@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 SAVES = """#!/bin/bash
-# Stands for `ebm fit`: saves and asks to be started again when it is told to end; the second time it is done.
+# A stand-in for `ebm fit`: on a signal it saves and requests a restart; the second start completes.
 if [ "$1" = -c ]; then exit 0; fi
 while [ $# -gt 1 ]; do if [ "$1" = --run ]; then run=$2; fi; shift; done
 if [ -e "$run/saved" ]; then echo "it goes on"; exit 0; fi
@@ -138,7 +138,7 @@ def test_a_run_on_two_nodes_an_array_of_four_seeds_and_a_sweep(call: Callable[..
     assert seen == sorted([*((point, "0") for point in points), ("step_size=0.1, steps=2", "0, 1, 2, 3, 4")])
 
 
-def test_a_job_is_warned_requeued_and_goes_on_and_a_canceled_one_is_not(
+def test_a_job_is_requeued_before_its_limit_and_continues_and_a_canceled_one_is_not(
     call: Callable[..., str], cluster: Path, saves: str, tmp_path: Path
 ) -> None:
     """In a folder whose name would run a command, or be a pattern, wherever it is not quoted."""

@@ -1,4 +1,4 @@
-"""`ebm submit`: what SLURM is asked, what lies in the run folders, and what is refused in words."""
+"""`ebm submit`: the calls of SLURM, the files in the run folders, and messages of errors."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_a_job_does_not_inherit_the_one_it_is_submitted_from(
     assert not {"SLURM_JOB_ID", "SLURM_NTASKS", "MASTER_ADDR", "RANK", "LOCAL_RANK"} & inherited
 
 
-def test_a_refusal_of_slurm_is_told_in_its_words(ebm, checkout: Path, slurm: StandIn, tmp_path: Path) -> None:
+def test_an_error_of_sbatch_is_shown(ebm, checkout: Path, slurm: StandIn, tmp_path: Path) -> None:
     (slurm.home / "refuses").touch()
     status, said = ebm("submit", NET)
     assert (status, said) == (1, "ebm: error: sbatch refused the job: invalid partition specified: moon\n")

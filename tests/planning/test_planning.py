@@ -157,9 +157,9 @@ def test_convolutions_in_float32_are_made_in_tf32() -> None:
     )
     net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 1))
     module = EBM(DeepEnergy(net), ContrastiveDivergence(), SGLD(0.1, noise=0.0))
-    asked = work(module, {"x": torch.rand(5, 2, 6, 6)})
+    counted = work(module, {"x": torch.rand(5, 2, 6, 6)})
     # Forward and to the input in the transition; forward, to the weights and to the input in either phase.
-    assert asked.flop - asked.convolved == 2 * 5 * 48 * (2 + 2 * 3)
+    assert counted.flop - counted.convolved == 2 * 5 * 48 * (2 + 2 * 3)
 
 
 def test_a_cluster_grows_by_whole_nodes_and_pays_for_two_rings() -> None:
@@ -267,7 +267,7 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("arguments", "words"),
     [
         ({"gpu": "h100", "network": "token-ring"}, "there is no network 'token-ring': expected one of ethernet-100"),
         ({"gpu": "h100", "gpus": 12}, "12 GPUs do not fill nodes of 8: give a multiple"),
@@ -275,9 +275,9 @@ def test_a_mistake_is_one_sentence(
         ({"gpu": "h100", "share": 0.0}, "expected more than 0 and at most 1"),
     ],
 )
-def test_a_cluster_that_cannot_be_is_refused(asked: dict, words: str) -> None:
+def test_a_cluster_that_cannot_be_is_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Cluster(**asked)
+        Cluster(**arguments)
 
 
 def test_this_machine_is_not_planned_for_many_gpus_nor_without_an_end() -> None:

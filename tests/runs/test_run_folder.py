@@ -70,7 +70,7 @@ def test_a_free_key_and_what_lies_below_it_is_no_part_of_the_identity(key: str) 
     assert identity(_changed(f"{key}s_too", 1)) != identity(CONFIG)
 
 
-def test_differences_are_told_as_key_old_and_new() -> None:
+def test_differences_are_key_old_and_new() -> None:
     other = _changed("model.init_args.steps", 4)
     assert differences(CONFIG, other) == ["model.init_args.steps: 3 -> 4"]
     assert differences(CONFIG, _changed("model.init_args.betas", [0.9, 0.9])) == [
@@ -139,7 +139,7 @@ def test_git_says_nothing_outside_a_checkout(tmp_path: Path, monkeypatch: pytest
     assert provenance.git("--version") is None
 
 
-def test_a_folder_that_holds_no_run_is_told_so(tmp_path: Path) -> None:
+def test_config_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not a run folder: it has no config\.yaml"):
         RunFolder(tmp_path).config()
     assert RunFolder(tmp_path).events() == []
@@ -218,7 +218,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_
         pass
 
 
-def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomically_keeps_the_old_text_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.yaml"
     files.write_atomically(file, "old")
 

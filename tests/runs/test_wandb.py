@@ -75,13 +75,13 @@ def test_a_continued_run_is_one_run_of_its_experiment_in_two_segments(logged: Lo
 
 
 def test_a_run_outlives_the_process_of_weights_and_biases(tmp_path: Path) -> None:
-    """A signal to a whole job ends that process too; the run must still save, and ask to be started again."""
+    """A signal to all processes of a job ends that process too; the run must still save, and request a restart."""
 
     class Gone:
-        told = 0
+        calls = 0
 
         def log(self, *_: object) -> None:
-            self.told += 1
+            self.calls += 1
             raise ConnectionResetError("Connection lost")
 
         mark_preempting = log_artifact = log
@@ -93,10 +93,10 @@ def test_a_run_outlives_the_process_of_weights_and_biases(tmp_path: Path) -> Non
     logger.log_metrics({"loss": 1.0}, step=4)
     logger.log_preemption()
     logger.log_checkpoint(tmp_path)
-    assert gone.told == 1
+    assert gone.calls == 1
 
 
-def test_the_whole_configuration_is_sent_under_its_own_keys(logged: Logged) -> None:
+def test_the_complete_configuration_is_sent_under_its_own_keys(logged: Logged) -> None:
     saved = logged.run.config()
     first, second = ({key: s.config[key] for key in s.config.keys() - {"_wandb", "run"}} for s in logged.segments)
     assert second == saved

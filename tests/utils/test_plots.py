@@ -61,7 +61,7 @@ def test_vectors_and_matrices_are_shown_as_the_images_they_are() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 2, 6, 6), (4, 4, 6, 6), (2, 3, 4, 5, 6)])
-def test_what_cannot_be_shown_is_told_with_its_shape(shape: tuple[int, ...]) -> None:
+def test_plot_samples_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"plot_samples takes images .* got \(" + ", ".join(map(str, shape))):
         plot_samples(torch.rand(shape))
 

@@ -131,7 +131,7 @@ def test_every_rank_and_every_rollback_has_a_stream_of_its_own(monkeypatch: pyte
     assert _first_draw(0) not in draws
 
 
-def test_the_stream_of_training_goes_on_where_the_last_step_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_of_training_continues_after_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     seed_all(mix(3, 1, 0))
     expected = [_draw() for _ in range(3)]
@@ -147,16 +147,16 @@ def test_the_stream_of_training_goes_on_where_the_last_step_left_it(monkeypatch:
 
 def test_another_number_of_ranks_starts_the_streams_anew_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-    shard = {"not": "looked at"}
+    rank_state = {"not": "looked at"}
     stream = TrainingRandomState()
     with pytest.warns(UserWarning, match="written by 2 ranks and is continued by 1"):
-        stream.load_rank_state_dict([shard, shard], 0, 1)
+        stream.load_rank_state_dict([rank_state, rank_state], 0, 1)
     stream.on_train_start(SimpleNamespace(global_rank=0), None)
     assert float(torch.rand(())) not in [_first_draw(rank) for rank in range(2)]
 
 
 class Restless(L.Callback):
-    """Draws from every stream wherever a callback is asked between two training steps."""
+    """Draws from every stream in all hooks of a callback between two training steps."""
 
     def on_train_batch_end(self, *_: object) -> None:
         _draw()
@@ -184,8 +184,8 @@ def plain() -> dict[Path, dict]:
 def _end(run: Path) -> dict:
     newest = RunFolder(run).checkpoints()[-1]
     content = torch.load(newest, weights_only=True)
-    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
-    (chains,) = (value for key, value in shard.items() if "Buffer" in key)
+    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
+    (chains,) = (value for key, value in rank_state.items() if "Buffer" in key)
     return {**content["state_dict"], **{f"raw {k}": v for k, v in content["current_model_state"].items()}, **chains}
 
 

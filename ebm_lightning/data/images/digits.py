@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels that come with scikit-learn: real data without a download."""
+"""Handwritten digits of 8 x 8 pixels from scikit-learn: real data without a download."""
 
 import torch
 

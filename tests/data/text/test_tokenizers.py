@@ -1,4 +1,4 @@
-"""Tokenizers: text as whole numbers and back, and the vocabulary that is learned."""
+"""Tokenizers: between text and integers, and the vocabulary that is learned."""
 
 import json
 from collections.abc import Callable
