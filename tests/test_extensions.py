@@ -1,4 +1,4 @@
-"""What is defined outside the package, one file each, works as what is inside: it trains, continues and is measured."""
+"""Energies, samplers, objectives, chains, data and protocols from outside the package train, continue and measure."""
 
 import json
 from pathlib import Path
@@ -25,8 +25,8 @@ class PowerCut(RuntimeError):
 
 def _final(run: Path) -> tuple[dict, dict]:
     newest = RunFolder(run).checkpoints()[-1]
-    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
-    return torch.load(newest, weights_only=True)["state_dict"], shard
+    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
+    return torch.load(newest, weights_only=True)["state_dict"], rank_state
 
 
 def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -63,10 +63,10 @@ def test_a_run_with_outside_state_continues_bit_for_bit(parts, ebm, tiny: Path, 
             with pytest.raises(PowerCut):
                 ebm("fit", "-c", tiny, "--run", cut, *parts)
     assert ebm("fit", "-c", tiny, "--run", cut, *parts)[0] == 0
-    (weights, shard), (others, other_shard) = _final(straight), _final(cut)
+    (weights, rank_state), (others, other_rank_state) = _final(straight), _final(cut)
     assert identical(weights, others)
-    assert identical(shard, other_shard)
-    assert any("BufferCallback" in key or "SamplerState" in key for key, state in shard.items() if state)
+    assert identical(rank_state, other_rank_state)
+    assert any("BufferCallback" in key or "SamplerState" in key for key, state in rank_state.items() if state)
 
 
 CONFIGURATION = """

@@ -263,16 +263,16 @@ class SampleBuffer(Chains):
         self.age, self.alive, self.seen = state["age"], state["alive"], int(state["seen"])
         self.full = self._is_full
 
-    def merge_state_dicts(self, shards: list[State], rank: int, world_size: int) -> State:
+    def merge_state_dicts(self, states: list[State], rank: int, world_size: int) -> State:
         """The rank's own chains if the number of ranks and the size have not changed.
 
         Otherwise the chains of all ranks are pooled and distributed round-robin; remaining slots are initialized when
         they are first drawn.
         """
-        shards = [shard for shard in shards if shard]
-        if not shards or (len(shards) == world_size and len(shards[rank]["age"]) == self.size):
-            return shards[rank] if shards else {}
-        return self._distribute(shards, rank, world_size)
+        states = [state for state in states if state]
+        if not states or (len(states) == world_size and len(states[rank]["age"]) == self.size):
+            return states[rank] if states else {}
+        return self._distribute(states, rank, world_size)
 
     def to(self, device: torch.device) -> None:
         """Move the chains to ``self.device``, or to ``device`` if that is None."""
@@ -305,15 +305,15 @@ class SampleBuffer(Chains):
     def _decode(self, stored: Tensor) -> Tensor:
         return stored if stored.dtype == torch.int64 else self.storage.decode(stored)
 
-    def _distribute(self, shards: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
+    def _distribute(self, states: list[dict[str, Tensor]], rank: int, world_size: int) -> dict[str, Tensor]:
         """This rank's share of all initialized chains, in slots 0, 1, ...; the remaining slots are empty."""
-        initialized = [shard["alive"].cpu() for shard in shards]
+        initialized = [state["alive"].cpu() for state in states]
         in_turn = torch.cat([torch.arange(int(alive.sum())) for alive in initialized]).argsort(stable=True)
         mine: dict[str, Tensor] = {}
-        for key in shards[0]:
+        for key in states[0]:
             if key == "seen":
                 continue
-            pooled = torch.cat([shard[key].cpu()[alive] for shard, alive in zip(shards, initialized, strict=True)])
+            pooled = torch.cat([state[key].cpu()[alive] for state, alive in zip(states, initialized, strict=True)])
             share = pooled[in_turn][rank::world_size][: self.size]
             mine[key] = torch.zeros((self.size, *share.shape[1:]), dtype=share.dtype)
             mine[key][: len(share)] = share

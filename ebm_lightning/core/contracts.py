@@ -279,12 +279,12 @@ class Chains(abc.ABC):
     def load_state_dict(self, state: State) -> None:  # noqa: B027  (a hook)
         """Restore what :meth:`state_dict` or :meth:`merge_state_dicts` gave."""
 
-    def merge_state_dicts(self, shards: list[State], rank: int, world_size: int) -> State:
+    def merge_state_dicts(self, states: list[State], rank: int, world_size: int) -> State:
         """The state of this rank, from those of all ranks of a checkpoint, which may have been more or fewer.
 
         By default a rank's own, and an empty one for a rank that is new.
         """
-        return shards[rank] if rank < len(shards) else {}
+        return states[rank] if rank < len(states) else {}
 
     def to(self, device: torch.device) -> None:  # noqa: B027  (a hook)
         """Move the chains to where they are kept; called once before training."""
@@ -302,9 +302,8 @@ class Objective(abc.ABC):
     """The contrast of positive and negative phase. It owns no sampler; ``neg`` is None without one."""
 
     predicts: bool = False
-    """Whether its terms measure a prediction, so that validation samples for them too: those of a contrast say
-    little."""
+    """Whether its terms measure a prediction, so that validation runs the sampler for them too."""
 
     @abc.abstractmethod
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        """The scalars to log; ``["loss"]`` is descended. Each phase is reduced over its batch before the two meet."""
+        """The scalars to log; ``["loss"]`` is minimized. Each phase is averaged over its own batch first."""

@@ -12,7 +12,8 @@ BEGIN, END = "<!-- results: written by `ebm reproduce` -->", "<!-- end of result
 CLAIM_COLUMNS = ("claim", "paper", "target", "ours", "seeds", "status")
 MEASUREMENT_COLUMNS = ("measurement", "paper", "ours", "seeds", "status")
 LEGEND = (
-    "± is the standard deviation over seeds, of one seed the standard error; [ ] are the ends of an interval. "
+    "± is the standard deviation over seeds, or the standard error if there is one seed; [ ] are the ends of an "
+    "interval; a claim is missed by the distance of its worst seed from the target. "
     "Protocol, preprocessing, source, commits and the value of each seed: [details]({})."
 )
 Place = tuple[Path, str, Callable[[], list[str]]]

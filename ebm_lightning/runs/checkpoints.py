@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, one side file per rank, loaded without running code."""
+"""Checkpoints: written atomically, one file per rank beside the main file, loaded without running code."""
 
 import os
 import pickle
@@ -13,26 +13,26 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 
-def side_folder(path: str | Path) -> Path:
-    """The folder of the per-rank side files of a checkpoint."""
+def rank_folder(path: str | Path) -> Path:
+    """The folder of the rank files of a checkpoint."""
     return Path(f"{path}.ranks")
 
 
-def side_file(path: str | Path, rank: int, world_size: int) -> Path:
-    """The side file of one rank: ``<checkpoint>.ranks/<rank>-of-<world size>.pt``."""
-    return side_folder(path) / f"{rank:05d}-of-{world_size:05d}.pt"
+def rank_file(path: str | Path, rank: int, world_size: int) -> Path:
+    """The file of one rank: ``<checkpoint>.ranks/<rank>-of-<world size>.pt``."""
+    return rank_folder(path) / f"{rank:05d}-of-{world_size:05d}.pt"
 
 
-def side_files(path: str | Path) -> list[Path]:
-    """The side files of a checkpoint, one of each rank in order; none if one is missing."""
-    found = sorted(side_folder(path).glob("*-of-*.pt"))
-    complete = [side_file(path, rank, len(found)) for rank in range(len(found))]
+def rank_files(path: str | Path) -> list[Path]:
+    """The rank files of a checkpoint, one of each rank in order; none if one is missing."""
+    found = sorted(rank_folder(path).glob("*-of-*.pt"))
+    complete = [rank_file(path, rank, len(found)) for rank in range(len(found))]
     return found if found == complete else []
 
 
 def remove_stale(path: str | Path, world_size: int) -> None:
-    """Remove side files of this checkpoint's name from a killed run with another number of ranks."""
-    for file in side_folder(path).glob("*.pt"):
+    """Remove rank files of this checkpoint's name from a killed run with another number of ranks."""
+    for file in rank_folder(path).glob("*.pt"):
         if not file.stem.endswith(f"-of-{world_size:05d}"):
             file.unlink()
 
@@ -100,9 +100,9 @@ def step_of(path: Path) -> int:
 
 
 def is_valid(path: Path) -> bool:
-    """Whether every byte of a checkpoint and of the side files of all its ranks can be read."""
-    sides = side_files(path)
-    return bool(sides) and all(map(_readable, (path, *sides)))
+    """Whether every byte of a checkpoint and of the files of all its ranks can be read."""
+    files = rank_files(path)
+    return bool(files) and all(map(_readable, (path, *files)))
 
 
 def valid_checkpoints(paths: Iterable[Path]) -> Iterator[Path]:
@@ -111,35 +111,35 @@ def valid_checkpoints(paths: Iterable[Path]) -> Iterator[Path]:
         if is_valid(path):
             yield path
         else:
-            rank_zero_warn(f"the checkpoint {path} is damaged; the one before it is used")
+            rank_zero_warn(f"the checkpoint {path} is damaged and skipped")
 
 
 def remove(path: str | Path) -> None:
-    """Remove a checkpoint together with its side files."""
+    """Remove a checkpoint together with its rank files."""
     Path(path).unlink(missing_ok=True)
-    shutil.rmtree(side_folder(path), ignore_errors=True)
+    shutil.rmtree(rank_folder(path), ignore_errors=True)
 
 
 def set_aside(path: Path) -> None:
-    """Move a checkpoint and its side files to the subfolder ``abandoned/``, from which no run continues."""
+    """Move a checkpoint and its rank files to the subfolder ``abandoned/``, from which no run continues."""
     target = path.parent / "abandoned" / path.name
     remove(target)
     target.parent.mkdir(exist_ok=True)
     path.rename(target)
-    if side_folder(path).is_dir():
-        side_folder(path).rename(side_folder(target))
+    if rank_folder(path).is_dir():
+        rank_folder(path).rename(rank_folder(target))
 
 
 class RankCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint I/O with atomic files and side files per rank."""
+    """Lightning's checkpoint I/O with atomic files and a file per rank."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         checkpoint = load(path, map_location)
-        sides = side_files(path)
-        checkpoint["rank_states"] = [torch.load(side, map_location="cpu", weights_only=True) for side in sides]
+        files = rank_files(path)
+        checkpoint["rank_states"] = [torch.load(file, map_location="cpu", weights_only=True) for file in files]
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

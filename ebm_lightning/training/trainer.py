@@ -60,10 +60,10 @@ class Trainer(L.Trainer):
     def save_checkpoint(
         self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
     ) -> None:
-        """Writes a checkpoint: first the side file of each rank, then, when all are there, rank 0's main file."""
-        shard = {c.state_key: c.rank_state_dict() for c in self.callbacks if isinstance(c, RankState)}  # type: ignore[attr-defined]
+        """Writes a checkpoint: first the file of each rank, then, when all are there, rank 0's main file."""
+        rank_state = {c.state_key: c.rank_state_dict() for c in self.callbacks if isinstance(c, RankState)}  # type: ignore[attr-defined]
         if self.is_global_zero:
             checkpoints.remove_stale(filepath, self.world_size)
-        checkpoints.save_atomically(shard, checkpoints.side_file(filepath, self.global_rank, self.world_size))
-        self.strategy.barrier("Trainer.save_checkpoint: side files")
+        checkpoints.save_atomically(rank_state, checkpoints.rank_file(filepath, self.global_rank, self.world_size))
+        self.strategy.barrier("Trainer.save_checkpoint: rank files")
         super().save_checkpoint(filepath, bool(weights_only), storage_options)

@@ -133,23 +133,23 @@ def test_SampleBuffer_ages_and_chains_survive_a_state_dict() -> None:
 
 
 def test_SampleBuffer_shards_return_to_their_ranks_and_are_dealt_anew_to_another_number() -> None:
-    shards = []
+    states = []
     for rank in range(2):
         buffer = SampleBuffer(4)
         start = buffer.start({"x": torch.zeros(4, 1)}, ("x",))
         buffer.finish({**start, "x": (start["chain.slot"] + 10 * rank).float()[:, None]})
-        shards.append(buffer.state_dict())
+        states.append(buffer.state_dict())
     same = SampleBuffer(4)
-    same.load_state_dict(same.merge_state_dicts(shards, rank=1, world_size=2))
+    same.load_state_dict(same.merge_state_dicts(states, rank=1, world_size=2))
     assert same.store["x"].flatten().tolist() == [10, 11, 12, 13]
     dealt = [SampleBuffer(4) for _ in range(4)]
     for rank, buffer in enumerate(dealt):
-        buffer.load_state_dict(buffer.merge_state_dicts(shards, rank, world_size=4))
+        buffer.load_state_dict(buffer.merge_state_dicts(states, rank, world_size=4))
     living = torch.cat([buffer.store["x"][buffer.alive].flatten() for buffer in dealt])
     assert sorted(living.tolist()) == [0, 1, 2, 3, 10, 11, 12, 13]
     assert all(int(buffer.alive.sum()) == 2 for buffer in dealt)
     one = SampleBuffer(6)
-    one.load_state_dict(one.merge_state_dicts(shards, 0, 1))
+    one.load_state_dict(one.merge_state_dicts(states, 0, 1))
     with pytest.raises(ValueError, match=r"SampleBuffer\(size=5\) cannot load 6 chains"):
         SampleBuffer(5).load_state_dict(one.state_dict())
     assert one.store["x"].flatten().tolist() == [0, 10, 1, 11, 2, 12]

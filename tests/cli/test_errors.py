@@ -113,7 +113,8 @@ def test_damaged_and_foreign_checkpoints_are_named(ebm, tiny: Path, tmp_path: Pa
     (newest,) = RunFolder(run).checkpoints()
     whole = newest.read_bytes()
     newest.write_bytes(whole[:1000])
-    _is_one_sentence(*ebm("sample", run), "has no valid checkpoint")
+    with pytest.warns(UserWarning, match="is damaged"):
+        _is_one_sentence(*ebm("sample", run), "has no valid checkpoint")
     content = torch.load(_written(newest, whole), weights_only=True)
     content["state_dict"]["model.net.foreign"] = torch.zeros(1)
     torch.save(content, newest)

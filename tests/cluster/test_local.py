@@ -45,6 +45,6 @@ def test_a_run_is_trained_without_slurm(
     assert status == 0, said
     run = RunFolder(tmp_path / "runs" / "paper" / next((tmp_path / "runs" / "paper").iterdir()).name)
     assert [event["event"] for event in run.events()] == ["start", "checkpoint", "end"]
-    assert len(checkpoints.side_files(run.checkpoints()[-1])) == 1
+    assert len(checkpoints.rank_files(run.checkpoints()[-1])) == 1
     assert run.config()["seed_everything"] == 3
     assert (run.path / "slurm" / "local.out").read_bytes().decode() in said

@@ -9,7 +9,7 @@ from support.lab import ebm_reproduce, make_experiment, put, status
 from ebm_lightning import reproduction
 from ebm_lightning.reproduction.status import ours
 
-FACT, REASON = "100 chains count as 1.8", "log Z is unreliable, since AIS errs on the low side"
+FACT, REASON = "the effective sample size of 100 chains is 1.8", "log Z is unreliable, since AIS errs on the low side"
 TARGET = {"at_least": 0.5}
 
 

@@ -17,12 +17,12 @@ class PowerCut(RuntimeError):
 def ending(run: Path) -> dict:
     newest = RunFolder(run).checkpoints()[-1]
     content = torch.load(newest, weights_only=True)
-    shard = torch.load(checkpoints.side_file(newest, 0, 1), weights_only=True)
-    content["shard"] = {key: value for key, value in shard.items() if "Buffer" in key}
+    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
+    content["rank_state"] = {key: value for key, value in rank_state.items() if "Buffer" in key}
     return content
 
 
-KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "shard", "global_step")
+KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "rank_state", "global_step")
 """Weights, their average, optimizer, schedule, chains: all that a run is at its end."""
 
 

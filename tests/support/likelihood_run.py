@@ -62,7 +62,7 @@ RUN = {
                     },
                 },
                 "compare": {"class_path": "Exact", "init_args": {"largest": 8}},
-                "raise_vectors": 40,
+                "num_raise_examples": 40,
             },
         }
     ],

@@ -47,12 +47,12 @@ def _shared(a: Tensor, b: Tensor) -> int:
     return int((a.flatten(1)[:, None] == b.flatten(1)).all(2).any(1).sum())
 
 
-def test_every_checkpoint_has_a_whole_side_file_of_each_rank(runs: dict[str, Path]) -> None:
+def test_every_checkpoint_has_a_whole_rank_file_of_each_rank(runs: dict[str, Path]) -> None:
     for run, steps in ((runs["straight"], [4, 8, 12]), (runs["parts"], [6, 8, 12])):
         found = RunFolder(run).checkpoints()
         assert [checkpoints.step_of(path) for path in found] == steps  # the newest three
         for path in found:
-            assert [file.name for file in sorted(checkpoints.side_folder(path).iterdir())] == [
+            assert [file.name for file in sorted(checkpoints.rank_folder(path).iterdir())] == [
                 "00000-of-00002.pt",
                 "00001-of-00002.pt",
             ]
@@ -133,10 +133,10 @@ def test_one_rank_takes_over_the_chains_of_two(runs: dict[str, Path], ebm, tiny:
     assert min(unmoved) > 0
 
 
-def test_a_side_file_of_a_rank_that_is_no_more_is_not_taken_for_one_of_the_run(
+def test_a_rank_file_of_a_rank_that_is_no_more_is_not_taken_for_one_of_the_run(
     runs: dict[str, Path], ebm, tiny: Path, tmp_path: Path
 ) -> None:
-    """Two ranks were killed between the side files and the main file of step 8; then one rank goes on from step 4."""
+    """Two ranks were killed between the rank files and the main file of step 8; then one rank goes on from step 4."""
     run = tmp_path / "x" / "one"
     shutil.copytree(runs["straight"], run)
     _, killed, last = RunFolder(run).checkpoints()

@@ -65,17 +65,17 @@ def test_more_steps_continue_a_finished_run(ebm, tiny: Path, tmp_path: Path) -> 
     assert "this run is complete: 12 of 12 steps" in said
 
 
-@pytest.mark.parametrize("lost", ["half of the file", "the side file"])
+@pytest.mark.parametrize("lost", ["half of the file", "the rank file"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(lost: str, ebm, tiny: Path, tmp_path: Path) -> None:
     straight, damaged = tmp_path / "x" / "straight", tmp_path / "x" / "damaged"
     assert ebm("fit", "-c", tiny, "--run", straight)[0] == 0
     assert ebm("fit", "-c", tiny, "--run", damaged, "--trainer.max_steps", 8)[0] == 0
     newest = RunFolder(damaged).checkpoints()[-1]
-    if lost == "the side file":
-        checkpoints.side_file(newest, 0, 1).unlink()
+    if lost == "the rank file":
+        checkpoints.rank_file(newest, 0, 1).unlink()
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    with pytest.warns(UserWarning, match="is damaged; the one before it is used"):
+    with pytest.warns(UserWarning, match="is damaged and skipped"):
         assert ebm("fit", "-c", tiny, "--run", damaged)[0] == 0
     assert all(identical(ending(straight)[key], ending(damaged)[key]) for key in KEPT)
 

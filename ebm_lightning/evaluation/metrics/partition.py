@@ -44,7 +44,7 @@ class Exact(PartitionEstimator):
     """log Z by the model's own closed form or enumeration.
 
     Args:
-        largest: units whose 2^n states may be enumerated, for models that enumerate.
+        largest: the largest number n of units whose 2^n states are enumerated, for models that enumerate.
 
     Raises:
         ValueError: at a call, if the model would enumerate more units.
@@ -66,14 +66,14 @@ class AIS(PartitionEstimator):
     Args:
         betas: the schedule of inverse temperatures.
         chains: number of chains in total, at least 2; 100 are customary.
-        data_base: whether the path starts at a distribution fitted to the training data (Salakhutdinov & Murray 2008)
+        fit_base: whether the path starts at a distribution fitted to the training data (Salakhutdinov & Murray 2008)
             rather than to the model's own parameters.
     """
 
     kind = "AIS"
     betas: Betas
     chains: int = 100
-    data_base: bool = True
+    fit_base: bool = True
 
     def __post_init__(self) -> None:
         if self.chains < 2:
@@ -82,7 +82,7 @@ class AIS(PartitionEstimator):
     def path(self, model: EnergyModel, batches: Iterable[State]) -> AnnealingPath:
         """The annealing path to the model."""
         with evaluating(model), torch.no_grad():
-            return require(model, Annealable).annealing_path(batches if self.data_base else None)
+            return require(model, Annealable).annealing_path(batches if self.fit_base else None)
 
     def __call__(self, model: EnergyModel, batches: Iterable[State]) -> LogPartition:
         return ais(self.path(model, batches), self.betas(), self.chains)

@@ -66,7 +66,7 @@ class LogPartition:
                 f"log w has a standard deviation of {self.log_weight_std:.2f} nats, more than {MAX_LOG_WEIGHT_STD}"
             )
         if not self.ess >= MIN_ESS:
-            wrong.append(f"{self.chains} chains count as {self.ess:.1f}, fewer than {MIN_ESS}")
+            wrong.append(f"the effective sample size of {self.chains} chains is {self.ess:.1f}, less than {MIN_ESS}")
         if not self.low > -math.inf:
             wrong.append("the interval of three standard deviations has no lower end")
         if not wrong:

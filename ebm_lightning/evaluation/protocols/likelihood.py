@@ -36,27 +36,27 @@ class Likelihood(Protocol):
         compare: a second estimator, for ``log_z_difference``, the first minus the second.
         train: whether to measure the training data too.
         of: the variables of the data to be scored, such as ["x"] without the labels; None takes all.
-        raise_vectors: number of random test examples for RAISE, a conservative estimate of log p, while AIS is
-            optimistic; it anneals one chain for each over the temperatures of the AIS above. 0 for none.
+        num_raise_examples: number of random test examples for RAISE, a conservative estimate of log p, while AIS is
+            optimistic; it anneals one chain for each over the betas of the AIS above. 0 for none.
 
     Raises:
-        ValueError: if ``raise_vectors`` is negative, exceeds the test data, or there is no AIS with its temperatures;
-            when measuring, if RAISE has no path to the model's own variables, or data of binary units are not binary.
+        ValueError: if ``num_raise_examples`` is negative or exceeds the test data, or if there is no AIS; when
+            measuring, if RAISE has no path to the model's own variables, or data of binary units are not binary.
     """
 
     estimator: PartitionEstimator
     compare: PartitionEstimator | None = None
     train: bool = True
     of: list[str] | None = None
-    raise_vectors: int = 0
+    num_raise_examples: int = 0
 
     on_every_rank = True
 
     def __post_init__(self) -> None:
-        if self.raise_vectors < 0 or (self.raise_vectors and self._annealed is None):
+        if self.num_raise_examples < 0 or (self.num_raise_examples and self._annealed is None):
             raise ValueError(
-                f"Likelihood(raise_vectors={self.raise_vectors}): expected 0 or more, and an AIS as `estimator` or "
-                "`compare`, whose temperatures RAISE takes"
+                f"Likelihood(num_raise_examples={self.num_raise_examples}): expected 0 or more, and an AIS as "
+                "`estimator` or `compare`, whose betas RAISE takes"
             )
 
     @torch.no_grad()
@@ -66,8 +66,10 @@ class Likelihood(Protocol):
             test = {name: value.to(module.device) for name, value in model.positive_phase(data.tensors("test")).items()}
             require_binary_data(model, test, data.binary, data.preprocessing)
             model.check(test)
-            if self.raise_vectors and bounds_log_prob(model):
-                raise ValueError(f"RAISE has no path to the data of a {type(model).__name__}: set raise_vectors to 0")
+            if self.num_raise_examples and bounds_log_prob(model):
+                raise ValueError(
+                    f"RAISE has no path to the data of a {type(model).__name__}: set num_raise_examples to 0"
+                )
             found, log_z = self._log_partitions(model, data.eval_loader("train", device=module.device))
             held_out = energies = free_energies(model, self._batches(module, data, "test"))
             key, name = "log_prob_nats", "log-probability"
@@ -85,7 +87,7 @@ class Likelihood(Protocol):
             if binary := [name for name in model.variables if has_binary_units(model, test, name)]:
                 log_p = torch.stack([pseudo_log_likelihood(model, name, test) for name in binary]).sum(0)
                 found["test_pseudo_log_likelihood_nats"] = mean(log_p.cpu()).labeled("pseudo-log-likelihood test")
-            if self.raise_vectors:
+            if self.num_raise_examples:
                 batches = data.eval_loader("train", device=module.device)
                 found["raise_log_prob_nats"] = self._raise(model, batches, test).labeled("RAISE log-probability")
         return ProtocolResult(found)
@@ -125,11 +127,11 @@ class Likelihood(Protocol):
     def _raise(self, model: EnergyModel, batches: Iterable[State], test: State) -> Measurement:
         assert self._annealed is not None
         total = len(next(iter(test.values())))
-        if self.raise_vectors > total:
+        if self.num_raise_examples > total:
             raise ValueError(
-                f"Likelihood(raise_vectors={self.raise_vectors}): there are {total} test examples: take fewer"
+                f"Likelihood(num_raise_examples={self.num_raise_examples}): there are {total} test examples: take fewer"
             )
-        rows = torch.randperm(total)[: self.raise_vectors]
+        rows = torch.randperm(total)[: self.num_raise_examples]
         chosen = {name: value[rows.to(value.device)] for name, value in test.items()}
         path = self._annealed.path(model, batches)
         return mean(raise_log_prob(path, model, self._annealed.betas(), chosen).cpu())

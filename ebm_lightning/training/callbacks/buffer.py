@@ -9,7 +9,7 @@ from ebm_lightning.training.callbacks.rank_state import RankState
 
 
 class BufferCallback(RankState):
-    """Manage persistent chains, such as a sample buffer: one shard per rank, saved with each checkpoint.
+    """Manage persistent chains, such as a sample buffer: one state per rank, saved with each checkpoint.
 
     It logs the ``info`` of the chains under ``chains/``; for a sample buffer ``chains/age`` and ``chains/fill``.
 
@@ -23,8 +23,8 @@ class BufferCallback(RankState):
     def rank_state_dict(self) -> dict[str, Any]:
         return self.chains.state_dict()
 
-    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
-        if state := self.chains.merge_state_dicts(shards, rank, world_size):
+    def load_rank_state_dict(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:
+        if state := self.chains.merge_state_dicts(states, rank, world_size):
             self.chains.load_state_dict(state)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

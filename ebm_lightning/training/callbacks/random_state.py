@@ -47,12 +47,12 @@ class TrainingRandomState(RankState):
     def rank_state_dict(self) -> dict[str, Any]:
         return self._stream or {}
 
-    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
-        if len(shards) != world_size:
+    def load_rank_state_dict(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:
+        if len(states) != world_size:
             rank_zero_warn(
-                f"the checkpoint was written by {len(shards)} ranks and is continued by {world_size}: the random "
+                f"the checkpoint was written by {len(states)} ranks and is continued by {world_size}: the random "
                 "streams start anew, so this run will differ from an uninterrupted one"
             )
-            self._salt = self._salt or len(shards)
+            self._salt = self._salt or len(states)
         elif self._salt == 0:
-            self._stream = shards[rank]
+            self._stream = states[rank]

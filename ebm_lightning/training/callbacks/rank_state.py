@@ -1,4 +1,4 @@
-"""Callbacks with a separate state on every rank, saved in side files of each checkpoint."""
+"""Callbacks with a separate state on every rank, saved with each checkpoint in a file per rank."""
 
 import abc
 from typing import Any
@@ -21,10 +21,10 @@ class RankState(L.Callback):
         """This rank's state: tensors and plain Python values."""
 
     @abc.abstractmethod
-    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
+    def load_rank_state_dict(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:
         """Restore this rank from the states of all ranks of the checkpoint, in order of rank.
 
-        The number of shards differs from that of ranks if the world size has changed; continuation is exact only for
+        The number of states differs from that of ranks if the world size has changed; continuation is exact only for
         an equal world size.
         """
 
@@ -36,6 +36,6 @@ class RankState(L.Callback):
             )
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        shards = [shard[self.state_key] for shard in checkpoint.get("rank_states", []) if self.state_key in shard]
-        if shards:
-            self.load_rank_state_dict(shards, trainer.global_rank, trainer.world_size)
+        states = [state[self.state_key] for state in checkpoint.get("rank_states", []) if self.state_key in state]
+        if states:
+            self.load_rank_state_dict(states, trainer.global_rank, trainer.world_size)

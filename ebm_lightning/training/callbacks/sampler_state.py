@@ -22,9 +22,9 @@ class SamplerState(RankState):
     def rank_state_dict(self) -> dict[str, Any]:
         return self.sampler.state_dict()
 
-    def load_rank_state_dict(self, shards: list[dict[str, Any]], rank: int, world_size: int) -> None:
+    def load_rank_state_dict(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:
         """Restore this rank's state; new ranks get rank 0's, since the gradients of all ranks are the same."""
-        self._loaded = shards[rank] if rank < len(shards) else shards[0]
+        self._loaded = states[rank] if rank < len(states) else states[0]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._loaded:

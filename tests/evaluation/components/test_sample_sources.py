@@ -43,7 +43,7 @@ def _saved(run: RunFolder, module: EBM, steps: range) -> None:
         weights = module.state_dict() | {"model.mean": torch.full((3,), float(step))}
         path = run.checkpoint(step)
         checkpoints.save_atomically({"state_dict": weights}, path)
-        checkpoints.save_atomically({}, checkpoints.side_file(path, 0, 1))
+        checkpoints.save_atomically({}, checkpoints.rank_file(path, 0, 1))
 
 
 def test_FromCheckpoints_draws_equal_parts_from_the_newest_valid_checkpoints(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_FromCheckpoints_draws_equal_parts_from_the_newest_valid_checkpoints(tmp
     _saved(run, module, range(10, 60, 10))
     run.checkpoint(30).write_bytes(b"damaged")
     data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
-    with pytest.warns(UserWarning, match="is damaged; the one before it is used"):
+    with pytest.warns(UserWarning, match="is damaged and skipped"):
         drawn = FromCheckpoints(3, 25, 1).draw(module, data)
     steps, counts = drawn["x"].round().unique(return_counts=True)
     assert dict(zip(steps.tolist(), counts.tolist(), strict=True)) == {50: 9 * 3, 40: 8 * 3, 20: 8 * 3}

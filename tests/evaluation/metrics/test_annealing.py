@@ -25,13 +25,13 @@ from ebm_lightning.evaluation.metrics import (
 )
 
 
-@pytest.mark.parametrize("data_base", [True, False], ids=["data-base", "own-base"])
+@pytest.mark.parametrize("fit_base", [True, False], ids=["data-base", "own-base"])
 @pytest.mark.parametrize("case", CASES)
-def test_ais_weights_are_unbiased_and_its_estimate_is_log_z(case, data_base: bool) -> None:
+def test_ais_weights_are_unbiased_and_its_estimate_is_log_z(case, fit_base: bool) -> None:
     """E[w] = Z / Z_0 whatever the number of temperatures, so already with 15 of them."""
     model, states, log_cell = case()
     exact = float(log_partition(model, states)) + log_cell
-    estimator = AIS(Linear(15), 3000, data_base)
+    estimator = AIS(Linear(15), 3000, fit_base)
     path = estimator.path(model, base_data(states))
     log_weights, end = anneal(path, Linear(15)(), 3000)
     assert log_weights.dtype == torch.float64

@@ -29,7 +29,7 @@ def test_Exact_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(num_temperatures=3\), chains=1, data_base=True\)"),
+        (lambda path: AIS(Linear(3), 1), r"AIS\(betas=Linear\(num_temperatures=3\), chains=1, fit_base=True\)"),
         (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy is not Annealable"),
     ],
 )

@@ -29,7 +29,7 @@ def test_LogPartition_interval_is_three_standard_deviations_of_the_mean_of_w() -
     ("change", "words"),
     [
         ({"log_weight_std": 1.51}, "log w has a standard deviation of 1.51 nats, more than 1.5"),
-        ({"ess": 9.9}, "100 chains count as 9.9, fewer than 10"),
+        ({"ess": 9.9}, "the effective sample size of 100 chains is 9.9, less than 10"),
         ({"low": -math.inf}, "no lower end"),
         ({"log_weight_std": math.nan}, "standard deviation of nan nats"),
         ({"low": math.nan}, "no lower end"),
@@ -44,4 +44,4 @@ def test_LogPartition_alarms_ring_by_themselves_and_not_in_a_healthy_estimate(
     assert words in warning
     assert "log Z is unreliable" in warning
     assert "\n" not in warning
-    assert len([alarm for alarm in ("deviation of", "count as", "no lower end") if alarm in warning]) == 1
+    assert len([alarm for alarm in ("deviation of", "effective sample size", "no lower end") if alarm in warning]) == 1

@@ -24,7 +24,7 @@ from ebm_lightning.training.module import EBM
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda path: Likelihood(Exact(), raise_vectors=3), "an AIS as `estimator` or `compare`"),
+        (lambda path: Likelihood(Exact(), num_raise_examples=3), "an AIS as `estimator` or `compare`"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:

@@ -109,8 +109,8 @@ SAMPLERS = {
 
 def _final(folder: Path) -> dict:
     newest = RunFolder(folder).checkpoints()[-1]
-    sides = [torch.load(file, weights_only=True) for file in checkpoints.side_files(newest)]
-    return {"side files": sides, **torch.load(newest, weights_only=True)}
+    sides = [torch.load(file, weights_only=True) for file in checkpoints.rank_files(newest)]
+    return {"rank files": sides, **torch.load(newest, weights_only=True)}
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
@@ -126,12 +126,12 @@ def test_ParallelTempering_TrajectoryTempering_and_FastWeights_continue_bit_for_
     assert ebm("fit", "-c", file, "--run", cut)[0] == 0
     assert ebm("fit", "-c", file, "--run", blind, "--samples.every_n_steps", 0)[0] == 0
     truth = _final(straight)
-    (side,) = truth["side files"]
+    (side,) = truth["rank files"]
     assert any("SamplerState" in key for key in side) == (kind != "replicas")
     assert all(bool(value) for value in side.values())
     for other in (cut, blind):
         ours = _final(other)
-        for key in ("state_dict", "optimizer_states", "side files", "global_step"):
+        for key in ("state_dict", "optimizer_states", "rank files", "global_step"):
             assert identical(ours[key], truth[key]), key
     drawn = {path.parent.relative_to(straight).as_posix() for path in straight.glob("samples/*/*/*.png")}
     assert drawn == {"samples/fresh/x", "samples/chains/x", "samples/chains/age"}

@@ -228,12 +228,12 @@ def test_rollbacks_are_counted_over_the_whole_run_however_often_it_is_continued(
 def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_later(
     fit, run: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """No file may grow beyond a third of a checkpoint's side file: as on a full disk, no other can be written."""
+    """No file may grow beyond a third of a checkpoint's rank file: as on a full disk, no other can be written."""
     straight = run.with_name("straight")
     assert fit(straight)[0] == 0
     assert fit(run, "--trainer.max_steps", 4)[0] == 0
     (whole,) = RunFolder(run).checkpoints()
-    limit = checkpoints.side_file(whole, 0, 1).stat().st_size // 3
+    limit = checkpoints.rank_file(whole, 0, 1).stat().st_size // 3
     assert limit > 2 * max(file.stat().st_size for file in (run / "metrics.csv", run / "events.jsonl"))
 
     def fill_the_disk() -> None:
