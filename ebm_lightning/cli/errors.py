@@ -69,7 +69,8 @@ def format_parser_error(
     absent = next(filter(None, (ABSENT.match(str(one)) for one in causes)), None)
     if absent:
         name = absent["name"] or absent["path"]
-        return _placed(key, f"there is no class {name!r}{_instead(name, classes)}")
+        own = "; a class of your own needs its folder on PYTHONPATH" if "." in name else ""
+        return _placed(key, f"there is no class {name!r}{_instead(name, classes)}{own}")
     return _placed(key, _reason(str(causes[-1]) if causes else message))
 
 

@@ -23,7 +23,10 @@ ARGUMENTS = {
         "HMC, Langevin, MALA, Masked, MeanField, ParallelTempering, ProximalSGLD, SGLD, Tempered, TrajectoryTempering; "
         "did you mean 'Langevin'?",
     ),
-    "a class of no module": (["--model.sampler.class_path", "no.such.Thing"], "there is no class 'no.such.Thing'"),
+    "a class of no module": (
+        ["--model.sampler.class_path", "no.such.Thing"],
+        "; a class of your own needs its folder on PYTHONPATH",
+    ),
     "a word for a number": (["--model.steps", "many"], "model.steps: expected int, got many"),
     "a step size below zero": (
         ["--model.sampler.init_args.step_size=-1"],
