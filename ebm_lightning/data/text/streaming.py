@@ -80,10 +80,8 @@ class TextStream(TextModule):
         if self.loading.max_train is not None:
             return super().train_stream(length, seed=seed, rank=rank, world_size=world_size, device=device)
         seed = self.loading.run_seed() if seed is None else seed
-        shard, prepare = (
-            Shard(self.batch_size, rank, world_size, torch.device(device)),
-            partial(self.prepare, train=True),
-        )
+        shard = Shard(self.batch_size, rank, world_size, torch.device(device))
+        prepare = partial(self.prepare, train=True)
         cache_bytes = self.loading.device_cache_bytes
         return BlockShuffledBatches(self._blocks, shard, length, seed, prepare, cache_bytes=cache_bytes)
 
