@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ebm_lightning"
 
 TABLE = {
-    # floor, rooms: the rooms that they may import, all of them on lower floors
+    # layer, packages: the packages that they may import, all of them in lower layers
     1: {"core": ""},
     2: {"utils": "core", "samplers": "core", "runs": "core"},
     3: {"distributions": "core utils", "data": "core utils", "cluster": "runs"},
@@ -22,15 +22,15 @@ TABLE = {
     8: {"planning": "core utils runs distributions data chains energies training generation samplers evaluation"},
     9: {"cli": "*"},
 }
-"""Who may import whom, as docs/architecture.md has it; a room is a folder or file at the root of the package."""
+"""Who may import whom, as docs/architecture.md has it; a package is a folder or file at the root of ebm_lightning."""
 
-ALLOWED = {room: set(below.split()) for rooms in TABLE.values() for room, below in rooms.items()}
-FLOOR = {room: floor for floor, rooms in TABLE.items() for room in rooms}
+ALLOWED = {package: set(below.split()) for packages in TABLE.values() for package, below in packages.items()}
+LAYER = {package: layer for layer, packages in TABLE.items() for package in packages}
 
 MAX_ROOT_ENTRIES = 19
 
 NEVER = {
-    # rooms: the libraries that they must not touch
+    # packages: the libraries that they must not import
     "core": {"lightning", "wandb", "numpy", "torchmetrics"},
     "utils distributions energies samplers objectives chains": {"lightning", "wandb"},
     "data training generation evaluation planning": {"wandb"},
@@ -63,25 +63,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_file_imports_only_what_its_room_may(file: Path) -> None:
-    room = _part(file)
-    if room in ("__init__", "__main__"):
+def test_a_file_imports_only_what_its_package_may(file: Path) -> None:
+    package = _part(file)
+    if package in ("__init__", "__main__"):
         return
     for name in _imports(file):
         library, _, inner = name.partition(".")
         if library != "ebm_lightning":
-            assert not any(library in never for rooms, never in NEVER.items() if room in rooms.split()), name
-        elif (other := inner.partition(".")[0]) not in (room, "__version__") and ALLOWED[room] != {"*"}:
-            assert other in ALLOWED[room], f"{room} may not import {name}"
+            assert not any(library in never for packages, never in NEVER.items() if package in packages.split()), name
+        elif (other := inner.partition(".")[0]) not in (package, "__version__") and ALLOWED[package] != {"*"}:
+            assert other in ALLOWED[package], f"{package} may not import {name}"
 
 
-def test_no_arrow_runs_upwards_and_nothing_imports_the_command_line() -> None:
-    for room, below in ALLOWED.items():
-        assert below == {"*"} or all(FLOOR[other] < FLOOR[room] for other in below)
+def test_packages_import_from_lower_layers_and_none_imports_the_command_line() -> None:
+    for package, below in ALLOWED.items():
+        assert below == {"*"} or all(LAYER[other] < LAYER[package] for other in below)
         assert "cli" not in below
 
 
-def test_the_root_has_few_entries_and_every_room_its_place_in_the_table() -> None:
+def test_the_root_has_few_entries_and_every_package_its_place_in_the_table() -> None:
     entries = {entry.name for entry in PACKAGE.iterdir() if entry.name != "__pycache__"}
     assert len(entries) <= MAX_ROOT_ENTRIES
     assert {name.removesuffix(".py") for name in entries} - {"__init__", "__main__", "py.typed"} == set(ALLOWED)
@@ -96,19 +96,50 @@ def test_what_starts_early_imports_no_torch(place: str) -> None:
                 assert not {name.partition(".")[0] for name in names} & {"torch", "lightning"}, f"{file.name}: {names}"
 
 
-BUILT_ON = {"layerwise.py": "rbm", "dbm.py": "layerwise", "mean_field_net.py": "dbm", "next_candidate.py": "ebt"}
-"""Models that are made of another one, and which."""
+METHODS = ("energies", "samplers", "objectives", "chains")
+SHARED = {"energies/helmholtz.py": "energies.boltzmann.units", "chains/persistent.py": "chains.nonpersistent"}
+"""Files outside of a family that share a piece with another file, and which."""
 
 
-@pytest.mark.parametrize("folder", ["models", "samplers", "objectives"])
-def test_methods_do_not_import_one_another(folder: str) -> None:
-    for file in (PACKAGE / folder).glob("*.py"):
-        if file.name == "__init__.py":
-            continue
-        for name in _imports(file):
-            inside = name.startswith(f"ebm_lightning.{folder}.")
-            allowed = ("ebm_lightning.energies.networks", f"ebm_lightning.energies.{BUILT_ON.get(file.name)}.")
-            assert not inside or name.startswith(allowed), f"{file.name} imports {name}"
+def _foreign(file: Path) -> list[str]:
+    """What a file of a method's package imports from the same package, but from outside of its family.
+
+    A family is a subfolder. Energies may also import networks; networks import nothing but networks.
+    """
+    package, *family, _ = file.relative_to(PACKAGE).parts
+    allowed = ["energies.networks", *([".".join((package, *family))] if family else [])]
+    allowed += [SHARED[place]] if (place := str(file.relative_to(PACKAGE))) in SHARED else []
+    inside = [name.removeprefix("ebm_lightning.") for name in _imports(file)]
+    return [
+        name
+        for name in inside
+        if name.startswith(f"{package}.") and not any(name.startswith(f"{prefix}.") for prefix in allowed)
+    ]
+
+
+@pytest.mark.parametrize("package", METHODS)
+def test_methods_do_not_import_one_another(package: str) -> None:
+    files = [file for file in sorted((PACKAGE / package).rglob("*.py")) if file.name != "__init__.py"]
+    assert files
+    assert {str(file.relative_to(PACKAGE)): names for file in files if (names := _foreign(file))} == {}
+
+
+def test_every_shared_piece_is_imported_by_its_file() -> None:
+    for place, shared in SHARED.items():
+        assert any(name.startswith(f"ebm_lightning.{shared}.") for name in _imports(PACKAGE / place)), place
+
+
+def test_foreign_finds_an_import_from_another_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "energies" / "boltzmann").mkdir(parents=True)
+    lines = [
+        f"from ebm_lightning.energies.{name}"
+        for name in ("jem import JEM", "networks import MLP", "boltzmann.rbm import RBM")
+    ]
+    for place, foreign in (("jem2.py", ["boltzmann.rbm.RBM", "jem.JEM"]), ("boltzmann/dbm2.py", ["jem.JEM"])):
+        file = tmp_path / "energies" / place
+        file.write_text("\n".join(lines))
+        assert sorted(_foreign(file)) == [f"energies.{name}" for name in foreign]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ def modules_of(package: ModuleType) -> list[str]:
     return [package.__name__, *(module.name for module in found)]
 
 
-ROOMS = (energies, samplers, chains, objectives, distributions, training)
-MODULES = [name for room in ROOMS for name in modules_of(room)]
+PACKAGES = (energies, samplers, chains, objectives, distributions, training)
+MODULES = [name for package in PACKAGES for name in modules_of(package)]
 MODULES += [f"{runs.__name__}.{name}" for name in ("checkpoints", "load_model", "loggers")]
 CLASSES = {
-    f"{room.__name__}.{name}": getattr(room, name)
-    for room in (energies, energies.boltzmann, energies.networks, samplers, chains, objectives)
-    for name in room.__all__
-    if inspect.isclass(getattr(room, name)) and not inspect.isabstract(getattr(room, name))
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (energies, energies.boltzmann, energies.networks, samplers, chains, objectives)
+    for name in package.__all__
+    if inspect.isclass(getattr(package, name)) and not inspect.isabstract(getattr(package, name))
 }
 
 

@@ -15,7 +15,7 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 class Segment(NamedTuple):
-    """One start of a run: who it is, its configuration, its x-axes, what it logged, and whether it made room.
+    """One start of a run: who it is, its configuration, its x-axes, what it logged, and whether it was preempted.
 
     The history has one mapping for each call of log.
     """
