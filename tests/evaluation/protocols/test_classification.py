@@ -7,32 +7,20 @@ import pytest
 import torch
 import yaml
 from scipy import stats
+from support.boltzmann import rbm_per_class
 from support.labels import NO_LABELS, Labels
-from support.oracles import FALSE_ALARM, identical, perturbed
+from support.oracles import FALSE_ALARM, identical
 from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
-from ebm_lightning.energies import RBM, Gaussian, PerClass
-from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.energies import Gaussian, PerClass
 from ebm_lightning.evaluation import ClassificationError, Measurement, ScoreClassifier
 from ebm_lightning.evaluation.protocols.classification import percent_wrong
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
-
-
-def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
-    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
-
-
-def _per_class(classes: int = 3, **settings: object) -> PerClass:
-    """One RBM for each class, every parameter moved apart."""
-    model = perturbed(PerClass(_rbm(**settings), classes))
-    assert isinstance(model, PerClass)
-    return model
-
 
 CLASSIFICATION_RBM = """
 seed_everything: 3
@@ -213,7 +201,7 @@ def test_percent_wrong_at_its_ends() -> None:
     [
         (lambda: ScoreClassifier(num_examples=0), "expected num_examples >= 1, or null for all"),
         (
-            lambda: ScoreClassifier().measure(EBM(_per_class(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ScoreClassifier().measure(EBM(rbm_per_class(), ContrastiveDivergence()), NO_LABELS),
             r"needs labels 'y', but Labels has only \['x'\]",
         ),
         (
