@@ -8,8 +8,8 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from support.batches import augmented_digits
+from support.fits import TrainingRecorder
 from support.oracles import identical
-from torch import Tensor, nn
 
 from ebm_lightning.core import State
 from ebm_lightning.data import (
@@ -138,28 +138,19 @@ def test_DataModule_and_Loading_refuses_what_cannot_work(make: Callable[[], obje
         make()
 
 
-class Recorder(L.LightningModule):
-    """Keeps what it is shown."""
+class Recorder(TrainingRecorder):
+    """Keeps the batches of validation and test too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.trained: list[State] = []
         self.validated: list[State] = []
         self.tested: list[State] = []
-
-    def training_step(self, batch: State, batch_idx: int) -> Tensor:
-        self.trained.append(batch)
-        return self.weight * batch["x"].mean()
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
         self.validated.append(batch)
 
     def test_step(self, batch: State, batch_idx: int) -> None:
         self.tested.append(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def trainer(steps: int, accumulate: int = 1, **options: object) -> L.Trainer:

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from support.boltzmann import binary_rbm, labeled_rbm, labeled_state
-from support.oracles import bits, gradients, perturbed
+from support.classifiers import labeled_points, small_jem
+from support.densities import gradients_of
+from support.oracles import bits, gradients
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.energies import JEM, RBM, DeepEnergy, Gaussian
+from ebm_lightning.core import State
+from ebm_lightning.energies import RBM, DeepEnergy, Gaussian
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Sum
 
@@ -78,7 +80,7 @@ class TestClassificationObjective:
             "is a BernoulliConditional: name the label",
         ),
         (
-            lambda: Classification()(Gaussian([0.0], [1.0]), _points(), None),
+            lambda: Classification()(Gaussian([0.0], [1.0]), labeled_points(), None),
             "Gaussian is not GibbsSampleable, it has no conditional",
         ),
         (
@@ -92,32 +94,18 @@ def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
         make()
 
 
-def _jem(classes: int = 3) -> JEM:
-    model = perturbed(JEM(MLP(4, [6], outputs=classes), classes))
-    assert isinstance(model, JEM)
-    return model
-
-
-def _points(n: int = 6, classes: int = 3) -> State:
-    return {"x": torch.randn(n, 4, dtype=F64), "y": torch.arange(n) % classes}
-
-
-def _slopes(model: EnergyModel, loss: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters())))
-
-
 def test_classification_of_a_partly_labeled_batch_is_that_of_its_labeled_part() -> None:
-    jem, pos = _jem(), _points()
+    jem, pos = small_jem(), labeled_points()
     known = torch.tensor([True, False, True, True, False, False])
     hidden = {**pos, "y": torch.where(known, pos["y"], -1)}
     ours = Classification()(jem, hidden, None)
     theirs = Classification()(jem, {name: value[known] for name, value in pos.items()}, None)
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(_slopes(jem, ours["loss"]), _slopes(jem, theirs["loss"]))
+    torch.testing.assert_close(gradients_of(jem, ours), gradients_of(jem, theirs))
 
 
 def test_classification_of_a_batch_without_labels_teaches_nothing() -> None:
-    jem = _jem()
-    terms = Classification()(jem, {**_points(), "y": torch.full((6,), -1)}, None)
+    jem = small_jem()
+    terms = Classification()(jem, {**labeled_points(), "y": torch.full((6,), -1)}, None)
     assert float(terms["loss"].detach()) == 0
-    assert all(bool((grad == 0).all()) for grad in _slopes(jem, terms["loss"]))
+    assert all(bool((grad == 0).all()) for grad in gradients_of(jem, terms).values())
