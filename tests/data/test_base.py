@@ -6,8 +6,8 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from support.batches import augmented_digits
+from support.configurations import configured_data
 from support.fits import TrainingRecorder
 from support.oracles import identical
 
@@ -210,9 +210,7 @@ def test_DataModule_needs_max_steps() -> None:
 
 
 def test_DataModule_is_configured_by_its_signature() -> None:
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(DataModule, "data")
-    config = parser.parse_string(
+    data = configured_data(
         """
         data:
           class_path: ebm_lightning.data.Digits
@@ -226,13 +224,12 @@ def test_DataModule_is_configured_by_its_signature() -> None:
               init_args: {seed: 3}
         """
     )
-    data = parser.instantiate_classes(config).data
     assert isinstance(data, ImageModule)
     assert data.bounds == (-1.0, 1.0)
     assert data.pixels == FixedBinarization(3)
     assert data.loading == Loading(max_train=100)
     assert (data.size("train"), len(data.tensors("val")["x"])) == (100, 300)
-    config = parser.parse_string(
+    data = configured_data(
         """
         data:
           class_path: ebm_lightning.data.Images
@@ -245,7 +242,6 @@ def test_DataModule_is_configured_by_its_signature() -> None:
               init_args: {probability: 0.25}
         """
     )
-    data = parser.instantiate_classes(config).data
     assert data.augmentations == (ReflectPadCrop(4), HorizontalFlip(0.25))
     assert data.pixels == Gray()
     assert (data.val_size, data.shape, data.classes) == (5000, (3, 32, 32), 10)
