@@ -22,9 +22,20 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 
-CLASSIFICATION_RBM = """
+DIGITS_RUN = """
 seed_everything: 3
 trainer: {max_steps: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1, enable_progress_bar: false}
+data:
+  class_path: Digits
+  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
+"""
+"""Twelve steps on digits in black and white; a model and protocols are to be added."""
+
+
+CLASSIFICATION_RBM = (
+    DIGITS_RUN
+    + """
 model:
   class_path: EBM
   init_args:
@@ -46,20 +57,17 @@ model:
         weights: {generative: 0.1}
     sampler: {class_path: Gibbs, init_args: {free: [h, x]}}
     optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.05}}
-data:
-  class_path: Digits
-  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
 checkpoint: {every_n_steps: 4}
-samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
   - {class_path: ReceptiveFields, init_args: {num_filters: 9}}
 """
+)
 
 
-PER_CLASS = """
-seed_everything: 3
-trainer: {max_steps: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1, enable_progress_bar: false}
+PER_CLASS = (
+    DIGITS_RUN
+    + """
 model:
   class_path: EBM
   init_args:
@@ -76,14 +84,11 @@ model:
     objective: {class_path: ContrastiveDivergence}
     sampler: {class_path: Gibbs, init_args: {free: [h, x]}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
-data:
-  class_path: Digits
-  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
-samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
   - {class_path: ReceptiveFields, init_args: {num_filters: 3, groups: 10}}
 """
+)
 
 
 def _record(run: Path, protocol: str) -> dict[str, dict[str, float]]:
