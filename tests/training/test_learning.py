@@ -5,11 +5,10 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 from support.densities import MEAN, STD, Bell, normal_draws
 from support.fits import fit, sgd, to_zero
 from support.four_bits import divergence, divergence_without_hidden_units, four_bits_law
-from support.oracles import FALSE_ALARM, bits
+from support.oracles import Z, bits
 from torch import Tensor
 
 from ebm_lightning import EBM
@@ -23,10 +22,6 @@ from ebm_lightning.objectives import ContrastiveDivergence, DenoisingScoreMatchi
 from ebm_lightning.samplers import MALA, SGLD, Gibbs, Tempered
 
 F64 = torch.float64
-
-
-SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
-"""Standard errors that a normal variable exceeds with the suite's false-alarm rate."""
 
 
 def _adam(lr: float):
@@ -143,7 +138,7 @@ def test_noise_contrastive_estimation_finds_the_normal_and_its_log_z() -> None:
     fit(module, normal_draws(n), steps)
     found = torch.stack([model.mean, model.precision, model.log_z]).detach()
     truth = torch.tensor([MEAN, 1 / STD**2, math.log(2 * math.pi * STD**2) / 2], dtype=F64)
-    assert (((found - truth) / _errors_of_nce(noise, n)).abs() < SIGMAS).all()
+    assert (((found - truth) / _errors_of_nce(noise, n)).abs() < Z).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -169,8 +164,8 @@ def test_chains_at_temperature_t_teach_the_energy_of_the_data_times_t(temperatur
     fit(module, x, steps)
     error = math.sqrt(2 * 10 / (chains * steps / 3))
     mean, precision, shift = (parameter.item() for parameter in model.parameters())
-    assert abs(precision * STD**2 / temperature - 1) < SIGMAS * error
-    assert abs(mean - MEAN) / STD < SIGMAS * error
+    assert abs(precision * STD**2 / temperature - 1) < Z * error
+    assert abs(mean - MEAN) / STD < Z * error
     assert shift == 0  # the contrast is blind to a shift of the energy
 
 
