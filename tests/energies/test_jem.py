@@ -15,8 +15,6 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import SGLD
 from ebm_lightning.training.module import EBM
 
-F64 = torch.float64
-
 
 class TestJointJEM:
     def test_the_marginal_is_the_sum_of_the_joint_over_the_labels(self) -> None:

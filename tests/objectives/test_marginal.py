@@ -8,8 +8,6 @@ from ebm_lightning.energies import DeepEnergy, JointJEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import ContrastiveDivergence, Marginal
 
-F64 = torch.float64
-
 
 def test_a_marginal_of_the_joint_is_the_objective_on_the_marginal() -> None:
     jem, pos, neg = small_jem(), labeled_points(), labeled_points(4)

@@ -24,9 +24,6 @@ def test_a_sum_of_parts_without_memory_adds_nothing_to_the_state_dict() -> None:
     assert EBM(model, Sum({"a": Indifferent()})).state_dict().keys() == EBM(model, Indifferent()).state_dict().keys()
 
 
-F64 = torch.float64
-
-
 def test_the_three_terms_add_up_with_their_weights() -> None:
     jem, pos, neg = small_jem(), labeled_points(), labeled_points(4)
     contrast, weights = ContrastiveDivergence(), {"joint": 0.5, "marginal": 2.0, "discriminative": 3.0}

@@ -1,6 +1,7 @@
 """The errors measured, against the Bayes rule and the model's own conditional; runs from the command line."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,18 @@ def _configured(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_line(ebm, tmp_path: Path) -> None:
-    """12 steps of Adam are enough to tell most of the ten digits apart: chance is 90 % wrong."""
-    config, run = _configured(tmp_path, CLASSIFICATION_RBM), tmp_path / "x" / "run"
+def _trained_and_tested(ebm: Callable[..., tuple[int, str]], tmp_path: Path, text: str) -> Path:
+    """The run of a configuration, after `ebm fit` and `ebm test`."""
+    config, run = _configured(tmp_path, text), tmp_path / "x" / "run"
     for command in (("fit", "-c", config, "--run", run), ("test", run)):
         status, said = ebm(*command)
         assert status == 0, said
+    return run
+
+
+def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_line(ebm, tmp_path: Path) -> None:
+    """12 steps of Adam are enough to tell most of the ten digits apart: chance is 90 % wrong."""
+    run = _trained_and_tested(ebm, tmp_path, CLASSIFICATION_RBM)
     found = _record(run, "ClassificationError")
     test = found["test_error_percent"]
     share = test["value"] / 100
@@ -130,10 +137,7 @@ def test_a_run_with_a_sparsity_penalty_continues_bit_for_bit(ebm, tmp_path: Path
 
 
 def test_one_model_for_each_class_is_trained_and_measured_from_the_command_line(ebm, tmp_path: Path) -> None:
-    config, run = _configured(tmp_path, PER_CLASS), tmp_path / "x" / "run"
-    for command in (("fit", "-c", config, "--run", run), ("test", run)):
-        status, said = ebm(*command)
-        assert status == 0, said
+    run = _trained_and_tested(ebm, tmp_path, PER_CLASS)
     found = _record(run, "ScoreClassifier")
     assert found.keys() == {"test_error_percent", "fitted_error_percent", "test_error_without_log_z_percent"}
     assert found["test_error_percent"]["value"] < 50

@@ -19,9 +19,6 @@ from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.samplers import FastWeights, Gibbs, ParallelTempering, TrajectoryTempering
 
-F64 = torch.float64
-
-
 GIBBS = Gibbs(("h", "x"))
 
 
