@@ -7,37 +7,15 @@ import numpy as np
 import pytest
 import torch
 from support import TESTS
+from support.continued import PowerCut, cut_at, newest_checkpoint
 from support.oracles import identical
 
-from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
-from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
 
 
 @pytest.fixture(autouse=True)
 def _extensions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TESTS / "support" / "extensions"))
-
-
-class PowerCut(RuntimeError):
-    pass
-
-
-def _final(run: Path) -> tuple[dict, dict]:
-    newest = RunFolder(run).checkpoints()[-1]
-    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
-    return torch.load(newest, weights_only=True)["state_dict"], rank_state
-
-
-def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    save = RunCheckpoint.on_train_batch_end
-
-    def hook(self, trainer, *rest):
-        if trainer.global_step == step:
-            raise PowerCut
-        save(self, trainer, *rest)
-
-    monkeypatch.setattr(RunCheckpoint, "on_train_batch_end", hook)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +37,12 @@ def test_a_run_with_outside_state_continues_bit_for_bit(parts, ebm, tiny: Path, 
     assert status == 0, said
     for step in (3, 7, 10):
         with monkeypatch.context() as patch:
-            _stop_at(patch, step)
+            cut_at(patch, step)
             with pytest.raises(PowerCut):
                 ebm("fit", "-c", tiny, "--run", cut, *parts)
     assert ebm("fit", "-c", tiny, "--run", cut, *parts)[0] == 0
-    (weights, rank_state), (others, other_rank_state) = _final(straight), _final(cut)
-    assert identical(weights, others)
+    (whole, rank_state), (other, other_rank_state) = newest_checkpoint(straight), newest_checkpoint(cut)
+    assert identical(whole["state_dict"], other["state_dict"])
     assert identical(rank_state, other_rank_state)
     assert any("BufferCallback" in key or "SamplerState" in key for key, state in rank_state.items() if state)
 

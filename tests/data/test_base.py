@@ -6,10 +6,10 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from support.batches import augmented_digits
+from support.configurations import configured_data
+from support.fits import TrainingRecorder
 from support.oracles import identical
-from torch import Tensor, nn
 
 from ebm_lightning.core import State
 from ebm_lightning.data import (
@@ -138,28 +138,19 @@ def test_DataModule_and_Loading_refuses_what_cannot_work(make: Callable[[], obje
         make()
 
 
-class Recorder(L.LightningModule):
-    """Keeps what it is shown."""
+class Recorder(TrainingRecorder):
+    """Keeps the batches of validation and test too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.trained: list[State] = []
         self.validated: list[State] = []
         self.tested: list[State] = []
-
-    def training_step(self, batch: State, batch_idx: int) -> Tensor:
-        self.trained.append(batch)
-        return self.weight * batch["x"].mean()
 
     def validation_step(self, batch: State, batch_idx: int) -> None:
         self.validated.append(batch)
 
     def test_step(self, batch: State, batch_idx: int) -> None:
         self.tested.append(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def trainer(steps: int, accumulate: int = 1, **options: object) -> L.Trainer:
@@ -219,9 +210,7 @@ def test_DataModule_needs_max_steps() -> None:
 
 
 def test_DataModule_is_configured_by_its_signature() -> None:
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(DataModule, "data")
-    config = parser.parse_string(
+    data = configured_data(
         """
         data:
           class_path: ebm_lightning.data.Digits
@@ -235,13 +224,12 @@ def test_DataModule_is_configured_by_its_signature() -> None:
               init_args: {seed: 3}
         """
     )
-    data = parser.instantiate_classes(config).data
     assert isinstance(data, ImageModule)
     assert data.bounds == (-1.0, 1.0)
     assert data.pixels == FixedBinarization(3)
     assert data.loading == Loading(max_train=100)
     assert (data.size("train"), len(data.tensors("val")["x"])) == (100, 300)
-    config = parser.parse_string(
+    data = configured_data(
         """
         data:
           class_path: ebm_lightning.data.Images
@@ -254,7 +242,6 @@ def test_DataModule_is_configured_by_its_signature() -> None:
               init_args: {probability: 0.25}
         """
     )
-    data = parser.instantiate_classes(config).data
     assert data.augmentations == (ReflectPadCrop(4), HorizontalFlip(0.25))
     assert data.pixels == Gray()
     assert (data.val_size, data.shape, data.classes) == (5000, (3, 32, 32), 10)

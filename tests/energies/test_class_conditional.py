@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from support.boltzmann import binary_rbm, labeled_rbm, labeled_state, rbm_per_class
 from support.helmholtz import log_marginal
-from support.oracles import assert_counts, bits, identical, index_of, perturbed
+from support.oracles import assert_counts, bits, gradients, identical, index_of, perturbed
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.energies import RBM, HelmholtzMachine, PerClass, StudentTPoE
-from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
+from ebm_lightning.energies import HelmholtzMachine, PerClass, StudentTPoE
+from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.samplers import Ancestral, Gibbs
 
@@ -36,47 +36,16 @@ def test_PerClass_of_recognition_models_samples_and_recognizes_each_class() -> N
 F64 = torch.float64
 
 
-def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
-    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
-
-
-def _per_class(classes: int = 3, **settings: object) -> PerClass:
-    """One RBM for each class, every parameter moved apart."""
-    model = perturbed(PerClass(_rbm(**settings), classes))
-    assert isinstance(model, PerClass)
-    return model
-
-
-def _labeled_rbm() -> RBM:
-    model = perturbed(RBM({"x": Bernoulli([4]), "y": Softmax(3)}, 3, weight_std=1.0))
-    assert isinstance(model, RBM)
-    return model
-
-
-def _gradients(model: EnergyModel, loss: Tensor) -> dict[str, Tensor]:
-    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    return dict(zip([name for name, _ in model.named_parameters()], found, strict=True))
-
-
-def _state(n: int = 9, classes: int = 3) -> State:
-    """Binary x and h, and labels out of order of which every class has at least one."""
-    return {
-        "x": torch.randint(0, 2, (n, 4)).double(),
-        "h": torch.randint(0, 2, (n, 3)).double(),
-        "y": torch.cat([torch.arange(classes).flip(0), torch.randint(0, classes, (n - classes,))]),
-    }
-
-
 class TestPerClass:
     def test_every_example_has_the_energy_of_the_model_of_its_class(self) -> None:
-        model, state = _per_class(), _state()
+        model, state = rbm_per_class(), labeled_state()
         every = torch.stack([model.of_class(c).energy(state) for c in range(3)], 1)
         torch.testing.assert_close(model.energy(state), every.gather(1, state["y"][:, None])[:, 0])
         torch.testing.assert_close(model.scores({"x": state["x"]}), -every)
         assert model.variables == ("x", "y")
 
     def test_conditionals_are_those_of_the_classes_in_the_order_of_the_rows(self) -> None:
-        model, state = _per_class(), _state()
+        model, state = rbm_per_class(), labeled_state()
         for block in ("h", "x"):
             ours = model.conditional(block, state)
             for i, label in enumerate(state["y"].tolist()):
@@ -87,7 +56,7 @@ class TestPerClass:
 
     def test_samples_come_in_the_order_of_the_rows(self) -> None:
         """Units that are as good as certain, and differ between the classes."""
-        model, state = _per_class(), _state()
+        model, state = rbm_per_class(), labeled_state()
         certain = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=F64)
         with torch.no_grad():
             for c in range(3):
@@ -97,7 +66,7 @@ class TestPerClass:
     @pytest.mark.parametrize("beta", [0.3, torch.linspace(0.0, 1.0, 9, dtype=F64)])
     def test_tempering_is_that_of_the_template_for_every_example(self, beta: float | Tensor) -> None:
         """An RBM tempers E(v, h), so that the energy is not beta times the free energy."""
-        model, state = _per_class(), _state()
+        model, state = rbm_per_class(), labeled_state()
         tempered, scaled = model.tempered(beta), model.conditional("h", state).tempered(beta)
         betas = torch.as_tensor(beta, dtype=F64).expand(9).tolist()
         for i, label in enumerate(state["y"].tolist()):
@@ -112,9 +81,9 @@ class TestPerClass:
 
     def test_an_example_teaches_the_model_of_its_class_alone(self) -> None:
         """The contrast over both phases is that of the class, times the class's share of the batch."""
-        model, pos, neg = _per_class(), _state(), _state()
+        model, pos, neg = rbm_per_class(), labeled_state(), labeled_state()
         pos["y"] = neg["y"] = torch.tensor([2, 2, 0, 2, 0, 2, 2, 0, 0])
-        ours = _gradients(model, ContrastiveDivergence()(model, pos, neg)["loss"])
+        ours = gradients(model, ContrastiveDivergence()(model, pos, neg)["loss"])
         for c in range(3):
             rows = pos["y"] == c
             own = model.of_class(c)
@@ -122,26 +91,26 @@ class TestPerClass:
                 expected = {name: torch.zeros_like(value) for name, value in own.named_parameters()}
             else:
                 alone = ContrastiveDivergence()(own, {"x": pos["x"][rows]}, {"x": neg["x"][rows]})["loss"]
-                expected = _gradients(own, alone * rows.double().mean())
+                expected = gradients(own, alone * rows.double().mean())
             for name, value in expected.items():
                 torch.testing.assert_close(ours[f"models.{c}.{name}"], value)
 
     def test_the_copies_begin_alike_and_are_not_shared(self) -> None:
-        model = PerClass(_rbm(), 2)
+        model = PerClass(binary_rbm(), 2)
         first, second = model.of_class(0), model.of_class(1)
         assert torch.equal(first.weight, second.weight)
         assert first.weight is not second.weight
 
     def test_gibbs_moves_h_and_x_with_the_label_clamped(self) -> None:
-        model, state = _per_class(), _state()
+        model, state = rbm_per_class(), labeled_state()
         end, _ = Gibbs(("h", "x")).step(model, {name: state[name] for name in ("x", "y")})
         assert end["y"] is state["y"]
         assert end["h"].shape == (9, 3)
         assert end["x"].shape == (9, 4)
 
     def test_every_model_is_initialized_by_the_examples_of_its_class(self) -> None:
-        model, other = PerClass(_rbm(), 3).double(), _rbm().double()
-        batches = [_state(), _state(12)]
+        model, other = PerClass(binary_rbm(), 3).double(), binary_rbm().double()
+        batches = [labeled_state(), labeled_state(12)]
         model.initialize(iter(batches))
         x, y = (torch.cat([batch[name] for batch in batches]) for name in ("x", "y"))
         for c in range(3):
@@ -150,8 +119,8 @@ class TestPerClass:
 
     def test_data_are_completed_by_the_model_of_their_class(self) -> None:
         """The offsets of a centered RBM follow the means of its own class; one without examples stays as it is."""
-        model = PerClass(_rbm(centering=1.0), 3).double()
-        batch = _state()
+        model = PerClass(binary_rbm(centering=1.0), 3).double()
+        batch = labeled_state()
         batch["y"] = torch.tensor([2, 2, 0, 2, 0, 2, 2, 0, 0])
         completed = model.positive_phase(batch)
         assert identical(completed, batch)
@@ -160,7 +129,7 @@ class TestPerClass:
         assert (model.of_class(1).row_offset == 0).all()
 
     def test_filters_come_class_after_class(self) -> None:
-        model = _per_class()
+        model = rbm_per_class()
         filters = model.filters("x")
         assert filters.shape == (9, 4)
         assert torch.equal(filters[3:6], model.of_class(1).filters("x"))
@@ -169,21 +138,24 @@ class TestPerClass:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PerClass(_rbm(), 1), "expected at least 2 classes"),
-        (lambda: PerClass(_labeled_rbm(), 2), "a model without a variable y"),
-        (lambda: _per_class().check({"x": bits(4)}), r"needs the label 'y' of every example, but .* \['x'\]"),
-        (lambda: _per_class().check({**_state(), "x": torch.full((9, 4), 0.5)}), "binarize the data"),
-        (lambda: _per_class().energy({"x": bits(4)}), r"\['y'\] is not in the state"),
+        (lambda: PerClass(binary_rbm(), 1), "expected at least 2 classes"),
+        (lambda: PerClass(labeled_rbm(), 2), "a model without a variable y"),
+        (lambda: rbm_per_class().check({"x": bits(4)}), r"needs the label 'y' of every example, but .* \['x'\]"),
+        (lambda: rbm_per_class().check({**labeled_state(), "x": torch.full((9, 4), 0.5)}), "binarize the data"),
+        (lambda: rbm_per_class().energy({"x": bits(4)}), r"\['y'\] is not in the state"),
         (
-            lambda: _per_class().positive_phase({**_state(), "y": torch.ones(9)}),
+            lambda: rbm_per_class().positive_phase({**labeled_state(), "y": torch.ones(9)}),
             "takes as y whole numbers 0..2 .* got torch.float32",
         ),
-        (lambda: _per_class().energy({**_state(), "y": torch.full((9,), 3)}), "from 3 to 3: give labels"),
-        (lambda: _per_class().energy({**_state(), "y": torch.full((9,), -1)}), "from -1 to -1: give labels"),
-        (lambda: _per_class().conditional("y", _state()), "classify by the protocol ScoreClassifier"),
-        (lambda: _per_class().tempered(0.5).conditional("y", _state()), "classify by the protocol ScoreClassifier"),
+        (lambda: rbm_per_class().energy({**labeled_state(), "y": torch.full((9,), 3)}), "from 3 to 3: give labels"),
+        (lambda: rbm_per_class().energy({**labeled_state(), "y": torch.full((9,), -1)}), "from -1 to -1: give labels"),
+        (lambda: rbm_per_class().conditional("y", labeled_state()), "classify by the protocol ScoreClassifier"),
         (
-            lambda: PerClass(_rbm(), 3).initialize([{"x": bits(4), "y": torch.ones(16, dtype=torch.int64)}]),
+            lambda: rbm_per_class().tempered(0.5).conditional("y", labeled_state()),
+            "classify by the protocol ScoreClassifier",
+        ),
+        (
+            lambda: PerClass(binary_rbm(), 3).initialize([{"x": bits(4), "y": torch.ones(16, dtype=torch.int64)}]),
             r"nothing to fit the classes \[0, 2\] to",
         ),
         (
@@ -191,7 +163,7 @@ class TestPerClass:
             "PerClass needs the label 'y' of every example",
         ),
         (
-            lambda: PerClass(StudentTPoE([4], 2), 3).conditional("x", _state()),
+            lambda: PerClass(StudentTPoE([4], 2), 3).conditional("x", labeled_state()),
             "StudentTPoE is not GibbsSampleable, it has no conditional",
         ),
     ],

@@ -13,42 +13,16 @@ import yaml
 from PIL import Image
 from support.annealed import wavy_rbm
 from support.likelihood_run import refuse_constant
-from torch import Tensor
+from support.measured import Brightness, TrainAndTest
 
-from ebm_lightning.core import EnergyModel
-from ebm_lightning.data import BarsAndStripes, Loading
-from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.sources import InMemory
+from ebm_lightning.data import BarsAndStripes
+from ebm_lightning.data.base import DataModule
 from ebm_lightning.evaluation import MMD, Measurement, OutOfDistribution, Protocol, ProtocolResult, UniformPixels
 from ebm_lightning.evaluation.metrics import LogPartition
 from ebm_lightning.evaluation.protocol import select_protocols
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.training.module import EBM
-
-
-class Table(DataModule):
-    """Given examples, and nothing held out for validation."""
-
-    def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, val_size=0, loading=Loading(seed=0))
-        self.train, self.test = train, test
-        self.bounds = (0.0, 1.0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.train.shape[1:])
-
-    def load(self) -> tuple[Subset, Subset]:
-        parts = (Subset(InMemory({"x": x}), torch.arange(len(x))) for x in (self.train, self.test))
-        return next(parts), next(parts)
-
-
-class Brightness(EnergyModel):
-    """An energy that is low where an image is bright at its top left."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return -x[:, 0, 0, 0]
 
 
 @dataclass(eq=False)
@@ -70,7 +44,7 @@ def test_Protocol_keeps_its_ProtocolResult_its_settings_and_where_they_come_from
     run.config_file.write_text(yaml.safe_dump({"seed_everything": 17}))
     (tmp_path / "events.jsonl").write_text('{"time": 0, "event": "start"}\n{"time": 90, "event": "end"}\n')
     module = EBM(Brightness(), ContrastiveDivergence())
-    data = Table(torch.zeros(1, 1), torch.zeros(1, 1))
+    data = TrainAndTest(torch.zeros(1, 1), torch.zeros(1, 1))
     trainer = SimpleNamespace(is_global_zero=True, global_rank=0, default_root_dir=str(tmp_path), datamodule=data)
     stream = torch.get_rng_state()
     Dice().on_test_end(trainer, module)

@@ -249,10 +249,26 @@ def test_a_vocabulary_is_recalled_without_a_text() -> None:
     assert _unread(Bytes()).tokenizer_from({"size": 256, "vocabulary": "bytes"}) == Bytes()
 
 
-CONFIG = """
+TEXT_RUN = """
 seed_everything: 0
 trainer: {{max_steps: 2, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 2,
   enable_progress_bar: false, enable_model_summary: false}}
+data:
+  class_path: Text
+  init_args:
+    corpus: {{class_path: TextFile, init_args: {{path: {text}}}}}
+    tokenizer: {{class_path: Characters}}
+    length: 8
+    batch_size: 4
+    val_size: 0.1
+    test_size: 0.1
+checkpoint: {{every_n_steps: 2}}
+"""
+"""Two steps on the text of a file; a model and samples are to be added."""
+
+THINKER_RUN = (
+    TEXT_RUN
+    + """
 model:
   class_path: EBM
   init_args:
@@ -269,18 +285,9 @@ model:
     steps: 2
     backprop: 2
     chains: {{class_path: NoiseChains, init_args: {{init: {{class_path: GaussianNoise}}}}}}
-data:
-  class_path: Text
-  init_args:
-    corpus: {{class_path: TextFile, init_args: {{path: {text}}}}}
-    tokenizer: {{class_path: Characters}}
-    length: 8
-    batch_size: 4
-    val_size: 0.1
-    test_size: 0.1
-checkpoint: {{every_n_steps: 2}}
 samples: {{every_n_steps: 0, num_chains: 1, steps: 1}}
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +295,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps on a text that is no longer there."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "text.txt").write_text(TEXT)
-    (folder / "run.yaml").write_text(CONFIG.format(text=folder / "text.txt"))
+    (folder / "run.yaml").write_text(THINKER_RUN.format(text=folder / "text.txt"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["ebm"])
         main(["fit", "-c", str(folder / "run.yaml"), "--run", str(folder / "run")])
@@ -393,27 +400,17 @@ class Bigram(EnergyModel):
         return LastToken(self.table.weight.detach(), int(x[-1]))
 '''
 
-BIGRAM_RUN = """
-seed_everything: 0
-trainer: {{max_steps: 2, accelerator: cpu, devices: 1, log_every_n_steps: 1, val_check_interval: 2,
-  enable_progress_bar: false, enable_model_summary: false}}
+BIGRAM_RUN = (
+    TEXT_RUN
+    + """
 model:
   class_path: EBM
   init_args:
     model: {{class_path: users_bigram.Bigram, init_args: {{vocabulary: 64}}}}
     objective: {{class_path: TokenPrediction}}
-data:
-  class_path: Text
-  init_args:
-    corpus: {{class_path: TextFile, init_args: {{path: {text}}}}}
-    tokenizer: {{class_path: Characters}}
-    length: 8
-    batch_size: 4
-    val_size: 0.1
-    test_size: 0.1
-checkpoint: {{every_n_steps: 2}}
 samples: {{every_n_steps: 0}}
 """
+)
 
 
 def test_generate_takes_a_model_from_outside_the_package(ebm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

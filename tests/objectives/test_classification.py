@@ -2,40 +2,18 @@
 
 import pytest
 import torch
-from support.oracles import bits, perturbed
+from support.boltzmann import binary_rbm, labeled_rbm, labeled_state
+from support.classifiers import labeled_points, small_jem
+from support.densities import gradients_of
+from support.oracles import bits, gradients
 from torch import Tensor
 
-from ebm_lightning.core import EnergyModel, State
-from ebm_lightning.energies import JEM, RBM, DeepEnergy, Gaussian
-from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
+from ebm_lightning.core import State
+from ebm_lightning.energies import RBM, DeepEnergy, Gaussian
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Sum
 
 F64 = torch.float64
-
-
-def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
-    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
-
-
-def _labeled_rbm() -> RBM:
-    model = perturbed(RBM({"x": Bernoulli([4]), "y": Softmax(3)}, 3, weight_std=1.0))
-    assert isinstance(model, RBM)
-    return model
-
-
-def _gradients(model: EnergyModel, loss: Tensor) -> dict[str, Tensor]:
-    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    return dict(zip([name for name, _ in model.named_parameters()], found, strict=True))
-
-
-def _state(n: int = 9, classes: int = 3) -> State:
-    """Binary x and h, and labels out of order of which every class has at least one."""
-    return {
-        "x": torch.randint(0, 2, (n, 4)).double(),
-        "h": torch.randint(0, 2, (n, 3)).double(),
-        "y": torch.cat([torch.arange(classes).flip(0), torch.randint(0, classes, (n - classes,))]),
-    }
 
 
 LABELLED: State = {
@@ -60,11 +38,11 @@ ROWS = torch.tensor([3, 3, 9, 14, 0])
 class TestClassificationObjective:
     def test_loss_and_gradient_are_those_of_the_enumerated_conditional(self) -> None:
         """A rider h does not enter; it is summed out."""
-        model = _labeled_rbm()
+        model = labeled_rbm()
         exact = -_log_joint(model).log_softmax(1)[ROWS, DATA["y"]].mean()
         terms = Classification()(model, {**DATA, "h": torch.ones(5, 3, dtype=F64)}, None)
         torch.testing.assert_close(terms["loss"], exact)
-        ours, theirs = _gradients(model, terms["loss"]), _gradients(model, exact)
+        ours, theirs = gradients(model, terms["loss"]), gradients(model, exact)
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-12)
         wrong = _log_joint(model)[ROWS].argmax(1) != DATA["y"]
@@ -73,20 +51,20 @@ class TestClassificationObjective:
 
     def test_hybrid_training_descends_both_likelihoods(self) -> None:
         """The contrast is linear in the chains: its mean over chains from p is a sum over all 48 states."""
-        model, weight = _labeled_rbm(), 0.3
+        model, weight = labeled_rbm(), 0.3
         hybrid = Sum(
             {"generative": ContrastiveDivergence(), "discriminative": Classification()},
             weights={"discriminative": weight},
         )
         log_p = _log_joint(model)
         exact = -log_p[ROWS, DATA["y"]].mean() - weight * log_p.log_softmax(1)[ROWS, DATA["y"]].mean()
-        expected = _gradients(model, exact)
+        expected = gradients(model, exact)
         ours = {name: torch.zeros_like(value) for name, value in expected.items()}
         for i, p in enumerate(log_p.exp().flatten().tolist()):
             chain = {name: value[i : i + 1] for name, value in LABELLED.items()}
             terms = hybrid(model, DATA, chain)
             assert terms.keys() >= {"generative/gap", "discriminative/error", "discriminative/loss"}
-            for name, value in _gradients(model, terms["loss"]).items():
+            for name, value in gradients(model, terms["loss"]).items():
                 ours[name] += p * value
         for name, value in expected.items():
             torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-12)
@@ -95,15 +73,18 @@ class TestClassificationObjective:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Classification()(_labeled_rbm(), {"x": bits(4)}, None), "train on labeled data"),
-        (lambda: Classification("x")(_rbm(), {"x": bits(4)}, None), r"p\(x \| h\) needs 'h'"),
-        (lambda: Classification("h")(_rbm().double(), _state(), None), "is a BernoulliConditional: name the label"),
+        (lambda: Classification()(labeled_rbm(), {"x": bits(4)}, None), "train on labeled data"),
+        (lambda: Classification("x")(binary_rbm(), {"x": bits(4)}, None), r"p\(x \| h\) needs 'h'"),
         (
-            lambda: Classification()(Gaussian([0.0], [1.0]), _points(), None),
+            lambda: Classification("h")(binary_rbm().double(), labeled_state(), None),
+            "is a BernoulliConditional: name the label",
+        ),
+        (
+            lambda: Classification()(Gaussian([0.0], [1.0]), labeled_points(), None),
             "Gaussian is not GibbsSampleable, it has no conditional",
         ),
         (
-            lambda: Classification()(DeepEnergy(MLP(4, [2])), _state(), None),
+            lambda: Classification()(DeepEnergy(MLP(4, [2])), labeled_state(), None),
             "DeepEnergy is not GibbsSampleable, it has no conditional",
         ),
     ],
@@ -113,32 +94,18 @@ def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
         make()
 
 
-def _jem(classes: int = 3) -> JEM:
-    model = perturbed(JEM(MLP(4, [6], outputs=classes), classes))
-    assert isinstance(model, JEM)
-    return model
-
-
-def _points(n: int = 6, classes: int = 3) -> State:
-    return {"x": torch.randn(n, 4, dtype=F64), "y": torch.arange(n) % classes}
-
-
-def _slopes(model: EnergyModel, loss: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters())))
-
-
 def test_classification_of_a_partly_labeled_batch_is_that_of_its_labeled_part() -> None:
-    jem, pos = _jem(), _points()
+    jem, pos = small_jem(), labeled_points()
     known = torch.tensor([True, False, True, True, False, False])
     hidden = {**pos, "y": torch.where(known, pos["y"], -1)}
     ours = Classification()(jem, hidden, None)
     theirs = Classification()(jem, {name: value[known] for name, value in pos.items()}, None)
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(_slopes(jem, ours["loss"]), _slopes(jem, theirs["loss"]))
+    torch.testing.assert_close(gradients_of(jem, ours), gradients_of(jem, theirs))
 
 
 def test_classification_of_a_batch_without_labels_teaches_nothing() -> None:
-    jem = _jem()
-    terms = Classification()(jem, {**_points(), "y": torch.full((6,), -1)}, None)
+    jem = small_jem()
+    terms = Classification()(jem, {**labeled_points(), "y": torch.full((6,), -1)}, None)
     assert float(terms["loss"].detach()) == 0
-    assert all(bool((grad == 0).all()) for grad in _slopes(jem, terms["loss"]))
+    assert all(bool((grad == 0).all()) for grad in gradients_of(jem, terms).values())

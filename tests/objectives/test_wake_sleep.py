@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from scipy import stats
-from support.helmholtz import WIDTHS, every_state, gradients, log_marginal, machine
-from support.oracles import FALSE_ALARM, assert_means, bits, identical, perturbed
+from support.helmholtz import WIDTHS, every_state, log_marginal, machine
+from support.oracles import FALSE_ALARM, assert_means, bits, gradients, identical, perturbed
 
 from ebm_lightning import EBM, Trainer
 from ebm_lightning.core import State

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from support.classifiers import labeled_points, small_jem
 from support.densities import Quartic, gradients_of, quartic_state
-from support.oracles import perturbed
-from torch import Tensor, nn
+from torch import nn
 
 from ebm_lightning import EBM
 from ebm_lightning.core import EnergyModel, Objective, State, Terms
-from ebm_lightning.energies import JEM, Gaussian, JointJEM
-from ebm_lightning.energies.networks import MLP
+from ebm_lightning.energies import Gaussian, JointJEM
 from ebm_lightning.objectives import Classification, ContrastiveDivergence, Marginal, SlicedScoreMatching, Sum
 
 
@@ -25,31 +24,14 @@ def test_a_sum_of_parts_without_memory_adds_nothing_to_the_state_dict() -> None:
     assert EBM(model, Sum({"a": Indifferent()})).state_dict().keys() == EBM(model, Indifferent()).state_dict().keys()
 
 
-F64 = torch.float64
-
-
-def _jem(classes: int = 3) -> JEM:
-    model = perturbed(JEM(MLP(4, [6], outputs=classes), classes))
-    assert isinstance(model, JEM)
-    return model
-
-
-def _points(n: int = 6, classes: int = 3) -> State:
-    return {"x": torch.randn(n, 4, dtype=F64), "y": torch.arange(n) % classes}
-
-
-def _slopes(model: EnergyModel, loss: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters())))
-
-
 def test_the_three_terms_add_up_with_their_weights() -> None:
-    jem, pos, neg = _jem(), _points(), _points(4)
+    jem, pos, neg = small_jem(), labeled_points(), labeled_points(4)
     contrast, weights = ContrastiveDivergence(), {"joint": 0.5, "marginal": 2.0, "discriminative": 3.0}
     parts = {"joint": contrast, "marginal": Marginal(contrast), "discriminative": Classification()}
-    loss = Sum(parts, weights=weights)(JointJEM(jem), pos, neg)["loss"]
+    terms = Sum(parts, weights=weights)(JointJEM(jem), pos, neg)
     expected = 0.5 * contrast(JointJEM(jem), pos, neg)["loss"] + 2 * contrast(jem, pos, neg)["loss"]
     expected = expected + 3 * nn.functional.cross_entropy(jem.net(pos["x"]), pos["y"])
-    torch.testing.assert_close(_slopes(jem, loss), _slopes(jem, expected))
+    torch.testing.assert_close(gradients_of(jem, terms), gradients_of(jem, {"loss": expected}))
 
 
 def test_sum_adds_losses_by_weight_and_logs_every_part() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from support.configurations import component
 
 from ebm_lightning.energies import DoubledRBM
 from ebm_lightning.reproduction.reproduce import dependencies
@@ -18,12 +19,8 @@ BITS = {"class_path": "Bernoulli", "init_args": {"shape": [1, 3, 3]}}
 DATA = {"class_path": "BarsAndStripes", "init_args": {"side": 3, "batch_size": 4}}
 
 
-def part(class_path: str, **arguments: object) -> dict:
-    return {"class_path": class_path, "init_args": arguments}
-
-
 def loaded(run: str) -> dict:
-    return part("ebm_lightning.load_model", run=run)
+    return component("ebm_lightning.load_model", run=run)
 
 
 def config(model: dict, free: list[str], lr: float = 0.1) -> dict:
@@ -31,17 +28,17 @@ def config(model: dict, free: list[str], lr: float = 0.1) -> dict:
         "seed_everything": 0,
         "threads": 1,
         "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
-        "model": part(
+        "model": component(
             "EBM",
             model=model,
             objective={"class_path": "ContrastiveDivergence"},
-            sampler=part("Gibbs", free=free),
-            optimizer=part("torch.optim.SGD", lr=lr),
+            sampler=component("Gibbs", free=free),
+            optimizer=component("torch.optim.SGD", lr=lr),
         ),
         "data": DATA,
         "checkpoint": {"every_n_steps": 3},
         "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
-        "evaluation": [part("Likelihood", estimator={"class_path": "Exact"})],
+        "evaluation": [component("Likelihood", estimator={"class_path": "Exact"})],
     }
 
 
@@ -50,13 +47,13 @@ def pipeline(tmp_path: Path) -> Path:
     """layer1.yaml, layer2.yaml on top of it, and the deep machine of both, which learns nothing more."""
     folder = tmp_path / "deep"
     folder.mkdir()
-    first = part("DoubledRBM", rbm=part("RBM", visible={"x": BITS}, hidden=4), up=2)
-    units = {"x": part("Bernoulli", shape=[4])}
-    second = part("DoubledRBM", rbm=part("RBM", visible=units, hidden=2), down=2)
-    deep = part("DBM", visible={"x": BITS}, hidden=[4, 2], pretrained=[loaded("layer1"), loaded("layer2")])
+    first = component("DoubledRBM", rbm=component("RBM", visible={"x": BITS}, hidden=4), up=2)
+    units = {"x": component("Bernoulli", shape=[4])}
+    second = component("DoubledRBM", rbm=component("RBM", visible=units, hidden=2), down=2)
+    deep = component("DBM", visible={"x": BITS}, hidden=[4, 2], pretrained=[loaded("layer1"), loaded("layer2")])
     files = {
         "layer1": config(first, ["h", "x"]),
-        "layer2": config(part("StackedEnergy", model=second, below=loaded("layer1")), ["h", "x"]),
+        "layer2": config(component("StackedEnergy", model=second, below=loaded("layer1")), ["h", "x"]),
         "deep": config(deep, ["h1", "x", "h2"], lr=0.0),
     }
     for name, content in files.items():

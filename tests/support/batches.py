@@ -10,6 +10,11 @@ def noisy(batch: State, g: torch.Generator) -> State:
     return {"data.index": batch["data.index"], "noise": torch.rand(len(batch["data.index"]), generator=g)}
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    """A generator of its own for what is random in an augmentation or a preprocessing."""
+    return torch.Generator().manual_seed(seed)
+
+
 def decode_number(number: int) -> State:
     return {"x": torch.tensor(float(number)), "y": torch.tensor(number % 3)}
 

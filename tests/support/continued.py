@@ -11,13 +11,19 @@ from ebm_lightning.training.callbacks.checkpoint import RunCheckpoint
 
 
 class PowerCut(RuntimeError):
-    pass
+    """Ends a run as nothing foresees."""
+
+
+def newest_checkpoint(run: Path) -> tuple[dict, dict]:
+    """What the newest checkpoint of a run has, and what it has of rank 0 alone."""
+    newest = RunFolder(run).checkpoints()[-1]
+    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
+    return torch.load(newest, weights_only=True), rank_state
 
 
 def ending(run: Path) -> dict:
-    newest = RunFolder(run).checkpoints()[-1]
-    content = torch.load(newest, weights_only=True)
-    rank_state = torch.load(checkpoints.rank_file(newest, 0, 1), weights_only=True)
+    """The newest checkpoint of a run, with its chains under "rank_state"."""
+    content, rank_state = newest_checkpoint(run)
     content["rank_state"] = {key: value for key, value in rank_state.items() if "Buffer" in key}
     return content
 
@@ -27,6 +33,7 @@ KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"
 
 
 def cut_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
+    """Cuts the runs of this process after a step, before its checkpoint is written."""
     whole = RunCheckpoint.on_train_batch_end
 
     def hook(self, trainer, *rest):

@@ -27,13 +27,6 @@ def every_state(widths: dict[str, int]) -> State:
     return dict(zip(widths, codes, strict=True))
 
 
-def gradients(model: EnergyModel, loss: Tensor) -> dict[str, Tensor]:
-    """By parameter; zeros where the loss does not depend on it."""
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    return dict(zip(names, found, strict=True))
-
-
 def log_marginal(model: EnergyModel, x: Tensor, widths: dict[str, int]) -> Tensor:
     """log p(x) by enumeration of the latents, with its graph: (B,)."""
     latents = every_state(widths)

@@ -136,6 +136,13 @@ def unit_probabilities(energy: Callable[[State], Tensor], state: State, block: s
     return out
 
 
+def gradients(model: EnergyModel, loss: Tensor) -> dict[str, Tensor]:
+    """The gradient of a loss by parameter; zeros where the loss does not depend on it."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
 def perturbed(model: EnergyModel) -> EnergyModel:
     """The model in float64 and eval mode, every parameter moved, so that no zero of the start hides a term."""
     model = model.double()

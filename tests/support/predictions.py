@@ -21,6 +21,11 @@ class Pairs(Examples):
         return {name: batch[name] for name in ("x", "target")}
 
 
+def random_tokens() -> Pairs:
+    """Twenty texts of six tokens out of five, with independent targets."""
+    return Pairs(torch.randint(0, 5, (20, 6)), torch.randint(0, 5, (20, 6)))
+
+
 class TowardsHalf(EnergyModel):
     """E(y) = |y|^2 / 4: a step of size 1 halves y."""
 

@@ -3,28 +3,18 @@
 import math
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from ebm_lightning.core import Conditional, EnergyModel, Info, Sampler, State
 from ebm_lightning.distributions import BernoulliConditional
-from support.oracles import FALSE_ALARM
-
-SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
-
+from support.densities import Quartic, quartic_state
+from support.oracles import Z
 
 F64 = torch.float64
 
 
-class Tilted(EnergyModel):
-    """E(x, context) = sum(scale x^4 / 4 + context x), with a parameter and a clamped variable."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(0.7, dtype=F64))
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return (self.scale * x.pow(4) / 4 + context * x).flatten(1).sum(1)
+class Tilted(Quartic):
+    """A Quartic for samplers, which move its x and leave its context as it is."""
 
 
 class Normal(EnergyModel):
@@ -89,15 +79,15 @@ class SmallRBM(EnergyModel):
 
 
 def tilted_state(n: int = 6) -> State:
-    known = torch.arange(6).view(2, 3).expand(n, 2, 3) == 0  # which only Masked looks at
-    return {"x": torch.randn(n, 2, 3, dtype=F64), "context": torch.randn(n, 2, 3, dtype=F64), "x.known": known}
+    """States of a Tilted of which one number is known, which only Masked looks at."""
+    return {**quartic_state(n), "x.known": torch.arange(6).view(2, 3).expand(n, 2, 3) == 0}
 
 
 def assert_normal(x: Tensor, mean: float, variance: float) -> None:
     """Mean and second moment of independent draws of a normal."""
     n = x.numel()
-    assert abs(x.mean() - mean) < SIGMAS * math.sqrt(variance / n)
-    assert abs((x - mean).square().mean() - variance) < SIGMAS * variance * math.sqrt(2 / n)
+    assert abs(x.mean() - mean) < Z * math.sqrt(variance / n)
+    assert abs((x - mean).square().mean() - variance) < Z * variance * math.sqrt(2 / n)
 
 
 class Still(Sampler):

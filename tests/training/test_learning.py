@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
-from scipy import stats
-from support.oracles import FALSE_ALARM, bits, probabilities
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from support.densities import MEAN, STD, Bell, normal_draws
+from support.fits import fit, sgd, to_zero
+from support.four_bits import divergence, divergence_without_hidden_units, four_bits_law
+from support.oracles import Z, bits
+from torch import Tensor
 
-from ebm_lightning import EBM, Trainer
+from ebm_lightning import EBM
 from ebm_lightning.chains import DataChains, NoiseChains, SampleBuffer
-from ebm_lightning.core import Chains, EnergyModel
-from ebm_lightning.data.synthetic.bars import BarsAndStripes
+from ebm_lightning.core import Chains
 from ebm_lightning.distributions import BernoulliNoise, GaussianNoise, UniformNoise
 from ebm_lightning.energies import DBM, RBM, DeepEnergy, GaussianMixture
 from ebm_lightning.energies.boltzmann.units import Bernoulli
@@ -24,64 +24,15 @@ from ebm_lightning.samplers import MALA, SGLD, Gibbs, Tempered
 F64 = torch.float64
 
 
-SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
-"""Standard errors that a normal variable exceeds with the suite's false-alarm rate."""
-
-
-def _trainer(steps: int, **settings: object) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return Trainer(max_steps=steps, accelerator="cpu", devices=1, enable_model_summary=False, **quiet, **settings)
-
-
-def _fit(module: EBM, data: BarsAndStripes | Tensor, steps: int, batch_size: int = 0) -> None:
-    """Trains on a DataModule, or on the rows of a tensor: in order, in batches, from the start again at the end."""
-    if isinstance(data, Tensor):
-        batches = [{"x": x} for x in data.split(batch_size or len(data))]
-        _trainer(steps).fit(module, DataLoader(batches, batch_size=None))
-    else:
-        _trainer(steps).fit(module, datamodule=data)
-
-
-def _sgd(lr: float):
-    return lambda parameters: torch.optim.SGD(parameters, lr=lr)
-
-
 def _adam(lr: float):
     return lambda parameters: torch.optim.Adam(parameters, lr=lr)
-
-
-def _to_zero(steps: int):
-    """A learning rate that falls linearly to 0, so that the noise of the last steps averages out."""
-    return lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps)
-
-
-PROTOTYPES = {(1.0, 1.0, 0.0, 0.0): 0.8, (0.0, 0.0, 1.0, 1.0): 0.2}
-"""What the bits are with which probability, before each of them is flipped with probability 0.1."""
-
-
-def _law() -> Tensor:
-    """The probabilities of the rows of ``bits(4)``."""
-    flips = torch.stack([(bits(4) != torch.tensor(v, dtype=F64)).sum(1) for v in PROTOTYPES])
-    return torch.tensor(list(PROTOTYPES.values()), dtype=F64) @ (0.1**flips * 0.9 ** (4 - flips)).double()
-
-
-def _divergence(law: Tensor, model: EnergyModel) -> float:
-    """KL(law || model) in nats, over the rows of ``bits(4)``."""
-    p = probabilities(copy.deepcopy(model).double(), {"x": bits(4)})
-    return float((law * (law / p).log()).sum())
-
-
-def _divergence_without_hidden_units(law: Tensor) -> float:
-    """KL(law || product of its marginals): the least that independent units can reach."""
-    on = law @ bits(4)
-    return float((law * (law / (bits(4) * on + (1 - bits(4)) * (1 - on)).prod(1)).log()).sum())
 
 
 def _follow_the_likelihood(model: RBM, law: Tensor, steps: int, lr: float) -> RBM:
     """The model after gradient ascent on the exact likelihood: what CD and PCD approximate."""
     model = copy.deepcopy(model).double()
-    optimizer = _sgd(lr)(model.parameters())
-    schedule = _to_zero(steps)(optimizer)
+    optimizer = sgd(lr)(model.parameters())
+    schedule = to_zero(steps)(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
         energy = model.energy({"x": bits(4)})
@@ -110,9 +61,9 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
     in [0, 1]. The rate falls to 0, so that the cost of its first value, 0.017 nats, is a ceiling. It takes in the bias
     of k sweeps instead of endless ones, for these modes are near enough to mix.
     """
-    steps, batch, lr, law = 400, 256, 1.0, _law()
+    steps, batch, lr, law = 400, 256, 1.0, four_bits_law()
     model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
-    exact = _divergence(law, _follow_the_likelihood(model, law, steps, lr))
+    exact = divergence(law, _follow_the_likelihood(model, law, steps, lr))
     jitter = lr * sum(parameter.numel() for parameter in model.parameters()) / (8 * batch)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
     module = EBM(
@@ -121,33 +72,12 @@ def test_an_rbm_comes_as_near_to_four_bits_as_the_exact_likelihood_takes_it(chai
         Gibbs(("h", "x")),
         k,
         chains=chains,
-        optimizer=_sgd(lr),
-        scheduler=_to_zero(steps),
+        optimizer=sgd(lr),
+        scheduler=to_zero(steps),
     )
-    _fit(module, data, steps, batch)
-    assert exact + jitter < _divergence_without_hidden_units(law) / 15
-    assert _divergence(law, model) < exact + jitter
-
-
-class Bell(EnergyModel):
-    """E(x) = precision (x - mean)^2 / 2 + log_z: exp(-E) is normalized where log_z = log(2 pi / precision) / 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.tensor(0.0, dtype=F64))
-        self.precision = nn.Parameter(torch.tensor(1.0, dtype=F64))
-        self.log_z = nn.Parameter(torch.tensor(0.0, dtype=F64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.precision * (x[:, 0] - self.mean).square() / 2 + self.log_z
-
-
-MEAN, STD = 0.7, 0.6
-
-
-def _normal(n: int) -> Tensor:
-    """n draws (n, 1) from N(MEAN, STD^2), float64."""
-    return MEAN + STD * torch.randn(n, 1, dtype=F64)
+    fit(module, data, steps, batch)
+    assert exact + jitter < divergence_without_hidden_units(law) / 15
+    assert divergence(law, model) < exact + jitter
 
 
 def _grid(low: float, high: float) -> tuple[Tensor, float]:
@@ -179,7 +109,7 @@ def test_a_centered_deep_machine_learns_four_bits_from_random_weights() -> None:
     There is no pretraining. Mean field costs what separates it from exact inference, so no closer bound is known
     beforehand: a quarter of the divergence without hidden units takes in that both layers have to be of use.
     """
-    steps, batch, law = 600, 256, _law()
+    steps, batch, law = 600, 256, four_bits_law()
     model = DBM({"x": Bernoulli([4])}, [6, 4], weight_std=0.1, centering=0.05)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
     chains = SampleBuffer(256, init=BernoulliNoise())
@@ -189,26 +119,26 @@ def test_a_centered_deep_machine_learns_four_bits_from_random_weights() -> None:
         Gibbs(("h1", "x", "h2")),
         5,
         chains=chains,
-        optimizer=_sgd(0.3),
-        scheduler=_to_zero(steps),
+        optimizer=sgd(0.3),
+        scheduler=to_zero(steps),
     )
-    _fit(module, data, steps, batch)
+    fit(module, data, steps, batch)
     rows = torch.cartesian_prod(torch.arange(16), torch.arange(64), torch.arange(16)).T
     states = {"x": bits(4)[rows[0]], "h1": bits(6)[rows[1]], "h2": bits(4)[rows[2]]}
     energies = copy.deepcopy(model).double().energy(states).detach()
     log_p = torch.logsumexp(-energies.view(16, -1), 1).log_softmax(0)
-    assert float((law * (law.log() - log_p)).sum()) < _divergence_without_hidden_units(law) / 4
+    assert float((law * (law.log() - log_p)).sum()) < divergence_without_hidden_units(law) / 4
 
 
 def test_noise_contrastive_estimation_finds_the_normal_and_its_log_z() -> None:
     """Within the asymptotic standard errors of the estimate, from one sample; the noise is drawn anew in every step."""
     n, steps, noise = 20_000, 400, GaussianNoise(0.5, 1.0)
-    model = Bell()
-    module = EBM(model, NoiseContrastive(noise), optimizer=_adam(0.05), scheduler=_to_zero(steps))
-    _fit(module, _normal(n), steps)
+    model = Bell(log_z=0.0)
+    module = EBM(model, NoiseContrastive(noise), optimizer=_adam(0.05), scheduler=to_zero(steps))
+    fit(module, normal_draws(n), steps)
     found = torch.stack([model.mean, model.precision, model.log_z]).detach()
     truth = torch.tensor([MEAN, 1 / STD**2, math.log(2 * math.pi * STD**2) / 2], dtype=F64)
-    assert (((found - truth) / _errors_of_nce(noise, n)).abs() < SIGMAS).all()
+    assert (((found - truth) / _errors_of_nce(noise, n)).abs() < Z).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -219,9 +149,9 @@ def test_chains_at_temperature_t_teach_the_energy_of_the_data_times_t(temperatur
     amount to one draw of each of B chains, the relative standard error of the precision is sqrt(2 k / (B steps / 3)).
     """
     steps, chains = 400, 800
-    x = _normal(chains)
+    x = normal_draws(chains)
     x = (x - x.mean()) / x.std(correction=0) * STD + MEAN
-    model = Bell()
+    model = Bell(log_z=0.0)
     module = EBM(
         model,
         ContrastiveDivergence(),
@@ -229,13 +159,13 @@ def test_chains_at_temperature_t_teach_the_energy_of_the_data_times_t(temperatur
         steps=4,
         chains=SampleBuffer(chains, init=GaussianNoise()),
         optimizer=_adam(0.2),
-        scheduler=_to_zero(steps),
+        scheduler=to_zero(steps),
     )
-    _fit(module, x, steps)
+    fit(module, x, steps)
     error = math.sqrt(2 * 10 / (chains * steps / 3))
     mean, precision, shift = (parameter.item() for parameter in model.parameters())
-    assert abs(precision * STD**2 / temperature - 1) < SIGMAS * error
-    assert abs(mean - MEAN) / STD < SIGMAS * error
+    assert abs(precision * STD**2 / temperature - 1) < Z * error
+    assert abs(mean - MEAN) / STD < Z * error
     assert shift == 0  # the contrast is blind to a shift of the energy
 
 
@@ -248,8 +178,8 @@ def test_denoising_score_matching_teaches_a_network_the_score_of_the_blurred_dat
     sigma, steps, batch = 0.3, 600, 256
     mean, variance = torch.tensor([MEAN, -MEAN]), STD**2 + sigma**2
     model = DeepEnergy(MLP(2, [32, 32]))
-    module = EBM(model, DenoisingScoreMatching(sigma), optimizer=_adam(1e-2), scheduler=_to_zero(steps))
-    _fit(module, mean + STD * torch.randn(steps * batch, 2), steps, batch)
+    module = EBM(model, DenoisingScoreMatching(sigma), optimizer=_adam(1e-2), scheduler=to_zero(steps))
+    fit(module, mean + STD * torch.randn(steps * batch, 2), steps, batch)
     x = (mean + math.sqrt(variance) * torch.randn(20_000, 2)).requires_grad_()
     (slope,) = torch.autograd.grad(model(x).sum(), x)
     score = -(x.detach() - mean) / variance
@@ -278,10 +208,10 @@ def test_langevin_at_temperature_1_teaches_a_network_two_modes_and_their_weights
         steps=10,
         chains=SampleBuffer(1000, init=UniformNoise(*bounds)),
         optimizer=_adam(1e-2),
-        scheduler=_to_zero(steps),
+        scheduler=to_zero(steps),
     )
     assert sampler.temperature == pytest.approx(1)
-    _fit(module, data.sample(50 * batch), steps, batch)
+    fit(module, data.sample(50 * batch), steps, batch)
     x = torch.linspace(*bounds, 4001)[:, None]
     with torch.no_grad():
         truth, learned = (-data(x)).softmax(0), (-model(x)).softmax(0)

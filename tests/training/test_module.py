@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from support.densities import Bell, normal_draws
+from support.fits import fit, quiet_trainer, sgd
 from support.oracles import identical
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ebm_lightning import EBM, Trainer
+from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
-from ebm_lightning.core import Chains, EnergyModel, State
+from ebm_lightning.core import Chains, State
 from ebm_lightning.data.synthetic.bars import BarsAndStripes
 from ebm_lightning.energies import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.energies.networks import MLP
@@ -18,45 +20,6 @@ from ebm_lightning.training.acceleration import Acceleration
 from ebm_lightning.training.callbacks.buffer import BufferCallback
 
 F64 = torch.float64
-
-
-def _trainer(steps: int, **settings: object) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return Trainer(max_steps=steps, accelerator="cpu", devices=1, enable_model_summary=False, **quiet, **settings)
-
-
-def _fit(module: EBM, data: BarsAndStripes | Tensor, steps: int, batch_size: int = 0) -> None:
-    """Trains on a DataModule, or on the rows of a tensor: in order, in batches, from the start again at the end."""
-    if isinstance(data, Tensor):
-        batches = [{"x": x} for x in data.split(batch_size or len(data))]
-        _trainer(steps).fit(module, DataLoader(batches, batch_size=None))
-    else:
-        _trainer(steps).fit(module, datamodule=data)
-
-
-def _sgd(lr: float):
-    return lambda parameters: torch.optim.SGD(parameters, lr=lr)
-
-
-class Bell(EnergyModel):
-    """E(x) = precision (x - mean)^2 / 2 + log_z: exp(-E) is normalized where log_z = log(2 pi / precision) / 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.tensor(0.0, dtype=F64))
-        self.precision = nn.Parameter(torch.tensor(1.0, dtype=F64))
-        self.log_z = nn.Parameter(torch.tensor(0.0, dtype=F64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.precision * (x[:, 0] - self.mean).square() / 2 + self.log_z
-
-
-MEAN, STD = 0.7, 0.6
-
-
-def _normal(n: int) -> Tensor:
-    """n draws (n, 1) from N(MEAN, STD^2), float64."""
-    return MEAN + STD * torch.randn(n, 1, dtype=F64)
 
 
 class Recorded(Chains):
@@ -116,7 +79,7 @@ def _labeled(batches: int) -> DataLoader:
 @pytest.mark.parametrize("backprop", [0, 1, 3])
 def test_a_step_descends_the_objective_alone_whatever_the_sampler_leaves_in_the_graph(backprop: int) -> None:
     module = Watched(Moody(), ContrastiveDivergence(l2=0.1), Langevin(0.05), steps=3, backprop=backprop)
-    _trainer(4).fit(module, _labeled(4))
+    quiet_trainer(4).fit(module, _labeled(4))
     assert len(module.gradients) == 4
     for filled, alone in module.gradients:
         for ours, theirs in zip(filled, alone, strict=True):
@@ -126,7 +89,7 @@ def test_a_step_descends_the_objective_alone_whatever_the_sampler_leaves_in_the_
 
 def test_chains_finish_once_for_every_start_and_clamped_variables_stay_the_same_objects() -> None:
     chains = Recorded()
-    _trainer(3).fit(EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, chains=chains), _labeled(3))
+    quiet_trainer(3).fit(EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, chains=chains), _labeled(3))
     assert chains.calls == ["start", "finish"] * 3
     for start, end in zip(chains.started, chains.finished, strict=True):
         assert end["y"] is start["y"]
@@ -138,7 +101,7 @@ def test_chains_finish_once_for_every_start_and_clamped_variables_stay_the_same_
 def test_the_model_is_in_eval_mode_while_it_imagines_and_in_train_mode_again_after(eval_sampling: bool) -> None:
     """Per step: two gradients of the sampler, then data and chains in the objective."""
     module = EBM(Moody(), ContrastiveDivergence(), Langevin(0.05), steps=2, eval_sampling=eval_sampling)
-    _trainer(2).fit(module, _labeled(2))
+    quiet_trainer(2).fit(module, _labeled(2))
     assert module.model.modes == [not eval_sampling, not eval_sampling, True, True] * 2
     assert module.model.training
 
@@ -159,15 +122,15 @@ class Given(EBM):
 
 def test_negatives_of_a_subclass_are_the_ones_compared_with() -> None:
     """dloss/dprecision = mean x^2 / 2 - 3^2 / 2 and dloss/dmean = 3 - mean x, at mean 0 and precision 1."""
-    model, x = Bell(), _normal(50)
-    _fit(Given(model, ContrastiveDivergence(), optimizer=_sgd(0.01)), x, steps=1)
+    model, x = Bell(), normal_draws(50)
+    fit(Given(model, ContrastiveDivergence(), optimizer=sgd(0.01)), x, steps=1)
     assert model.precision.item() == pytest.approx(1 - 0.01 * float(x.square().mean() - 9) / 2)
     assert model.mean.item() == pytest.approx(-0.01 * float(3 - x.mean()))
 
 
 def test_a_module_without_a_sampler_imagines_nothing() -> None:
     module = EBM(Bell(), DenoisingScoreMatching(0.5))
-    assert module.sample_negatives({"x": _normal(4)}) is None
+    assert module.sample_negatives({"x": normal_draws(4)}) is None
 
 
 def test_a_sampler_that_clamps_to_another_interval_than_the_data_is_refused() -> None:
@@ -177,7 +140,7 @@ def test_a_sampler_that_clamps_to_another_interval_than_the_data_is_refused() ->
         match=r"SGLD clamps to \(-1.0, 1.0\), but the values of BarsAndStripes lie in \(0.0, 1.0\): "
         "give both the same bounds",
     ):
-        _fit(module, BarsAndStripes(2), steps=1)
+        fit(module, BarsAndStripes(2), steps=1)
 
 
 @pytest.mark.parametrize(("steps", "backprop"), [(0, 0), (2, 3), (2, -1)])

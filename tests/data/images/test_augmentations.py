@@ -4,14 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.batches import generator
 from support.oracles import Z
 from torch.nn import functional as F
 
 from ebm_lightning.data import HorizontalFlip, ReflectPadCrop
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_ReflectPadCrop_is_pad_and_slice() -> None:

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
+from support.configurations import configured_data
 from support.oracles import Z
 
 from ebm_lightning.core import State
-from ebm_lightning.data import DataModule, DenoisingPairs, Dequantized, Digits, HorizontalFlip, Loading
+from ebm_lightning.data import DenoisingPairs, Dequantized, Digits, HorizontalFlip, Loading
 from ebm_lightning.data.images.denoising_pairs import signal_variance
 
 
@@ -119,9 +119,7 @@ def test_DenoisingPairs_refuse_what_cannot_work(make, words: str) -> None:
 
 
 def test_DenoisingPairs_are_configured_by_their_signature() -> None:
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(DataModule, "data")
-    config = parser.parse_string(
+    data = configured_data(
         """
         data:
           class_path: ebm_lightning.data.DenoisingPairs
@@ -133,7 +131,6 @@ def test_DenoisingPairs_are_configured_by_their_signature() -> None:
             levels: {far: 299}
         """
     )
-    data = parser.instantiate_classes(config).data
     assert isinstance(data, DenoisingPairs)
     assert (data.step, data.levels, data.batch_size) == (49, {"far": 299}, 32)
     assert data.images.bounds == (-1.0, 1.0)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.batches import generator
 from support.oracles import Z
 from torch import Tensor
 
@@ -19,10 +20,6 @@ from ebm_lightning.data import (
     Preprocessing,
     Threshold,
 )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize(

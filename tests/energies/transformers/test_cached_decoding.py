@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from support.oracles import perturbed, text
+from support.oracles import text
+from support.transformers import every_condition, small_text_ebt
 from torch import Tensor
 
 from ebm_lightning.core import energy_grad, run_chain
@@ -11,15 +12,7 @@ from ebm_lightning.energies.networks import Cache, CausalTransformer, Trunk
 from ebm_lightning.samplers import Descent
 
 F64 = torch.float64
-CONDITIONS = {"none": None, "token": StepToken(2), "adaln": StepAdaLN(2)}
-every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 EXACT = {"rtol": 0, "atol": 1e-10}
-
-
-def _model(condition: StepToken | StepAdaLN | None = None) -> TextEBT:
-    model = perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=condition))
-    assert isinstance(model, TextEBT)
-    return model
 
 
 def _extended_step_by_step(model: TextEBT, x: Tensor) -> list[NextCandidate]:
@@ -36,7 +29,7 @@ def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_eve
     condition, step: int
 ) -> None:
     """Three candidates for the token after each prefix, as three copies of the text have them in one pass."""
-    model, state = _model(condition), text(6, 5)(3)
+    model, state = small_text_ebt(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.full((3,), step)}
     whole, energies = energy_grad(model, state, "y")[0], model.local_energies(state)
     for t, candidates in enumerate(_extended_step_by_step(model, state["x"][0])):
@@ -49,7 +42,7 @@ def test_NextCandidate_energies_and_gradients_are_those_of_the_whole_pass_at_eve
 @every_condition
 def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) -> None:
     """Four steps over two landscapes after every prefix, each landscape with keys of its own."""
-    model, state = _model(condition), text(6, 5)(3)
+    model, state = small_text_ebt(condition), text(6, 5)(3)
     state |= {"x": state["x"][:1].expand(3, -1), "descent.step": torch.zeros(3, dtype=torch.int64)}
     descent = Descent(2.0, softmax=True).double().eval()
     whole = run_chain(descent, model, state, 4)[0]["y"]
@@ -63,7 +56,7 @@ def test_NextCandidate_whole_predictions_are_those_of_the_whole_pass(condition) 
 @every_condition
 def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condition) -> None:
     """Reading one token at a time, several at once, or a landscape only at the end makes no difference."""
-    model, x = _model(condition), torch.randint(0, 5, (7,))
+    model, x = small_text_ebt(condition), torch.randint(0, 5, (7,))
     y = torch.randn(2, 5, dtype=F64)
     states = [{"y": y, "descent.step": torch.full((2,), step)} for step in (0, 1)]
     shorter = NextCandidate(model, x[:3])
@@ -75,7 +68,7 @@ def test_NextCandidate_what_was_read_is_kept_and_what_it_was_made_of_stays(condi
 
 
 def test_NextCandidate_a_second_derivative_passes_the_candidates() -> None:
-    candidates = NextCandidate(_model(StepAdaLN(2)), torch.randint(0, 5, (4,)))
+    candidates = NextCandidate(small_text_ebt(StepAdaLN(2)), torch.randint(0, 5, (4,)))
     y = torch.randn(2, 5, dtype=F64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda y: candidates(y, torch.ones(2, dtype=torch.int64)), y)
 
@@ -106,7 +99,7 @@ def test_CausalTransformer_that_reads_on_is_one_that_reads_the_whole() -> None:
 
 
 def test_NextCandidate_what_is_no_text_and_steps_that_differ_are_refused() -> None:
-    model = _model(StepToken(2))
+    model = small_text_ebt(StepToken(2))
     for x in (torch.zeros(0, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.int64)):
         with pytest.raises(ValueError, match="follows one text, tokens of shape"):
             NextCandidate(model, x)

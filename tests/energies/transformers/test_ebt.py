@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.oracles import perturbed, text
+from support.transformers import every_condition, small_text_ebt
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -12,18 +13,6 @@ from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import ImageEBT, StepAdaLN, StepToken, TextEBT
 
 F64 = torch.float64
-
-
-CONDITIONS = {"none": None, "token": StepToken(2), "adaln": StepAdaLN(2)}
-
-
-every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
-
-
-def _model(condition: StepToken | StepAdaLN | None = None) -> TextEBT:
-    model = perturbed(TextEBT(5, layers=2, heads=2, dim=8, condition=condition))
-    assert isinstance(model, TextEBT)
-    return model
 
 
 def prefix_by_prefix(model: TextEBT, state: State) -> Tensor:
@@ -47,7 +36,7 @@ def test_TextEBT_one_pass_over_all_positions_is_one_pass_for_every_prefix(condit
 
     The prefixes take the attention of torch that can be differentiated twice; the one pass needs none.
     """
-    model, state = _model(condition), text(4, 5)(3)
+    model, state = small_text_ebt(condition), text(4, 5)(3)
     y, parameters = state["y"].requires_grad_(), list(model.parameters())
     direction = torch.randn_like(y)
 
@@ -65,7 +54,7 @@ def test_TextEBT_one_pass_over_all_positions_is_one_pass_for_every_prefix(condit
 
 @every_condition
 def test_TextEBT_a_position_sees_the_past_and_its_own_candidate_alone(condition) -> None:
-    model, state = _model(condition), text(6, 5)(2)
+    model, state = small_text_ebt(condition), text(6, 5)(2)
     before = model.local_energies(state)
     later = {**state, "x": state["x"].clone(), "y": state["y"].clone()}
     later["x"][:, 3:] = (later["x"][:, 3:] + 1) % 5
@@ -80,7 +69,7 @@ def test_TextEBT_a_position_sees_the_past_and_its_own_candidate_alone(condition)
 
 @pytest.mark.parametrize("condition", [StepToken(2), StepAdaLN(2)])
 def test_StepToken_and_StepAdaLN_beyond_the_landscapes_are_those_of_the_last(condition) -> None:
-    model, state = _model(condition), text(3, 5)(2)
+    model, state = small_text_ebt(condition), text(3, 5)(2)
     first, last, beyond = (model.energy({**state, "descent.step": torch.full((2,), step)}) for step in (0, 1, 7))
     assert torch.equal(last, beyond)
     assert not torch.allclose(first, last)
@@ -88,7 +77,7 @@ def test_StepToken_and_StepAdaLN_beyond_the_landscapes_are_those_of_the_last(con
 
 def test_TextEBT_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     x = torch.randint(0, 5, (3, 4))
-    state = _model(StepToken(2)).positive_phase({"x": x})
+    state = small_text_ebt(StepToken(2)).positive_phase({"x": x})
     assert state["y"].shape == (3, 4, 5)
     assert state["y"].dtype == F64
     assert state["y"].untyped_storage().nbytes() == 8
@@ -98,15 +87,15 @@ def test_TextEBT_a_batch_is_completed_by_the_shape_of_its_candidates() -> None:
     assert initial["y"].is_contiguous()
     torch.manual_seed(1)
     assert torch.equal(initial["y"], torch.randn(3, 4, 5, dtype=F64))
-    assert "descent.step" not in _model().positive_phase({"x": x})
+    assert "descent.step" not in small_text_ebt().positive_phase({"x": x})
     y = torch.ones(3, 4, 5)
-    assert _model().positive_phase({"x": x, "y": y})["y"] is y
+    assert small_text_ebt().positive_phase({"x": x, "y": y})["y"] is y
 
 
 @pytest.mark.parametrize("x", [torch.zeros(2, 3), torch.full((2, 3), 5), torch.full((2, 3), -1), torch.ones(2).long()])
 def test_TextEBT_what_is_no_token_is_refused(x: Tensor) -> None:
     with pytest.raises(ValueError, match=r"takes tokens 0\.\.4 of dtype int64"):
-        _model().check({"x": x})
+        small_text_ebt().check({"x": x})
 
 
 @pytest.mark.parametrize("make", [lambda: StepToken(0), lambda: TextEBT(0), lambda: TextEBT(5, heads=5)])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from support.oracles import perturbed
-from support.predictions import Pairs, TowardsHalf
+from support.predictions import Pairs, TowardsHalf, random_tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,10 +38,6 @@ class Bowls(EnergyModel):
         return {"y": torch.zeros(*batch["x"].shape, len(self.table)), **batch}
 
 
-def _text() -> Pairs:
-    return Pairs(torch.randint(0, 5, (20, 6)), torch.randint(0, 5, (20, 6)))
-
-
 def _errors(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropies (..., S) of logits (..., S, V)."""
     shape = logits.shape[:-1]
@@ -56,7 +52,7 @@ def _initial(candidates: int, n: int, *shape: int) -> Tensor:
 
 def test_at_every_position_the_candidate_of_the_lowest_final_energy_is_kept() -> None:
     """Perplexities, and the gain over the first candidate with its standard error over sequences."""
-    model, data = Bowls(5), _text()
+    model, data = Bowls(5), random_tokens()
     module = EBM(model, TokenPrediction(), Descent(0.3), chains=NoiseChains(GaussianNoise()))
     torch.manual_seed(5)
     found = Perplexity(steps=[0, 3], candidates=[1, 2, 4], ignore=3).measure(module, data).measurements
@@ -83,7 +79,7 @@ def test_at_every_position_the_candidate_of_the_lowest_final_energy_is_kept() ->
 
 def test_a_single_number_of_candidates_is_compared_with_one_that_is_not_reported() -> None:
     module = EBM(Bowls(5), TokenPrediction(), Descent(0.3), chains=NoiseChains(GaussianNoise()))
-    found = Perplexity(steps=[2], candidates=[3]).measure(module, _text())
+    found = Perplexity(steps=[2], candidates=[3]).measure(module, random_tokens())
     keys = ["perplexity_after_2_steps_best_of_3", "choice_gain_nats_after_2_steps_best_of_3"]
     labels = ["perplexity after 2 steps, best of 3", "gain by choosing, nats a token, after 2 steps, best of 3"]
     assert {key: one.label for key, one in found.measurements.items()} == dict(zip(keys, labels, strict=True))
@@ -95,7 +91,7 @@ def test_the_energy_that_chooses_is_the_one_of_the_next_step() -> None:
     model = perturbed(TextEBT(5, layers=1, heads=1, dim=4, condition=StepToken(2)))
     module = EBM(model, TokenPrediction(), Descent(2.0, softmax=True, noise=0.5).double())
     module.chains = NoiseChains(GaussianNoise())
-    data = _text()
+    data = random_tokens()
     torch.manual_seed(5)
     found = Perplexity(steps=[2], num_examples=7, candidates=[3]).measure(module, data).measurements
     torch.manual_seed(5)
@@ -145,7 +141,7 @@ def test_where_there_is_nothing_to_choose_by_it_is_said() -> None:
     noisy = EBM(TowardsHalf(), ImagePrediction(), Descent(1.0, noise=0.1))
     assert "mse_after_1_step_best_of_2" in PredictionError(candidates=[2]).measure(noisy, images).measurements
     with pytest.raises(ValueError, match="predicts in one pass without a sampler"):
-        Perplexity(candidates=[2]).measure(EBM(NextToken(nn.Embedding(5, 5)), TokenPrediction()), _text())
+        Perplexity(candidates=[2]).measure(EBM(NextToken(nn.Embedding(5, 5)), TokenPrediction()), random_tokens())
     with pytest.raises(ValueError, match="numbers of candidates, each at least 1"):
         Perplexity(candidates=[0])
 

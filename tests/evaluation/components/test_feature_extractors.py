@@ -1,41 +1,20 @@
 """Features of images: Inception's levels, the classifier of another run, and what is refused."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
+from support.configurations import component
+from support.measured import sampled_module
 from support.oracles import Examples
 from torch import Tensor, nn
 
-from ebm_lightning import EBM
-from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
-from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.evaluation import Inception, OwnClassifier, TrainedClassifier
 from ebm_lightning.evaluation.components.feature_extractors import levels
-from ebm_lightning.objectives import ContrastiveDivergence
-
-
-@dataclass(frozen=True)
-class Exact(Sampler):
-    """Draws afresh from a Gaussian."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return {**state, "x": model.sample(len(state["x"]))}, {}
-
-
-def _module(model: EnergyModel, folder: Path | None = None) -> EBM:
-    module = EBM(model, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
-    if folder is not None:
-        module.trainer = SimpleNamespace(default_root_dir=str(folder))
-    return module
 
 
 class Sums(nn.Module):
@@ -68,7 +47,7 @@ def test_Inception_sees_levels_of_three_channels_and_its_numbers_alone_are_calle
     file = tmp_path / "weights.pth"
     torch.save({"kind": "sums"}, file)
     extractor = Inception(str(file))
-    features, logits = extractor.load(_module(Gaussian([0.0], [1.0])), GRAY)(torch.full((1, 1, 2, 2), -0.6))
+    features, logits = extractor.load(sampled_module(Gaussian([0.0], [1.0])), GRAY)(torch.full((1, 1, 2, 2), -0.6))
     assert features.tolist() == [[4 * 51.0] * 3]
     assert torch.equal(logits, 2 * features)
     assert (extractor.distance, extractor.score) == ("FID", "inception score")
@@ -84,7 +63,7 @@ def test_Inception_levels_are_clamped_and_rounded() -> None:
 
 
 def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelity, tmp_path, monkeypatch) -> None:
-    module, file = _module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
+    module, file = sampled_module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
     extractor = Inception(str(file))
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
         extractor.load(module, GRAY)
@@ -99,16 +78,12 @@ def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelit
         extractor.load(module, GRAY)
 
 
-def part(class_path: str, **arguments: object) -> dict:
-    return {"class_path": class_path, "init_args": arguments}
-
-
 def test_TrainedClassifier_of_other_bounds_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "classifier"
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"data": part("Digits", bounds=[0.0, 1.0])}))
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": component("Digits", bounds=[0.0, 1.0])}))
     with pytest.raises(ValueError, match=r"trained on images within \(0.0, 1.0\), but those of Examples are within"):
-        TrainedClassifier(str(run)).load(_module(Gaussian([0.0], [1.0])), GRAY)
+        TrainedClassifier(str(run)).load(sampled_module(Gaussian([0.0], [1.0])), GRAY)
 
 
 UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
@@ -118,7 +93,7 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
     ("make", "words"),
     [
         (
-            lambda: Inception("w").load(_module(Gaussian([0.0], [1.0])), UNBOUNDED),
+            lambda: Inception("w").load(sampled_module(Gaussian([0.0], [1.0])), UNBOUNDED),
             r"is of shape \(1, 2, 2\) within None",
         ),
     ],

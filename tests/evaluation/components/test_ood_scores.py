@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from support.measured import module_of
 from support.oracles import Examples, LinearClassifier, perturbed
 from torch import Tensor
 
-from ebm_lightning import EBM
 from ebm_lightning.energies import JEM, RBM, ConditionalDeepEnergy, JointJEM, PerClass, StudentTPoE
 from ebm_lightning.energies.boltzmann.units import Gaussian, Softmax
 from ebm_lightning.energies.networks import MLP, IGEBMMnistNet
@@ -21,7 +21,6 @@ from ebm_lightning.evaluation import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.protocol import snake_case
-from ebm_lightning.objectives import ContrastiveDivergence
 
 BOUNDS = (-1.0, 1.0)
 
@@ -31,7 +30,7 @@ def test_MinusEnergy_MaxSoftmax_and_MinusGradientNorm_order_images_by_what_they_
     x = BOUNDS[0] + 2 * torch.rand(50, 1, 4, 4, dtype=torch.float64)
     outliers: list[Outliers] = [UpsideDown(), PermutedPixels()]
     scores = [MinusEnergy(), MaxSoftmax(), MinusGradientNorm()]
-    result = OutOfDistribution(outliers, scores).measure(_module(model), Examples(x, bounds=BOUNDS))
+    result = OutOfDistribution(outliers, scores).measure(module_of(model), Examples(x, bounds=BOUNDS))
 
     def truth(x: Tensor) -> dict[str, Tensor]:
         p = torch.softmax(model.logits(x), 1).detach()
@@ -67,24 +66,20 @@ def test_MinusEnergy_of_a_model_over_images_and_labels_is_that_of_the_label_that
     expected = torch.tensor([min(map(float, energies)) for energies in of_label], dtype=torch.float64)
     best = torch.tensor([int(np.argmin(energies)) for energies in of_label])
     assert len(best.unique()) > 1, "one label must not suit every image best"
-    torch.testing.assert_close(MinusEnergy()(_module(model), x, 3), expected.float())
+    torch.testing.assert_close(MinusEnergy()(module_of(model), x, 3), expected.float())
 
 
 def test_MinusEnergy_of_a_model_that_sums_out_a_missing_label_is_its_own() -> None:
     jem = JEM(MLP(4, [6], outputs=3), 3)
     x = torch.randn(20, 1, 2, 2)
-    assert torch.allclose(MinusEnergy()(_module(JointJEM(jem)), x, 3), jem(x).detach())
-
-
-def _module(model) -> EBM:
-    return EBM(model, ContrastiveDivergence())
+    assert torch.allclose(MinusEnergy()(module_of(JointJEM(jem)), x, 3), jem(x).detach())
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (
-            lambda: MinusEnergy()(_module(PerClass(StudentTPoE([4], 2), 3)), torch.zeros(2, 4), 3),
+            lambda: MinusEnergy()(module_of(PerClass(StudentTPoE([4], 2), 3)), torch.zeros(2, 4), 3),
             "PerClass needs the label 'y' of every example",
         ),
     ],

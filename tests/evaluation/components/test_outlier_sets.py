@@ -3,10 +3,10 @@
 import pytest
 import torch
 from scipy import stats
+from support.measured import module_of
 from support.oracles import FALSE_ALARM, Examples, LinearClassifier
 from torch import Tensor
 
-from ebm_lightning import EBM
 from ebm_lightning.evaluation import (
     ConstantImages,
     GaussianPixels,
@@ -21,7 +21,6 @@ from ebm_lightning.evaluation import (
     UpsideDown,
 )
 from ebm_lightning.evaluation.components import outlier_sets as outliers_module
-from ebm_lightning.objectives import ContrastiveDivergence
 
 BOUNDS = (-1.0, 1.0)
 
@@ -96,8 +95,8 @@ def test_Resized_alone_makes_a_set_of_another_shape_acceptable() -> None:
     with pytest.raises(
         ValueError, match=r"Given\(\) has images of shape \(3, 8, 8\), but the data are of shape \(1, 4"
     ):
-        OutOfDistribution([large]).measure(_module(model), data)
-    found = OutOfDistribution([Resized(large), Resized(Given(None))]).measure(_module(model), data).measurements
+        OutOfDistribution([large]).measure(module_of(model), data)
+    found = OutOfDistribution([Resized(large), Resized(Given(None))]).measure(module_of(model), data).measurements
     assert found.keys() == {f"{figure}_resized_given" for figure in ("auroc", "aupr", "fpr95")}
 
 
@@ -112,10 +111,6 @@ def test_Resized_keeps_constant_images_and_makes_gray_of_colors() -> None:
 def test_NoisyOutliers_outliers_carry_the_noise_of_the_test_images() -> None:
     made = NoisyOutliers(Given(torch.full((200, 1, 5, 5), 0.2)), 0.03).make(torch.zeros(1, 1, 5, 5), BOUNDS)
     assert stats.kstest(made.flatten().numpy(), stats.norm(0.2, 0.03).cdf).pvalue > FALSE_ALARM
-
-
-def _module(model) -> EBM:
-    return EBM(model, ContrastiveDivergence())
 
 
 @pytest.mark.parametrize(

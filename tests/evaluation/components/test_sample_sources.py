@@ -1,40 +1,21 @@
 """Where samples come from: checkpoints, the buffer, fresh chains."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from support.measured import IndependentDraws, sampled_module
 from support.oracles import Examples
+from support.targets import Still
 
 from ebm_lightning import EBM
 from ebm_lightning.chains import NoiseChains, SampleBuffer
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
-from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import JEM, Gaussian, JointJEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import FreshChains, FromBuffer, FromCheckpoints
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
-
-
-@dataclass(frozen=True)
-class Exact(Sampler):
-    """Draws afresh from a Gaussian."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return {**state, "x": model.sample(len(state["x"]))}, {}
-
-
-def _module(model: EnergyModel, folder: Path | None = None) -> EBM:
-    module = EBM(model, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
-    if folder is not None:
-        module.trainer = SimpleNamespace(default_root_dir=str(folder))
-    return module
 
 
 def _saved(run: RunFolder, module: EBM, steps: range) -> None:
@@ -47,7 +28,7 @@ def _saved(run: RunFolder, module: EBM, steps: range) -> None:
 
 
 def test_FromCheckpoints_draws_equal_parts_from_the_newest_valid_checkpoints(tmp_path: Path) -> None:
-    run, module = RunFolder(tmp_path), _module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
+    run, module = RunFolder(tmp_path), sampled_module(Gaussian([7.0] * 3, [1e-6] * 3), tmp_path)
     _saved(run, module, range(10, 60, 10))
     run.checkpoint(30).write_bytes(b"damaged")
     data = Examples(torch.zeros(4, 3), torch.arange(4), classes=4)
@@ -69,7 +50,7 @@ def test_FromBuffer_draws_some_of_the_living_chains_with_their_labels() -> None:
     pos = {"x": torch.zeros(30, 1), "y": torch.arange(30)}
     start = buffer.start(pos, ("x",))
     buffer.finish({**start, "x": start["y"][:, None] + 0.5})
-    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), sampler=Exact(), chains=buffer)
+    module = EBM(Gaussian([0.0], [1.0]), ContrastiveDivergence(), sampler=IndependentDraws(), chains=buffer)
     drawn = FromBuffer(20).draw(module, Examples(torch.zeros(2, 1)))
     assert torch.equal(drawn["x"][:, 0], drawn["y"] + 0.5)
     assert len(drawn["y"].unique()) == 20
@@ -86,16 +67,6 @@ def test_FreshChains_deal_the_labels_in_turn() -> None:
     assert torch.equal(drawn["y"], torch.arange(1001) % 3)
 
 
-@dataclass(frozen=True)
-class Still(Sampler):
-    """Moves nothing."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return state, {}
-
-
 UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
 
 
@@ -105,7 +76,7 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
         (lambda: FreshChains(0, 1), "expected num_samples >= 1"),
         (lambda: FromBuffer(0), "expected num_samples >= 1"),
         (lambda: FromCheckpoints(5, 4, 1), "1 <= last <= num_samples"),
-        (lambda: FromBuffer(1).draw(_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
+        (lambda: FromBuffer(1).draw(sampled_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
     ],
 )
 def test_FreshChains_FromBuffer_and_FromCheckpoints_refuse_in_words_what_cannot_work(make, words: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss
+from support.measured import module_of
 from support.oracles import FALSE_ALARM, Examples, LinearClassifier, bits, perturbed
 from torch import Tensor
 
@@ -16,17 +17,12 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import Calibration, ProtocolResult
 from ebm_lightning.evaluation.protocols.calibration import ece, fit_temperature, reliability
-from ebm_lightning.objectives import ContrastiveDivergence
 
 CLASSES = 3
 
 
-def _module(model) -> EBM:
-    return EBM(model, ContrastiveDivergence())
-
-
 def _logits_are_x(sharpness: float = 1.0) -> EBM:
-    return _module(LinearClassifier(sharpness * torch.eye(CLASSES), torch.zeros(CLASSES)))
+    return module_of(LinearClassifier(sharpness * torch.eye(CLASSES), torch.zeros(CLASSES)))
 
 
 def _drawn(n: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -122,7 +118,7 @@ def test_a_classification_rbm_is_judged_by_its_exact_posterior() -> None:
     y = torch.randint(CLASSES, (16,))
     every = torch.stack([model.energy({"x": x, "y": torch.full((16,), k)}) for k in range(CLASSES)], 1)
     expected = torch.nn.functional.cross_entropy(-every, y)
-    found = Calibration(scaling=False).measure(_module(model), Examples(x, y, CLASSES)).measurements
+    found = Calibration(scaling=False).measure(module_of(model), Examples(x, y, CLASSES)).measurements
     assert found["nll_nats"].value == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -143,13 +139,13 @@ X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
             "the model has 3 classes, expected labels 0..2, got torch.int64 from 1 to 3",
         ),
         (
-            lambda: Calibration(scaling=False).measure(_module(DeepEnergy(MLP(3, [2]))), Examples(X, Y, CLASSES)),
+            lambda: Calibration(scaling=False).measure(module_of(DeepEnergy(MLP(3, [2]))), Examples(X, Y, CLASSES)),
             "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
             "conditional",
         ),
         (
             lambda: Calibration(scaling=False, block="h").measure(
-                _module(RBM({"x": Bernoulli([3])}, 2)), _with_labels_called_h()
+                module_of(RBM({"x": Bernoulli([3])}, 2)), _with_labels_called_h()
             ),
             "RBM is a BernoulliConditional: name the label",
         ),

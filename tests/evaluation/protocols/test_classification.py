@@ -1,42 +1,42 @@
 """The errors measured, against the Bayes rule and the model's own conditional; runs from the command line."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from scipy import stats
+from support.boltzmann import rbm_per_class
 from support.labels import NO_LABELS, Labels
-from support.oracles import FALSE_ALARM, identical, perturbed
+from support.oracles import FALSE_ALARM, identical
 from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
-from ebm_lightning.energies import RBM, Gaussian, PerClass
-from ebm_lightning.energies.boltzmann.units import Bernoulli
+from ebm_lightning.energies import Gaussian, PerClass
 from ebm_lightning.evaluation import ClassificationError, Measurement, ScoreClassifier
 from ebm_lightning.evaluation.protocols.classification import percent_wrong
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 
-
-def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
-    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
-
-
-def _per_class(classes: int = 3, **settings: object) -> PerClass:
-    """One RBM for each class, every parameter moved apart."""
-    model = perturbed(PerClass(_rbm(**settings), classes))
-    assert isinstance(model, PerClass)
-    return model
-
-
-CLASSIFICATION_RBM = """
+DIGITS_RUN = """
 seed_everything: 3
 trainer: {max_steps: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1, enable_progress_bar: false}
+data:
+  class_path: Digits
+  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
+samples: {every_n_steps: 0, num_chains: 10, steps: 2}
+"""
+"""Twelve steps on digits in black and white; a model and protocols are to be added."""
+
+
+CLASSIFICATION_RBM = (
+    DIGITS_RUN
+    + """
 model:
   class_path: EBM
   init_args:
@@ -58,20 +58,17 @@ model:
         weights: {generative: 0.1}
     sampler: {class_path: Gibbs, init_args: {free: [h, x]}}
     optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.05}}
-data:
-  class_path: Digits
-  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
 checkpoint: {every_n_steps: 4}
-samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - class_path: ClassificationError
   - {class_path: ReceptiveFields, init_args: {num_filters: 9}}
 """
+)
 
 
-PER_CLASS = """
-seed_everything: 3
-trainer: {max_steps: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1, enable_progress_bar: false}
+PER_CLASS = (
+    DIGITS_RUN
+    + """
 model:
   class_path: EBM
   init_args:
@@ -88,14 +85,11 @@ model:
     objective: {class_path: ContrastiveDivergence}
     sampler: {class_path: Gibbs, init_args: {free: [h, x]}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
-data:
-  class_path: Digits
-  init_args: {batch_size: 100, pixels: {class_path: Threshold}}
-samples: {every_n_steps: 0, num_chains: 10, steps: 2}
 evaluation:
   - {class_path: ScoreClassifier, init_args: {num_examples: 500}}
   - {class_path: ReceptiveFields, init_args: {num_filters: 3, groups: 10}}
 """
+)
 
 
 def _record(run: Path, protocol: str) -> dict[str, dict[str, float]]:
@@ -108,12 +102,18 @@ def _configured(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_line(ebm, tmp_path: Path) -> None:
-    """12 steps of Adam are enough to tell most of the ten digits apart: chance is 90 % wrong."""
-    config, run = _configured(tmp_path, CLASSIFICATION_RBM), tmp_path / "x" / "run"
+def _trained_and_tested(ebm: Callable[..., tuple[int, str]], tmp_path: Path, text: str) -> Path:
+    """The run of a configuration, after `ebm fit` and `ebm test`."""
+    config, run = _configured(tmp_path, text), tmp_path / "x" / "run"
     for command in (("fit", "-c", config, "--run", run), ("test", run)):
         status, said = ebm(*command)
         assert status == 0, said
+    return run
+
+
+def test_a_classification_rbm_is_trained_measured_and_drawn_from_the_command_line(ebm, tmp_path: Path) -> None:
+    """12 steps of Adam are enough to tell most of the ten digits apart: chance is 90 % wrong."""
+    run = _trained_and_tested(ebm, tmp_path, CLASSIFICATION_RBM)
     found = _record(run, "ClassificationError")
     test = found["test_error_percent"]
     share = test["value"] / 100
@@ -137,10 +137,7 @@ def test_a_run_with_a_sparsity_penalty_continues_bit_for_bit(ebm, tmp_path: Path
 
 
 def test_one_model_for_each_class_is_trained_and_measured_from_the_command_line(ebm, tmp_path: Path) -> None:
-    config, run = _configured(tmp_path, PER_CLASS), tmp_path / "x" / "run"
-    for command in (("fit", "-c", config, "--run", run), ("test", run)):
-        status, said = ebm(*command)
-        assert status == 0, said
+    run = _trained_and_tested(ebm, tmp_path, PER_CLASS)
     found = _record(run, "ScoreClassifier")
     assert found.keys() == {"test_error_percent", "fitted_error_percent", "test_error_without_log_z_percent"}
     assert found["test_error_percent"]["value"] < 50
@@ -213,7 +210,7 @@ def test_percent_wrong_at_its_ends() -> None:
     [
         (lambda: ScoreClassifier(num_examples=0), "expected num_examples >= 1, or null for all"),
         (
-            lambda: ScoreClassifier().measure(EBM(_per_class(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ScoreClassifier().measure(EBM(rbm_per_class(), ContrastiveDivergence()), NO_LABELS),
             r"needs labels 'y', but Labels has only \['x'\]",
         ),
         (

@@ -3,19 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from support.boltzmann import binary_rbm
 from support.labels import NO_LABELS, Labels
 from torch import Tensor
 
 from ebm_lightning import EBM
 from ebm_lightning.core import EnergyModel
-from ebm_lightning.energies import RBM
-from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.evaluation import ReceptiveFields
 from ebm_lightning.objectives import ContrastiveDivergence
-
-
-def _rbm(visible: int = 4, hidden: int = 3, **settings: object) -> RBM:
-    return RBM({"x": Bernoulli([visible])}, hidden, weight_std=1.0, **settings)
 
 
 class Looks(EnergyModel):
@@ -57,7 +52,7 @@ def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_abo
     [
         (lambda: ReceptiveFields(num_filters=0), "expected num_filters >= 1 and groups >= 1"),
         (
-            lambda: ReceptiveFields(groups=2).measure(EBM(_rbm(), ContrastiveDivergence()), NO_LABELS),
+            lambda: ReceptiveFields(groups=2).measure(EBM(binary_rbm(), ContrastiveDivergence()), NO_LABELS),
             "3 filters, expected a multiple of 2",
         ),
     ],

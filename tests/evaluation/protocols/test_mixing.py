@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from scipy import stats
+from support.measured import IndependentDraws
 from support.oracles import FALSE_ALARM, Examples, assert_means
 from torch import Tensor
 
@@ -17,16 +18,6 @@ from ebm_lightning.energies import Gaussian
 from ebm_lightning.evaluation import Mixing, OwnClassifier
 from ebm_lightning.evaluation.protocols.mixing import entropy
 from ebm_lightning.objectives import ContrastiveDivergence
-
-
-@dataclass(frozen=True)
-class Exact(Sampler):
-    """Draws afresh: a sampler that mixes in one step."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return {**state, "x": model.sample(len(state["x"]))}, {"energy": model.energy(state).mean()}
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,7 @@ def _measure(sampler: Sampler | None, free_noise: float = 1.0, **settings: objec
 
 
 def test_a_sampler_that_mixes_forgets_its_start_and_has_the_energies_of_the_data() -> None:
-    result = _measure(Exact(), 9.0, num_chains=80, steps=100, points=100)
+    result = _measure(IndependentDraws(), 9.0, num_chains=80, steps=100, points=100)
     found = result.measurements
     z = stats.norm.isf(FALSE_ALARM / 2)
     # the energy, a Gamma law of shape 2, has the excess kurtosis 3, which takes from the degrees of freedom of F
@@ -120,7 +111,7 @@ def test_Mixing_by_OwnClassifier_counts_the_classes_at_the_ends_and_those_that_c
 
 
 def test_a_sampler_that_mixes_changes_three_classes_of_four_and_finds_all() -> None:
-    found = _modes(Exact(), Quadrants([0.0] * 2, [1.0] * 2).sample(3000), 3000)
+    found = _modes(IndependentDraws(), Quadrants([0.0] * 2, [1.0] * 2).sample(3000), 3000)
     changed = found["changed_class_percent"]
     assert abs(changed.value - 75) < stats.norm.isf(FALSE_ALARM / 2) * changed.standard_error
     for start in ("data", "noise"):
@@ -146,9 +137,9 @@ def test_the_standard_error_of_the_entropy_is_its_spread_over_repeated_samples()
         (lambda: Mixing(points=4), "8 <= points <= steps"),
         (lambda: Mixing(steps=10), "8 <= points <= steps"),
         (lambda: _measure(None), "has no sampler that moves x"),
-        (lambda: _measure(Exact(free=("h",))), "has no sampler that moves x"),
+        (lambda: _measure(IndependentDraws(free=("h",))), "has no sampler that moves x"),
         (
-            lambda: _measure(Exact(), num_chains=2, steps=8, points=8, classifier=OwnClassifier()),
+            lambda: _measure(IndependentDraws(), num_chains=2, steps=8, points=8, classifier=OwnClassifier()),
             "a classifier .* is needed, and there is none here",
         ),
     ],

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from support.measured import Brightness, TrainAndTest, module_of
 from support.oracles import Examples, assert_means
-from torch import Tensor
 
 from ebm_lightning import EBM
-from ebm_lightning.core import EnergyModel
-from ebm_lightning.data import Loading
-from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.sources import InMemory
 from ebm_lightning.energies import ConditionalDeepEnergy, DeepEnergy
 from ebm_lightning.energies.networks import MLP, IGEBMMnistNet
 from ebm_lightning.evaluation import (
@@ -40,10 +36,6 @@ def test_aupr_and_fpr_at_95_are_those_of_scikit_learn_with_ties(n: int, m: int, 
     assert fpr(inside, outside).standard_error == pytest.approx(error, abs=1e-5)
 
 
-def _module(model) -> EBM:
-    return EBM(model, ContrastiveDivergence())
-
-
 DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
 
 
@@ -53,20 +45,20 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
         (lambda: OutOfDistribution([UniformPixels()], []), "expected at least one score"),
         (
             lambda: OutOfDistribution([UniformPixels()]).measure(
-                _module(DeepEnergy(MLP(4, [2]))), Examples(torch.zeros(4, 4))
+                module_of(DeepEnergy(MLP(4, [2]))), Examples(torch.zeros(4, 4))
             ),
             "but Examples has none: use bounded data",
         ),
         (
             lambda: OutOfDistribution([UniformPixels()], [MaxSoftmax()]).measure(
-                _module(DeepEnergy(MLP(4, [2]))), DATA
+                module_of(DeepEnergy(MLP(4, [2]))), DATA
             ),
             "a classifier .* is needed, and there is none here: DeepEnergy is not GibbsSampleable, it has no "
             "conditional",
         ),
         (
             lambda: OutOfDistribution([UniformPixels()]).measure(
-                _module(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=2))), DATA
+                module_of(ConditionalDeepEnergy(IGEBMMnistNet(width=2, classes=3, size=2))), DATA
             ),
             r"is an energy over \('x', 'y'\), but \['y'\] is not in the state",
         ),
@@ -115,37 +107,13 @@ def test_the_standard_error_of_auroc_is_the_spread_over_repeated_samples() -> No
     assert_means((areas - 0.8).square()[:, None], torch.tensor([error**2]))
 
 
-class Table(DataModule):
-    """Given examples, and nothing held out for validation."""
-
-    def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, val_size=0, loading=Loading(seed=0))
-        self.train, self.test = train, test
-        self.bounds = (0.0, 1.0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.train.shape[1:])
-
-    def load(self) -> tuple[Subset, Subset]:
-        parts = (Subset(InMemory({"x": x}), torch.arange(len(x))) for x in (self.train, self.test))
-        return next(parts), next(parts)
-
-
-class Brightness(EnergyModel):
-    """An energy that is low where an image is bright at its top left."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return -x[:, 0, 0, 0]
-
-
 def test_OutOfDistribution_scores_each_set_by_minus_the_energy() -> None:
     """E is minus one pixel, brighter in the data than where their turn has it."""
     x = torch.rand(60, 1, 4, 4)
     x[:, 0, 0, 0] = 0.6 + 0.4 * torch.rand(60)
     module = EBM(Brightness(), ContrastiveDivergence())
     protocol = OutOfDistribution([UpsideDown(), PermutedPixels(), ImageSet("svhn")])
-    result = protocol.measure(module, Table(x, x))
+    result = protocol.measure(module, TrainAndTest(x, x))
     at_hand = ("upside_down", "permuted_pixels_0")
     assert result.measurements.keys() == {f"{it}_{name}" for name in at_hand for it in ("auroc", "aupr", "fpr95")}
     labels = [1] * 60 + [0] * 60

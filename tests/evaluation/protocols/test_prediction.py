@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.oracles import Examples, Z, identical
-from support.predictions import Pairs, TowardsHalf
+from support.predictions import Pairs, TowardsHalf, random_tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
@@ -104,13 +104,9 @@ def _values(result: ProtocolResult) -> dict[str, float]:
     return {name: found.value for name, found in result.measurements.items()}
 
 
-def _text() -> Pairs:
-    return Pairs(torch.randint(0, 5, (20, 6)), torch.randint(0, 5, (20, 6)))
-
-
 def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_form() -> None:
     """With spread step sizes, a path and a buffer, all of which are matters of training."""
-    model, data = Table(5), _text()
+    model, data = Table(5), random_tokens()
     sampler = Descent(0.3, step_size_jitter=3.0, return_trajectory=True)
     module = EBM(model, TokenPrediction(), sampler)
     found = _values(Perplexity(steps=[0, 1, 4], ignore=3).measure(module, data))
@@ -124,14 +120,14 @@ def test_Perplexity_after_each_number_of_steps_is_torchmetrics_on_the_closed_for
 
 
 def test_Perplexity_starts_where_chains_are_born() -> None:
-    data, buffer = _text(), SampleBuffer(8, init=UniformNoise(2.0, 2.0 + 1e-6))
+    data, buffer = random_tokens(), SampleBuffer(8, init=UniformNoise(2.0, 2.0 + 1e-6))
     module = EBM(Table(5), TokenPrediction(), Descent(0.3, softmax=True), chains=buffer)
     assert _values(Perplexity(steps=[0]).measure(module, data))["perplexity"] == pytest.approx(5, rel=1e-4)
     assert not buffer.store
 
 
 def test_Perplexity_of_one_pass() -> None:
-    data, net = _text(), nn.Embedding(5, 5)
+    data, net = random_tokens(), nn.Embedding(5, 5)
     result = Perplexity(num_examples=10).measure(EBM(NextToken(net), TokenPrediction()), data)
     logits, target = net(data.rows["x"][:10]).detach(), data.rows["target"][:10]
     assert set(result.measurements) == {"perplexity"}
@@ -263,7 +259,7 @@ def test_Perplexity_of_a_run_that_learns_continues_and_predicts(system: str, ebm
 
 def test_Perplexity_and_PredictionError_name_the_number_of_steps_that_serves_best() -> None:
     """By the values beside it; of the noised image nothing is said, and one pass has no steps."""
-    model, data = Table(5), _text()
+    model, data = Table(5), random_tokens()
     found = _values(Perplexity(steps=[0, 1, 4, 9]).measure(EBM(model, TokenPrediction(), Descent(0.3)), data))
     by_steps = {k: found[f"perplexity_after_{k}_step{'s' * (k > 1)}"] for k in (1, 4, 9)}
     assert found["steps_of_lowest_perplexity"] == min(by_steps, key=by_steps.get)

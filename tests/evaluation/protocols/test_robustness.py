@@ -3,10 +3,10 @@
 import pytest
 import torch
 from scipy import stats
+from support.measured import module_of
 from support.oracles import FALSE_ALARM, Examples, LinearClassifier, perturbed
 from torch import Tensor, nn
 
-from ebm_lightning import EBM
 from ebm_lightning.core import Conditional, EnergyModel, State
 from ebm_lightning.distributions import CategoricalConditional
 from ebm_lightning.energies import RBM, DeepEnergy
@@ -14,13 +14,8 @@ from ebm_lightning.energies.boltzmann.units import Bernoulli, Softmax
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import L2, Linf, Robustness, ThreatModel
 from ebm_lightning.evaluation.protocol import snake_case
-from ebm_lightning.objectives import ContrastiveDivergence
 
 WIDE = (-100.0, 100.0)
-
-
-def _module(model: EnergyModel) -> EBM:
-    return EBM(model, ContrastiveDivergence())
 
 
 def _problem(n: int, shape: tuple[int, ...] = (1, 2, 3)) -> tuple[LinearClassifier, Tensor, Tensor]:
@@ -41,7 +36,7 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
     model, x, y = _problem(200)
     radii = [0.5, 0.05, 0.2]
     protocol = Robustness([ball(radii, chance_radius=50.0)], steps=20, restarts=restarts)
-    found = protocol.measure(_module(model), Examples(x, y, 2, WIDE)).measurements
+    found = protocol.measure(module_of(model), Examples(x, y, 2, WIDE)).measurements
     margins, slope = _margins(model, x, y), (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     for radius in radii:
         expected = float((margins > radius * slope).double().mean())
@@ -58,7 +53,7 @@ def test_accuracy_is_the_share_of_margins_beyond_the_radius_times_the_dual_norm(
 def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: ThreatModel, dual: int) -> None:
     """Which is log(1 + exp(-(margin - radius |w|_dual))) for two classes."""
     model, x, y = _problem(50)
-    worst, wrong = Robustness([ball], steps=20, restarts=2).attack(_module(model), {"x": x, "y": y}, ball, 0.3, WIDE)
+    worst, wrong = Robustness([ball], steps=20, restarts=2).attack(module_of(model), {"x": x, "y": y}, ball, 0.3, WIDE)
     lowest = _margins(model, x, y) - 0.3 * (model.weight[0] - model.weight[1]).norm(p=dual).detach()
     assert torch.allclose(_margins(model, worst, y), lowest)
     assert torch.equal(wrong, lowest < 0)
@@ -68,7 +63,7 @@ def test_the_worst_point_has_the_largest_loss_in_the_ball(ball: ThreatModel, dua
 def test_the_bounds_hold_but_an_image_beyond_them_is_not_moved_by_more_than_the_radius() -> None:
     model, x, y = _problem(50)
     for ball in (Linf([0.3]), L2([0.3])):
-        worst, _ = Robustness([ball], steps=7).attack(_module(model), {"x": x, "y": y}, ball, 0.3, (-1.0, 1.0))
+        worst, _ = Robustness([ball], steps=7).attack(module_of(model), {"x": x, "y": y}, ball, 0.3, (-1.0, 1.0))
         assert bool((worst <= x.clamp(min=1)).all())
         assert bool((worst >= x.clamp(max=-1)).all())
         assert torch.allclose(ball.project(worst - x, 0.3), worst - x)
@@ -91,7 +86,7 @@ def test_an_attack_that_finds_nothing_where_it_must_says_so() -> None:
     x = torch.cat([torch.rand(30, 1, 2, 2) + 1, -torch.rand(30, 1, 2, 2) - 1])
     y = (x[:, 0, 0, 0] > 0).long()
     protocol = Robustness([Linf([0.1]), L2([0.1])], steps=5, restarts=1)
-    result = protocol.measure(_module(Jump()), Examples(x, y, 2, (-2.0, 2.0)))
+    result = protocol.measure(module_of(Jump()), Examples(x, y, 2, (-2.0, 2.0)))
     found = result.measurements
     for name in ("accuracy_linf_0_1_percent", "surviving_linf_4_percent", "surviving_l2_8_percent"):
         assert "100 percent of the images survive" in found[name].warning
@@ -103,8 +98,8 @@ def test_random_restarts_find_what_an_ascent_from_the_image_does_not() -> None:
     """Within the radius the jump is reached from some starts only, and one wrong point is enough."""
     x = torch.full((40, 1, 1, 1), 0.5)
     ball, state = Linf([0.6]), {"x": x, "y": torch.ones(40, dtype=torch.int64)}
-    assert not Robustness([ball], restarts=1).attack(_module(Jump()), state, ball, 0.6, None)[1].any()
-    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(_module(Jump()), state, ball, 0.6, None)
+    assert not Robustness([ball], restarts=1).attack(module_of(Jump()), state, ball, 0.6, None)[1].any()
+    worst, wrong = Robustness([ball], restarts=200, steps=1).attack(module_of(Jump()), state, ball, 0.6, None)
     assert wrong.all()
     assert bool((worst <= 0).all()), "the point that was classified wrongly must be kept"
 
@@ -112,7 +107,7 @@ def test_random_restarts_find_what_an_ascent_from_the_image_does_not() -> None:
 @pytest.mark.parametrize("ball", [Linf, L2])
 def test_where_nothing_survives_larger_radii_are_zero_too(ball) -> None:
     model, x, y = _problem(10)
-    found = Robustness([ball([30.0, 40.0])], steps=3).measure(_module(model), Examples(x, y, 2, WIDE)).measurements
+    found = Robustness([ball([30.0, 40.0])], steps=3).measure(module_of(model), Examples(x, y, 2, WIDE)).measurements
     assert found[f"accuracy_{ball.name.lower()}_30_percent"].value == 0
     assert found[f"accuracy_{ball.name.lower()}_40_percent"].value == 0
 
@@ -122,7 +117,7 @@ def test_the_images_are_a_random_subset() -> None:
     y = model.logits(x).argmax(1)
     y[:50] = 1 - y[:50]
     found = Robustness([Linf([0.1])], steps=1, restarts=1, num_examples=60).measure(
-        _module(model), Examples(x, y, 2, WIDE)
+        module_of(model), Examples(x, y, 2, WIDE)
     )
     clean = found.measurements["accuracy_percent"].value
     law = stats.hypergeom(100, 50, 60)
@@ -133,7 +128,7 @@ def test_the_images_are_a_random_subset() -> None:
 def test_a_classification_rbm_can_be_attacked_and_keeps_no_gradient() -> None:
     model = perturbed(RBM({"x": Bernoulli([4]), "y": Softmax(2)}, 3, weight_std=1.0))
     x, y = torch.randint(0, 2, (20, 4)).double(), torch.randint(0, 2, (20,))
-    found = Robustness([Linf([0.2])], steps=5, restarts=1).measure(_module(model), Examples(x, y, 2, (0.0, 1.0)))
+    found = Robustness([Linf([0.2])], steps=5, restarts=1).measure(module_of(model), Examples(x, y, 2, (0.0, 1.0)))
     values = [m.value for m in found.measurements.values()]
     assert values == sorted(values, reverse=True)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -150,7 +145,7 @@ X, Y = torch.randn(8, 4), torch.arange(8) % 2
 
 
 def _attack(model: nn.Module, data: Examples, certain: float | None = 9.0):
-    return Robustness([Linf([0.1], certain)], steps=1).measure(_module(model), data)
+    return Robustness([Linf([0.1], certain)], steps=1).measure(module_of(model), data)
 
 
 @pytest.mark.parametrize(

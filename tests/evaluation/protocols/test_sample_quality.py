@@ -4,27 +4,25 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from scipy import linalg, stats
+from support.configurations import component
+from support.measured import sampled_module
 from support.oracles import FALSE_ALARM, Examples, LinearClassifier, assert_means
 from torch import Tensor
 
 from ebm_lightning import EBM
-from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
+from ebm_lightning.core import State
 from ebm_lightning.data.base import DataModule
-from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import JEM, Gaussian, JointJEM
 from ebm_lightning.energies.networks import MLP
 from ebm_lightning.evaluation import FeatureExtractor, FreshChains, Generation, SampleSource
 from ebm_lightning.evaluation.components.feature_extractors import ExtractFeatures
 from ebm_lightning.evaluation.protocols.sample_quality import frechet, score
-from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.reproduction.reproduce import dependencies
 from ebm_lightning.utils import plots
 
@@ -38,23 +36,6 @@ class Coordinates(FeatureExtractor):
 
     def load(self, module: EBM, data: DataModule) -> ExtractFeatures:
         return lambda x: (x.flatten(1).double(), x.flatten(1).double())
-
-
-@dataclass(frozen=True)
-class Exact(Sampler):
-    """Draws afresh from a Gaussian."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return {**state, "x": model.sample(len(state["x"]))}, {}
-
-
-def _module(model: EnergyModel, folder: Path | None = None) -> EBM:
-    module = EBM(model, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
-    if folder is not None:
-        module.trainer = SimpleNamespace(default_root_dir=str(folder))
-    return module
 
 
 def _frechet(means: tuple[np.ndarray, np.ndarray], covariances: tuple[np.ndarray, np.ndarray]) -> float:
@@ -74,7 +55,7 @@ TRUTH = _frechet(*[tuple(map(np.array, pair)) for pair in zip(FIRST, SECOND, str
 def test_Generation_distance_of_two_gaussians_is_the_closed_form_and_that_of_the_data_to_themselves_is_zero() -> None:
     """Of 20,000 samples of each, the bias of order 1 / n is a small part of the standard error."""
     n, real = 20_000, Gaussian(*FIRST).sample(20_000)
-    result = Generation(FreshChains(n, 1), Coordinates()).measure(_module(Gaussian(*SECOND)), Examples(real))
+    result = Generation(FreshChains(n, 1), Coordinates()).measure(sampled_module(Gaussian(*SECOND)), Examples(real))
     found = result.measurements["distance"]
     t = float(stats.t.isf(FALSE_ALARM / 2, 9))
     both = math.sqrt(2) * found.standard_error  # as much again for the data, which it takes as given
@@ -116,7 +97,7 @@ def test_Generation_parts_are_random_whatever_order_the_source_has() -> None:
     """In the order of a coordinate they would differ about four times as much."""
     real, made = Gaussian(*FIRST).sample(2000), Gaussian(*SECOND).sample(2000)
     protocol = Generation(Sorted(made), Coordinates())
-    found = protocol.measure(_module(Gaussian(*FIRST)), Examples(real)).measurements["distance"]
+    found = protocol.measure(sampled_module(Gaussian(*FIRST)), Examples(real)).measurements["distance"]
     in_order = frechet(real.double(), made[made[:, 0].argsort()].double(), 10)
     assert found.value == pytest.approx(in_order.value, rel=1e-9)
     assert found.standard_error < in_order.standard_error / 2
@@ -126,14 +107,14 @@ def test_Generation_parts_are_random_whatever_order_the_source_has() -> None:
 def test_Generation_warns_of_too_few_samples_and_has_no_standard_error(n: int, known: bool, trusted: bool) -> None:
     x = Gaussian(*FIRST).sample(n)
     protocol = Generation(FreshChains(max(n, 4), 1), Coordinates(), splits=2 if n < 20 else 10)
-    found = protocol.measure(_module(Gaussian(*SECOND)), Examples(x)).measurements["distance"]
+    found = protocol.measure(sampled_module(Gaussian(*SECOND)), Examples(x)).measurements["distance"]
     assert (found.standard_error is not None) == known
     assert ("3 images give a covariance of rank 2 at most in 3 features" in found.warning) != trusted
 
 
 def test_Generation_says_that_fewer_held_out_images_than_samples_do_not_compare() -> None:
     protocol = Generation(FreshChains(50, 1), Coordinates())
-    found = protocol.measure(_module(Gaussian(*SECOND)), Examples(Gaussian(*FIRST).sample(40))).measurements
+    found = protocol.measure(sampled_module(Gaussian(*SECOND)), Examples(Gaussian(*FIRST).sample(40))).measurements
     for name in ("distance", "score"):
         assert not found[name].warning
         assert "there are 40 held-out images beside 50 samples" in found[f"{name}_held_out_images"].warning
@@ -172,7 +153,7 @@ def test_Generation_the_picture_has_a_row_for_each_label_of_a_joint_model(drawn:
     x, y = torch.randn(50, 1, 2, 2), torch.arange(50) % 3
     data = Examples(x, y, 3, bounds=(0.0, 1.0))
     protocol = Generation(FreshChains(20, 1), Coordinates())
-    protocol._pictures(_module(JointJEM(JEM(MLP(4, [3], outputs=3), 3))), {"x": x, "y": y}, data)
+    protocol._pictures(sampled_module(JointJEM(JEM(MLP(4, [3], outputs=3), 3))), {"x": x, "y": y}, data)
     ((grid, bounds, columns),) = drawn
     assert (bounds, columns) == ((0.0, 1.0), 10)
     assert torch.equal(grid, torch.cat([x[0:30:3], x[1:30:3], x[2:30:3]]))
@@ -181,41 +162,40 @@ def test_Generation_the_picture_has_a_row_for_each_label_of_a_joint_model(drawn:
 def test_Generation_the_picture_is_sorted_by_the_class_that_the_model_gives(drawn: list[tuple]) -> None:
     model, x = LinearClassifier(torch.randn(3, 4), torch.randn(3)), torch.randn(40, 1, 2, 2)
     protocol = Generation(FreshChains(20, 1), Coordinates())
-    protocol._pictures(_module(model), {"x": x, "y": torch.arange(40) % 3}, Examples(x))
+    protocol._pictures(sampled_module(model), {"x": x, "y": torch.arange(40) % 3}, Examples(x))
     given = model.logits(drawn[0][0]).argmax(1)
     assert torch.equal(given, given.sort().values)
     assert len(given.unique()) == 3
     assert torch.equal(drawn[0][0].flatten().sort().values, x.flatten().sort().values)
 
 
-def part(class_path: str, **arguments: object) -> dict:
-    return {"class_path": class_path, "init_args": arguments}
-
-
 def test_Generation_of_a_run_takes_the_TrainedClassifier_beside_it(ebm, tmp_path: Path) -> None:
     """From the command line, from the buffer and from an ensemble; the distance of held-out images by hand."""
     folder = tmp_path / "few"
     folder.mkdir()
-    net = part("ebm_lightning.energies.networks.MLP", inputs=64, hidden=[8], outputs=10)
+    net = component("ebm_lightning.energies.networks.MLP", inputs=64, hidden=[8], outputs=10)
     common = {
         "seed_everything": 0,
         "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 3},
-        "data": part("Digits", batch_size=16, val_size=0),
+        "data": component("Digits", batch_size=16, val_size=0),
         "checkpoint": {"every_n_steps": 1, "keep": 2},
         "samples": {"every_n_steps": 0, "num_chains": 4, "steps": 1},
     }
-    model = part("EBM", model=part("JEM", net=net, classes=10), objective=part("Classification"))
-    features = part("TrainedClassifier", run="classifier")
-    sampler = part("SGLD", step_size=0.1, noise=0.05)
-    measured = part(
+    model = component("EBM", model=component("JEM", net=net, classes=10), objective=component("Classification"))
+    features = component("TrainedClassifier", run="classifier")
+    sampler = component("SGLD", step_size=0.1, noise=0.05)
+    measured = component(
         "EBM",
-        model=part("JEM", net=net, classes=10),
-        objective=part("ContrastiveDivergence"),
+        model=component("JEM", net=net, classes=10),
+        objective=component("ContrastiveDivergence"),
         sampler=sampler,
-        chains=part("SampleBuffer", size=40),
+        chains=component("SampleBuffer", size=40),
     )
-    sources = [part("FromBuffer", num_samples=20), part("FromCheckpoints", last=2, num_samples=297, steps=2)]
-    protocols = [part("Generation", source=source, features=features, splits=2) for source in sources]
+    sources = [
+        component("FromBuffer", num_samples=20),
+        component("FromCheckpoints", last=2, num_samples=297, steps=2),
+    ]
+    protocols = [component("Generation", source=source, features=features, splits=2) for source in sources]
     runs = {
         "classifier": {**common, "model": model},
         "measured": {**common, "model": measured, "evaluation": protocols},
@@ -227,7 +207,11 @@ def test_Generation_of_a_run_takes_the_TrainedClassifier_beside_it(ebm, tmp_path
         assert status == 0, said
         (places[name],) = (tmp_path / "runs" / "few").glob(f"{name}-*")
     assert dependencies(folder, "measured.yaml") == ["classifier.yaml"]
-    itself = {"evaluation": [part("Generation", source=sources[0], features=part("TrainedClassifier", run="itself"))]}
+    itself = {
+        "evaluation": [
+            component("Generation", source=sources[0], features=component("TrainedClassifier", run="itself"))
+        ]
+    }
     (folder / "itself.yaml").write_text(yaml.safe_dump(itself))
     assert dependencies(folder, "itself.yaml") == []
     status, said = ebm("test", places["measured"])
@@ -259,7 +243,7 @@ def test_Generation_of_a_run_takes_the_TrainedClassifier_beside_it(ebm, tmp_path
         (lambda: Generation(FreshChains(19, 1), Coordinates()), "at least 20 samples"),
         (
             lambda: Generation(FreshChains(20, 1), Coordinates()).measure(
-                _module(Gaussian([math.inf], [1.0])), Examples(torch.randn(30, 1))
+                sampled_module(Gaussian([math.inf], [1.0])), Examples(torch.randn(30, 1))
             ),
             "are not finite",
         ),

@@ -1,52 +1,19 @@
 """The two-sample statistic of independent pixels, of an untrained model and of held-out data."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
 from scipy import stats
+from support.measured import TrainAndTest, sampled_module
 from support.oracles import FALSE_ALARM
 from torch import Tensor
 
-from ebm_lightning.chains import NoiseChains
-from ebm_lightning.core import EnergyModel, Info, Sampler, State
-from ebm_lightning.data import Loading
-from ebm_lightning.data.base import DataModule, Subset
-from ebm_lightning.data.sources import InMemory
-from ebm_lightning.distributions import GaussianNoise
 from ebm_lightning.energies import Gaussian
 from ebm_lightning.evaluation import MMD
 from ebm_lightning.evaluation.metrics.mmd import median_bandwidth, mmd2
 from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.training.module import EBM
-
-
-class Table(DataModule):
-    """Given examples, and nothing held out for validation."""
-
-    def __init__(self, train: Tensor, test: Tensor) -> None:
-        super().__init__(100, val_size=0, loading=Loading(seed=0))
-        self.train, self.test = train, test
-        self.bounds = (0.0, 1.0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.train.shape[1:])
-
-    def load(self) -> tuple[Subset, Subset]:
-        parts = (Subset(InMemory({"x": x}), torch.arange(len(x))) for x in (self.train, self.test))
-        return next(parts), next(parts)
-
-
-@dataclass(frozen=True)
-class Exact(Sampler):
-    """Draws afresh from a Gaussian: a sampler that has converged."""
-
-    free: tuple[str, ...] = ("x",)
-
-    def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
-        return {**state, "x": model.sample(len(state["x"]))}, {"energy": model.energy(state).mean()}
 
 
 def _mmd2(means: tuple[Tensor, Tensor], covariances: tuple[Tensor, Tensor], bandwidth: float) -> float:
@@ -71,10 +38,10 @@ def test_MMD_tells_the_floor_from_independent_pixels_and_from_an_untrained_model
     """
     covariance = 0.05 * torch.eye(9) + 0.95
     law = Gaussian([0.0] * 9, covariance.tolist())
-    data = Table(law.sample(1000), law.sample(1000))
+    data = TrainAndTest(law.sample(1000), law.sample(1000))
     protocol = MMD(num_samples=1000, steps=2, scale=0.7)
     protocol.untrained = Gaussian([3.0] * 9, covariance.tolist())
-    module = EBM(law, ContrastiveDivergence(), sampler=Exact(), chains=NoiseChains(GaussianNoise()))
+    module = sampled_module(law)
     result = protocol.measure(module, data)
     assert module.model is law, "the trained model must be put back"
     zero, bandwidth = torch.zeros(9), 0.7 * float(median_bandwidth(data.tensors("train")["x"]))

@@ -1,17 +1,16 @@
 """Runs that replicas, snapshots and fast weights are part of: what they learn, and that they continue bit for bit."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
-from support.oracles import bits, identical, probabilities
-from torch import Tensor
-from torch.utils.data import DataLoader
+from support.fits import fit, sgd, to_zero
+from support.four_bits import divergence, divergence_without_hidden_units, four_bits_law
+from support.oracles import bits, identical
 
-from ebm_lightning import EBM, Trainer
+from ebm_lightning import EBM
 from ebm_lightning.chains import SampleBuffer
-from ebm_lightning.core import EnergyModel, Sampler
+from ebm_lightning.core import Sampler
 from ebm_lightning.distributions import BernoulliNoise
 from ebm_lightning.energies import RBM
 from ebm_lightning.energies.boltzmann.units import Bernoulli
@@ -19,21 +18,6 @@ from ebm_lightning.objectives import ContrastiveDivergence
 from ebm_lightning.runs import checkpoints
 from ebm_lightning.runs.folder import RunFolder
 from ebm_lightning.samplers import FastWeights, Gibbs, ParallelTempering, TrajectoryTempering
-
-F64 = torch.float64
-
-
-def _law() -> Tensor:
-    """Four bits, two prototypes with noise: the probabilities of the rows of ``bits(4)``."""
-    prototypes, share = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=F64), torch.tensor([0.8, 0.2], dtype=F64)
-    flips = (bits(4) != prototypes[:, None]).sum(2)
-    return share @ (0.1**flips * 0.9 ** (4 - flips)).double()
-
-
-def _divergence(law: Tensor, model: EnergyModel) -> float:
-    """KL(law || model) in nats."""
-    return float((law * (law / probabilities(copy.deepcopy(model).double(), {"x": bits(4)})).log()).sum())
-
 
 GIBBS = Gibbs(("h", "x"))
 
@@ -49,11 +33,10 @@ GIBBS = Gibbs(("h", "x"))
 )
 def test_persistent_chains_with_each_of_them_bring_an_rbm_near_to_four_bits(sampler: Sampler) -> None:
     """KL(data || model), enumerated, falls below a tenth of the least that independent units can reach."""
-    steps, batch, law = 200, 128, _law()
-    on = law @ bits(4)
-    independent = float((law * (law / (bits(4) * on + (1 - bits(4)) * (1 - on)).prod(1)).log()).sum())
+    steps, batch, law = 200, 128, four_bits_law()
+    independent = divergence_without_hidden_units(law)
     model = RBM({"x": Bernoulli([4])}, 6, weight_std=0.5)
-    before = _divergence(law, model)
+    before = divergence(law, model)
     data = bits(4)[torch.multinomial(law, steps * batch, replacement=True)].float()
     chains = SampleBuffer(batch, init=BernoulliNoise())
     module = EBM(
@@ -62,14 +45,12 @@ def test_persistent_chains_with_each_of_them_bring_an_rbm_near_to_four_bits(samp
         sampler,
         2,
         chains=chains,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
-        scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps),
+        optimizer=sgd(1.0),
+        scheduler=to_zero(steps),
     )
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(max_steps=steps, accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
-    trainer.fit(module, DataLoader([{"x": x} for x in data.split(batch)], batch_size=None))
+    fit(module, data, steps, batch)
     assert before > independent / 2
-    assert _divergence(law, model) < independent / 10
+    assert divergence(law, model) < independent / 10
 
 
 CONFIGURATION = """

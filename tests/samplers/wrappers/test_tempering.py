@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy import stats
-from support.oracles import FALSE_ALARM, assert_counts, bits, index_of
+from support.oracles import Z, assert_counts, bits, index_of
 from support.targets import Normal, SmallRBM, Tilted, Well, assert_normal, tilted_state
 
 from ebm_lightning.core import run_chain
@@ -24,9 +23,6 @@ from ebm_lightning.samplers import (
     Tempered,
     TrajectoryTempering,
 )
-
-SIGMAS = float(stats.norm.isf(FALSE_ALARM / 2))
-
 
 F64 = torch.float64
 
@@ -60,7 +56,7 @@ def test_Annealed_carries_chains_over_a_barrier() -> None:
     stuck, _ = run_chain(kernel, model, {"x": start}, steps=20)
     spread, _ = run_chain(pass_, model, {"x": start}, steps=1)
     assert (stuck["x"] > 0).float().mean() > 0.99
-    assert abs((spread["x"] > 0).float().mean() - 0.5) < SIGMAS * 0.5 / math.sqrt(n)
+    assert abs((spread["x"] > 0).float().mean() - 0.5) < Z * 0.5 / math.sqrt(n)
 
 
 def test_Tempered_Annealed_and_Masked_show_the_free_variables_and_bounds_of_what_they_wrap() -> None:
