@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded phases are the walk itself, and a run on it ends as it does on a CPU."""
+"""What only a GPU can show: recorded phases are the chain itself, and a run on it ends as it does on a CPU."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -9,7 +9,7 @@ import torch
 from support.continued import KEPT, PowerCut, cut_at, ending
 from support.oracles import identical
 
-from ebm_lightning.core import EnergyModel, Info, Sampler, State, run_chain
+from ebm_lightning.core import SLOT, EnergyModel, Info, Sampler, State, run_chain
 from ebm_lightning.energies import JEM, RBM, DeepEnergy
 from ebm_lightning.energies.boltzmann.units import Bernoulli
 from ebm_lightning.energies.networks import MLP, IGEBMNet, WideResNet
@@ -49,7 +49,7 @@ def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, 
     model, sampler, shape = _case(name)
     graphed, kept = Graphed(run_chain_cached), torch.arange(6).cuda()
     for turn in range(3):
-        start = {"x": (torch.rand(6, *shape, device="cuda") > 0.5).float(), "chain": kept}
+        start = {"x": (torch.rand(6, *shape, device="cuda") > 0.5).float(), SLOT: kept}
         found, before = [], deepcopy(model.state_dict())
         for walk in (run_chain_cached, graphed):
             model.load_state_dict(before)
@@ -57,7 +57,7 @@ def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, 
             with torch.autocast("cuda", torch.bfloat16, enabled=half), torch.no_grad():
                 end, info = walk(sampler, model, start, 4)
             found.append((end["x"], info, torch.rand(3, device="cuda"), deepcopy(model.state_dict())))
-            assert end["chain.slot"] is kept
+            assert end[SLOT] is kept
         assert identical(*found), f"turn {turn}: positions, reports, random numbers after it, or moving statistics"
         assert not torch.equal(found[0][0], start["x"])
         with torch.no_grad():  # as an optimizer does
@@ -71,9 +71,9 @@ def test_each_form_of_a_phase_has_its_graph_up_to_a_bound(monkeypatch: pytest.Mo
     model, sampler, shape = _case("mlp")
     walked: list[int] = []
 
-    def walk(sampler: Sampler, model: EnergyModel, state: State, steps: int, *_: int, watched: bool) -> object:
+    def walk(sampler: Sampler, model: EnergyModel, state: State, steps: int, *_: int, with_info: bool) -> object:
         walked.append(steps)
-        return run_chain(sampler, model, state, steps, with_info=watched)
+        return run_chain(sampler, model, state, steps, with_info=with_info)
 
     graphed = Graphed(walk)
     for steps, number in ((1, 4), (1, 4), (1, 6), (2, 4), (2, 4), (1, 6)):
@@ -110,8 +110,8 @@ def test_a_run_with_graphs_ends_as_one_without_and_one_that_was_cut(fit, monkeyp
     with monkeypatch.context() as patch:
         cut_at(patch, 6)
         with pytest.raises(PowerCut):
-            fit("cut", cuda_graphs)
-    cut = ending(fit("cut", cuda_graphs))
+            fit("cut", graphs)
+    cut = ending(fit("cut", graphs))
     for key in KEPT:
         assert identical(graphed[key], plain[key]), key
         assert identical(cut[key], graphed[key]), key
@@ -120,7 +120,7 @@ def test_a_run_with_graphs_ends_as_one_without_and_one_that_was_cut(fit, monkeyp
 def test_a_group_of_nccl_trains_as_a_process_alone(fit) -> None:
     """One rank: its gradients pass through NCCL, and the agreement on signals through gloo beside it."""
     alone, ranked = ending(fit("alone")), ending(fit("ranked", "--trainer.strategy", "ddp"))
-    assert all(identical(ranked[key], alone[key]) for key in ("state_dict", "optimizer_states", "shard"))
+    assert all(identical(ranked[key], alone[key]) for key in ("state_dict", "optimizer_states", "rank_state"))
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])

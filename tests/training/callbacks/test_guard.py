@@ -125,10 +125,10 @@ def test_a_fault_between_two_looks_reaches_no_checkpoint(fit, run: Path, monkeyp
 @pytest.mark.parametrize("step", [4, 12], ids=["periodic", "last"])
 def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(step: int, fit, run: Path, monkeypatch) -> None:
     """The loss of the step is finite, its gradient is not, and a checkpoint follows at once."""
-    watched = EBM.on_before_optimizer_step
+    hook = EBM.on_before_optimizer_step
 
     def spoiled(module, optimizer):
-        watched(module, optimizer)
+        hook(module, optimizer)
         if module.global_step + 1 == step:
             next(module.parameters()).grad.fill_(torch.nan)
 
