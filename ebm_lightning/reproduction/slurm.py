@@ -28,15 +28,15 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
         ValueError: if the profile is for several nodes or for other ranks than a run has, and as
             :meth:`Submission.submit` does.
     """
-    asked, place = profile.read(site), folder.absolute()
-    if asked.nodes > 1:
-        raise ValueError(f"`ebm reproduce` trains on one node, and {site} is for {asked.nodes}: use another")
+    resources, place = profile.read(site), folder.absolute()
+    if resources.nodes > 1:
+        raise ValueError(f"`ebm reproduce` trains on one node, and {site} is for {resources.nodes}: use another")
     trained = {config for run, _ in wanted.pairs() for config in (*dependencies(folder, run), run)}
     for run in sorted(trained):
-        if (ranks := _ranks(folder / run)) != asked.ranks:
+        if (ranks := _ranks(folder / run)) != resources.ranks:
             raise ValueError(
                 f"{run} trains on {ranks} rank{'s' * (ranks > 1)}, and {site or 'a job without a profile'} is for "
-                f"{asked.ranks}: give a profile with as many devices or gpus_per_node"
+                f"{resources.ranks}: give a profile with as many devices or gpus_per_node"
             )
     tasks = []
     for seed, runs in jobs(wanted):
@@ -47,7 +47,7 @@ def submit(folder: Path, wanted: Expected, scale: str, site: Path | None, comman
     source = snapshot.source(folder)
     snapshot.warn_of_changes(source)
     job = Submission(
-        root(), f"{place.name}-reproduce", tuple(tasks), asked.in_one_task(), source, tuple(command)
+        root(), f"{place.name}-reproduce", tuple(tasks), resources.in_one_task(), source, tuple(command)
     ).submit()
     print("\n".join([f"job     {job}", *(f"folder  {task.folder}" for task in tasks)]))
 

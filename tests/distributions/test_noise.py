@@ -160,6 +160,6 @@ class TestInformativeInit:
         (lambda: InformativeInit([2], 3).fit([{"x": torch.zeros(3, 2)}]), r"the data have only \['x'\]"),
     ],
 )
-def test_InformativeInit_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_InformativeInit_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

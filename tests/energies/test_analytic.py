@@ -126,6 +126,6 @@ class TestIsing:
         (lambda: Ising(3, 1.0), "even side"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_bad_values_are_refused_with_a_message(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -168,6 +168,6 @@ class TestPerClass:
         ),
     ],
 )
-def test_PerClass_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_PerClass_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

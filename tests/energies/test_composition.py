@@ -148,6 +148,6 @@ def test_parts_complete_what_the_batch_leaves_open_and_check_it() -> None:
         (lambda: Gibbs(("x",)).step(Product([_gaussian(A), _rbm()]), {"x": bits(2)}), "use a gradient sampler"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -123,6 +123,6 @@ def test_an_unknown_block_has_no_conditional(model: Ising | RBM) -> None:
         (lambda: RBM({"v": Bernoulli([2])}, 0), "at least one unit"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_bad_values_are_refused_with_a_message(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -109,6 +109,6 @@ BITS = {"x": Bernoulli([3])}
         (lambda: Gibbs(("h1",)).step(machine(), every_state(WIDTHS)), "HelmholtzMachine is not GibbsSampleable"),
     ],
 )
-def test_HelmholtzMachine_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_HelmholtzMachine_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

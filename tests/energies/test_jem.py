@@ -96,6 +96,6 @@ def test_class_conditional_chains_keep_their_labels_and_lower_their_energy() -> 
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -157,6 +157,6 @@ def test_StudentTPoE_filters_are_the_weights_in_the_shape_of_the_data() -> None:
         (lambda: Gibbs(("x",)).step(StudentTPoE([2], 3), {}), "use a gradient sampler such as Langevin or HMC"),
     ],
 )
-def test_StudentTPoE_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_StudentTPoE_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

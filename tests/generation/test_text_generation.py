@@ -227,7 +227,7 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path, capsys) -> None:
         (lambda: _unread(LETTERS).tokenizer_from(OTHER), r"a vocabulary of 3 tokens.*of these data has 7"),
     ],
 )
-def test_what_cannot_be_written_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_be_written_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 

@@ -98,6 +98,6 @@ def test_ContrastiveDivergence_is_not_differentiated_through_the_sampler() -> No
         (lambda: ContrastiveDivergence()(Quartic(), quartic_state(), None), "give EBM a sampler"),
     ],
 )
-def test_ContrastiveDivergence_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ContrastiveDivergence_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -26,6 +26,6 @@ def test_a_marginal_of_the_joint_is_the_objective_on_the_marginal() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

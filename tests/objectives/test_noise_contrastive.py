@@ -96,6 +96,6 @@ def test_NoiseContrastive_learns_nothing_from_a_datum_outside_the_support_of_the
         ),
     ],
 )
-def test_NoiseContrastive_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_NoiseContrastive_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -118,6 +118,8 @@ def test_SlicedScoreMatching_matches_an_energy_without_curvature_by_its_slope_al
         (lambda: SlicedScoreMatching(block="z")(Quartic(), quartic_state(), None), "'z' is to be moved or scored"),
     ],
 )
-def test_DenoisingScoreMatching_and_SlicedScoreMatching_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_DenoisingScoreMatching_and_SlicedScoreMatching_refuse_what_cannot_work_with_a_message(
+    make, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -160,6 +160,6 @@ def _with_a_graph() -> object:
         (_with_a_graph, "set backprop: 0"),
     ],
 )
-def test_SharpnessAware_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_SharpnessAware_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

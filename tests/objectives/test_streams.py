@@ -156,6 +156,6 @@ def test_FromStream_shows_each_term_its_stream(tmp_path) -> None:
         ),
     ],
 )
-def test_FromStream_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_FromStream_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

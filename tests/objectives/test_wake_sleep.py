@@ -202,6 +202,6 @@ BITS = {"x": Bernoulli([3])}
         (lambda: ReweightedWakeSleep(2)(machine(), {"x": bits(3)}, None), "give EBM the sampler Ancestral"),
     ],
 )
-def test_WakeSleep_and_ReweightedWakeSleep_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_WakeSleep_and_ReweightedWakeSleep_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -58,6 +58,6 @@ def test_sum_adds_losses_by_weight_and_logs_every_part() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -80,6 +80,6 @@ def test_MeanField_descends_the_variational_free_energy_to_a_fixed_point() -> No
         (lambda: Gibbs(("x",)).step(Tilted(), tilted_state()), "Tilted is not GibbsSampleable, it has no conditional"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -58,6 +58,6 @@ def test_the_leapfrog_runs_backwards_and_nearly_keeps_the_energy() -> None:
         (lambda: HMC(0.1, free=()), "moves exactly one variable"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -104,6 +104,6 @@ def test_MALA_info_speaks_of_where_a_step_ends() -> None:
         (lambda: MALA(0.1, free=("y",)).step(Tilted(), {"y": torch.zeros(1, 1)}), "the state holds"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -159,6 +159,6 @@ def _step(model: EnergyModel, first: str) -> object:
         (lambda: _step(Twice(), "net"), "in Twice this one does not"),
     ],
 )
-def test_ProximalSGLD_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_ProximalSGLD_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

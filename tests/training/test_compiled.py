@@ -88,7 +88,7 @@ def test_a_compiled_step_has_the_gradients_of_one_that_is_not(
     assert _number(graphs) == 1
 
 
-def test_each_number_of_steps_has_one_graph_and_the_walk_is_that_of_the_closed_form(graphs) -> None:
+def test_each_number_of_steps_has_one_graph_and_the_chain_is_that_of_the_closed_form(graphs) -> None:
     """y_k = x + (1 - alpha a)^k (y_0 - x), and through the last step alone dy_k/da = -alpha r^(k-1) (y_0 - x)."""
     model, sampler = Bowl(), Descent(0.3)
     module = EBM(model, ImagePrediction(), sampler, 2, 1, acceleration=Acceleration(compile=True))
@@ -150,14 +150,14 @@ def test_held_out_data_need_first_derivatives_alone(monkeypatch) -> None:
 def test_what_pays_is_measured_once_and_remembered(
     pays: bool, ebm, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stand-ins: the compiled form is the walk itself, and the slow one waits. The run is one that measured nothing."""
-    walked: list[str] = []
+    """Stand-ins: the compiled form is the function, and the slow one waits. The run is one that measured nothing."""
+    called: list[str] = []
 
-    def select_protocols(name: str, walk: Callable, slow: bool) -> Callable:
+    def recorded(name: str, chain_function: Callable, slow: bool) -> Callable:
         def call(*arguments, **settings):
-            walked.append(name)
+            called.append(name)
             time.sleep(0.02 if slow else 0)
-            return walk(*arguments, **settings)
+            return chain_function(*arguments, **settings)
 
         return call
 
@@ -167,19 +167,19 @@ def test_what_pays_is_measured_once_and_remembered(
         return tmp_path / "x" / run, said
 
     plain, _ = fit("plain")
-    monkeypatch.setattr(fused_ops, "compiled", lambda walk: select_protocols("compiled", walk, slow=not pays))
     monkeypatch.setattr(
-        module_file, "run_chain_cached", select_protocols("plain", module_file.run_chain_cached, slow=pays)
+        fused_ops, "compiled", lambda chain_function: recorded("compiled", chain_function, slow=not pays)
     )
+    monkeypatch.setattr(module_file, "run_chain_cached", recorded("plain", module_file.run_chain_cached, slow=pays))
     auto = "--model.init_args.acceleration.compile=auto"
     with monkeypatch.context() as patch:
         cut_at(patch, 6)
         with pytest.raises(PowerCut):
             fit("auto", auto)
-    assert {"plain", "compiled"} == set(walked)
-    walked.clear()
+    assert {"plain", "compiled"} == set(called)
+    called.clear()
     run, said = fit("auto", auto)
-    assert set(walked) == {"compiled" if pays else "plain"}
+    assert set(called) == {"compiled" if pays else "plain"}
     assert "a step takes" not in said.lower(), "it was measured once"
     assert all(identical(ending(run)[key], ending(plain)[key]) for key in KEPT)
     assert ending(run)["callbacks"]["AutoCompile"] == {"compiled": pays}

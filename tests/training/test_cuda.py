@@ -45,17 +45,17 @@ def _case(name: str) -> tuple[EnergyModel, Sampler, tuple[int, ...]]:
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["mlp", "spectral", "training", "wide", "rbm"])
-def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, half: bool) -> None:
+def test_a_replayed_phase_is_the_chain_itself_with_the_weights_of_now(name: str, half: bool) -> None:
     model, sampler, shape = _case(name)
     graphed, kept = Graphed(run_chain_cached), torch.arange(6).cuda()
     for turn in range(3):
         start = {"x": (torch.rand(6, *shape, device="cuda") > 0.5).float(), SLOT: kept}
         found, before = [], deepcopy(model.state_dict())
-        for walk in (run_chain_cached, graphed):
+        for chain_function in (run_chain_cached, graphed):
             model.load_state_dict(before)
             torch.manual_seed(turn)
             with torch.autocast("cuda", torch.bfloat16, enabled=half), torch.no_grad():
-                end, info = walk(sampler, model, start, 4)
+                end, info = chain_function(sampler, model, start, 4)
             found.append((end["x"], info, torch.rand(3, device="cuda"), deepcopy(model.state_dict())))
             assert end[SLOT] is kept
         assert identical(*found), f"turn {turn}: positions, reports, random numbers after it, or moving statistics"
@@ -69,27 +69,27 @@ def test_a_replayed_phase_is_the_walk_itself_with_the_weights_of_now(name: str, 
 def test_each_form_of_a_phase_has_its_graph_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
     model, sampler, shape = _case("mlp")
-    walked: list[int] = []
+    called: list[int] = []
 
-    def walk(sampler: Sampler, model: EnergyModel, state: State, steps: int, *_: int, with_info: bool) -> object:
-        walked.append(steps)
+    def counted(sampler: Sampler, model: EnergyModel, state: State, steps: int, *_: int, with_info: bool) -> object:
+        called.append(steps)
         return run_chain(sampler, model, state, steps, with_info=with_info)
 
-    graphed = Graphed(walk)
+    graphed = Graphed(counted)
     for steps, number in ((1, 4), (1, 4), (1, 6), (2, 4), (2, 4), (1, 6)):
         end, _ = graphed(sampler, model, {"x": torch.rand(number, *shape, device="cuda")}, steps)
         assert end["x"].shape == (number, *shape)
-    assert walked == [1] * 6 + [2] * 2, "two are recorded after two warm-ups each; the third form is never recorded"
+    assert called == [1] * 6 + [2] * 2, "two are recorded after two warm-ups each; the third form is never recorded"
 
 
 def test_a_recorded_phase_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sampler, shape = _case("mlp")
     _ = model.variables
     start, found = {"x": torch.rand(6, *shape, device="cuda")}, []
-    for walk in (run_chain, Graphed(fused_ops.compiled(run_chain))):
+    for chain_function in (run_chain, Graphed(fused_ops.compiled(run_chain))):
         for _ in range(2):
             torch.manual_seed(5)
-            end, _ = walk(sampler, model, start, 3)
+            end, _ = chain_function(sampler, model, start, 3)
         found.append(end["x"])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_precisions_compiled_and_channels_last_train_on_a_gpu(fit, precision: st
     assert all(bool(weight.isfinite().all()) for weight in final["state_dict"].values())
 
 
-def test_a_transition_that_waits_for_the_device_is_refused_in_words() -> None:
+def test_a_transition_that_waits_for_the_device_is_refused_with_a_message() -> None:
     class Waits(Langevin):
         def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
             assert float(state["x"].sum()) < torch.inf

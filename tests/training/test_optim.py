@@ -116,6 +116,6 @@ def test_SigmaClippedAdam_groups_may_clip_differently_and_unused_parameters_stay
 
 
 @pytest.mark.parametrize(("sigmas", "slack"), [(-1.0, 0.1), (3.0, 0.0)])
-def test_SigmaClippedAdam_bad_values_are_refused_in_words(sigmas: float, slack: float) -> None:
+def test_SigmaClippedAdam_bad_values_are_refused_with_a_message(sigmas: float, slack: float) -> None:
     with pytest.raises(ValueError, match="expected sigmas >= 0 and slack > 0"):
         SigmaClippedAdam([torch.zeros(1)], sigmas=sigmas, slack=slack)

@@ -43,6 +43,6 @@ def test_the_bars_of_the_paper_have_3_428_bits() -> None:
         (lambda: Bars(on=1.0), "on=1.0"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -254,6 +254,6 @@ class TestLearning:
         ),
     ],
 )
-def test_mistakes_are_answered_in_words(act, message: str) -> None:
+def test_mistakes_are_refused_with_a_message(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()

@@ -38,6 +38,6 @@ class TestMeanFieldNet:
         (lambda: MeanFieldNet(deep_machine("two layers"), 3).check({"x": bits(4)}), "hold none"),
     ],
 )
-def test_MeanFieldNet_mistakes_are_answered_in_words(act, message: str) -> None:
+def test_MeanFieldNet_mistakes_are_refused_with_a_message(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()

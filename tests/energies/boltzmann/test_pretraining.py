@@ -88,6 +88,6 @@ class TestPretraining:
         (lambda: StackedEnergy(RBM({"x": Bernoulli([4])}, 3), RBM({"x": Bernoulli([4])}, 3), "z"), "name one of them"),
     ],
 )
-def test_DoubledRBM_and_StackedEnergy_answer_mistakes_in_words(act, message: str) -> None:
+def test_DoubledRBM_and_StackedEnergy_refuse_mistakes_with_a_message(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()

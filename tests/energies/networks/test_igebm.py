@@ -152,6 +152,6 @@ class TestIGEBMNet:
         (lambda: IGEBMMnistNet(width=0), "at least 1"),
     ],
 )
-def test_IGEBMNet_and_IGEBMMnistNet_refuse_bad_values_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_IGEBMNet_and_IGEBMMnistNet_refuse_bad_values_with_a_message(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

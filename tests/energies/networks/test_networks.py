@@ -53,6 +53,6 @@ def test_MLP_and_ConvNet_copy_activations_for_every_layer() -> None:
         (lambda: ConvNet(size=2, stem_padding=1), "does not fit"),
     ],
 )
-def test_MLP_and_ConvNet_refuse_bad_values_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_MLP_and_ConvNet_refuse_bad_values_with_a_message(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

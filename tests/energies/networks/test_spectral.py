@@ -113,6 +113,6 @@ class TestSpectralNorm:
         (lambda: SpectralNorm(0), "first dimension"),
     ],
 )
-def test_SpectralNorm_bad_values_are_refused_in_words(make: Callable[[], nn.Module], words: str) -> None:
+def test_SpectralNorm_bad_values_are_refused_with_a_message(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -62,7 +62,7 @@ def test_Inception_levels_are_clamped_and_rounded() -> None:
     assert levels(x, (0.0, 1.0))[:, 2].flatten().tolist() == [0, 0, 1, 51, 255, 255]
 
 
-def test_Inception_refuses_in_words_a_missing_package_or_file_of_weights(fidelity, tmp_path, monkeypatch) -> None:
+def test_Inception_refuses_with_a_message_a_missing_package_or_file_of_weights(fidelity, tmp_path, monkeypatch) -> None:
     module, file = sampled_module(Gaussian([0.0], [1.0])), tmp_path / "weights.pth"
     extractor = Inception(str(file))
     with pytest.raises(ValueError, match=r"no file .*weights\.pth: put weights-inception-2015-12-05-6726825d\.pth"):
@@ -98,6 +98,6 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
         ),
     ],
 )
-def test_Inception_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Inception_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

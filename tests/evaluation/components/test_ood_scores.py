@@ -84,6 +84,6 @@ def test_MinusEnergy_of_a_model_that_sums_out_a_missing_label_is_its_own() -> No
         ),
     ],
 )
-def test_MinusEnergy_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_MinusEnergy_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

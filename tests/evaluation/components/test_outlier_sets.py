@@ -120,6 +120,6 @@ def test_NoisyOutliers_outliers_carry_the_noise_of_the_test_images() -> None:
         (lambda: Interpolations().make(torch.zeros(1, 1, 2, 2), BOUNDS), "needs at least two test images, got 1"),
     ],
 )
-def test_NoisyOutliers_and_Interpolations_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_NoisyOutliers_and_Interpolations_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -191,6 +191,6 @@ def test_the_average_over_chains_sees_through_noise_that_shatters_the_gradient()
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

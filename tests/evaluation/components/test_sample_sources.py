@@ -79,6 +79,6 @@ UNBOUNDED = Examples(torch.zeros(3, 1, 2, 2))
         (lambda: FromBuffer(1).draw(sampled_module(Gaussian([0.0], [1.0])), UNBOUNDED), "this one has NoiseChains"),
     ],
 )
-def test_FreshChains_FromBuffer_and_FromCheckpoints_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_FreshChains_FromBuffer_and_FromCheckpoints_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

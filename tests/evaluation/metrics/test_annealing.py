@@ -157,7 +157,7 @@ def test_raise_log_prob_with_many_temperatures_is_the_models_log_probability() -
         (lambda path: PiecewiseLinear([1.0], [0]), "each at least 1"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(call: Callable[[Any], object], words: str) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)

@@ -101,6 +101,6 @@ def test_split_r_hat_sees_chains_apart_and_chains_that_move_and_is_one_where_nei
         (lambda: chain_ess(torch.zeros(8)), r"expected draws \(steps, chains\)"),
     ],
 )
-def test_chain_ess_and_split_r_hat_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_chain_ess_and_split_r_hat_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -65,6 +65,6 @@ def test_the_median_bandwidth_is_the_median_of_all_pairs() -> None:
         (lambda: median_bandwidth(torch.zeros(1, 2)), "at least two examples"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

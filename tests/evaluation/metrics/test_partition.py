@@ -33,7 +33,7 @@ def test_Exact_an_exact_value_is_that_of_enumeration_and_has_no_spread() -> None
         (lambda path: AIS(Linear(3))(DeepEnergy(MLP(2, [3])), []), "DeepEnergy is not Annealable"),
     ],
 )
-def test_AIS_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_AIS_what_cannot_work_is_refused_with_a_message(call: Callable[[Any], object], words: str) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)

@@ -34,7 +34,9 @@ from ebm_lightning.utils.random import isolated, mix
         (lambda path: LikelihoodMonitor(Exact(), every_n_steps=0), "every_n_steps=0"),
     ],
 )
-def test_LikelihoodMonitor_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_LikelihoodMonitor_what_cannot_work_is_refused_with_a_message(
+    call: Callable[[Any], object], words: str
+) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)

@@ -151,7 +151,7 @@ X, Y = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 

@@ -222,6 +222,6 @@ def test_percent_wrong_at_its_ends() -> None:
         ),
     ],
 )
-def test_ScoreClassifier_and_ClassificationError_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_ScoreClassifier_and_ClassificationError_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -52,6 +52,6 @@ def test_ExactDivergence_from_bars_is_that_of_a_model_written_out() -> None:
         (lambda: Digits(pixels=Gray()).true_distribution(), "distribution of Digits is not known"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

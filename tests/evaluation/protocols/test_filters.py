@@ -57,6 +57,6 @@ def test_ReceptiveFields_are_shown_from_the_largest_on_each_on_its_own_scale_abo
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -114,6 +114,6 @@ def test_Inpainting_and_Denoising_run_from_the_command_line(ebm, tiny: Path) -> 
         ),
     ],
 )
-def test_Inpainting_and_Denoising_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_Inpainting_and_Denoising_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

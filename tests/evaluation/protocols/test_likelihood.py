@@ -27,7 +27,7 @@ from ebm_lightning.training.module import EBM
         (lambda path: Likelihood(Exact(), num_raise_examples=3), "an AIS as `estimator` or `compare`"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(call: Callable[[Any], object], words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(call: Callable[[Any], object], words: str) -> None:
     path = wavy_rbm().annealing_path()
     with pytest.raises(ValueError, match=words):
         call(path)

@@ -144,6 +144,6 @@ def test_the_standard_error_of_the_entropy_is_its_spread_over_repeated_samples()
         ),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

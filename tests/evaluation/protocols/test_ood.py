@@ -64,7 +64,7 @@ DATA = Examples(torch.rand(4, 1, 2, 2), bounds=(0.0, 1.0))
         ),
     ],
 )
-def test_OutOfDistribution_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_OutOfDistribution_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 

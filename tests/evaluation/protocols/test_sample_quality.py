@@ -249,6 +249,6 @@ def test_Generation_of_a_run_takes_the_TrainedClassifier_beside_it(ebm, tmp_path
         ),
     ],
 )
-def test_Generation_what_cannot_work_is_refused_in_words(make, words: str) -> None:
+def test_Generation_what_cannot_work_is_refused_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

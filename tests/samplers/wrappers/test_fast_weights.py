@@ -108,6 +108,6 @@ GIBBS = Gibbs(("h", "x"))
         ),
     ],
 )
-def test_FastWeights_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_FastWeights_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

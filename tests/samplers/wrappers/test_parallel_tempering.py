@@ -301,6 +301,6 @@ GIBBS = Gibbs(("h", "x"))
         (lambda: log_partition_along([tiny_rbm(), tiny_rbm()], [], 0.0), "got 0 sets of samples for 2 models"),
     ],
 )
-def test_ParallelTempering_and_TrajectoryTempering_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_ParallelTempering_and_TrajectoryTempering_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -119,6 +119,6 @@ def test_Tempered_gibbs_on_an_energy_over_both_layers_is_gibbs_with_all_paramete
         ),
     ],
 )
-def test_Tempered_and_Annealed_refuse_in_words_what_cannot_work(make, words: str) -> None:
+def test_Tempered_and_Annealed_refuse_what_cannot_work_with_a_message(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
