@@ -227,7 +227,7 @@ class Sampler(Bounded):
     def step(self, model: EnergyModel, state: State, with_info: bool = True) -> tuple[State, Info]:
         """One transition from ``state``; clamped tensors come back as the same objects.
 
-        ``with_info`` False allows to leave out the info, if that saves time.
+        If ``with_info`` is False, the info may be omitted to save time.
         """
 
     @property
@@ -306,4 +306,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, model: EnergyModel, pos: State, neg: State | None) -> Terms:
-        """The scalars to log; ``["loss"]`` is minimized. Each phase is averaged over its own batch first."""
+        """The scalars to log; ``["loss"]`` is minimized.
+
+        Each phase is averaged over its own batch before the two are combined.
+        """

@@ -71,6 +71,13 @@ class Claim:
         return self.at_least is not None or self.at_most is not None
 
     @property
+    def published(self) -> str:
+        """The paper's value, as the table prints it; its note says if it was not read in the paper itself."""
+        if self.paper is None:
+            return ""
+        return f"{self.paper:g}{' (unverified)' * ('unverified' in self.note)}"
+
+    @property
     def target(self) -> str:
         """The target, as the table prints it; empty if there is none."""
         if self.at_least is not None and self.at_most is not None:

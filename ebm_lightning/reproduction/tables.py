@@ -14,6 +14,7 @@ MEASUREMENT_COLUMNS = ("measurement", "paper", "ours", "seeds", "status")
 LEGEND = (
     "± is the standard deviation over seeds, or the standard error if there is one seed; [ ] are the ends of an "
     "interval; a claim is missed by the distance of its worst seed from the target. "
+    "A paper's number is unverified if it was read in a secondary source. "
     "Protocol, preprocessing, source, commits and the value of each seed: [details]({})."
 )
 Place = tuple[Path, str, Callable[[], list[str]]]
@@ -108,9 +109,8 @@ def places(folder: Path) -> list[Place]:
 def _row(claim: Claim, records: Sequence[Record]) -> str:
     found = of_claim(records, claim)
     target = (claim.target,) if claim.has_target else ()
-    paper = f"{claim.paper:g}" if claim.paper is not None else ""
     values = (ours(found), str(len(found))) if found else ("", "")
-    return _line((claim.label, paper, *target, *values, status(claim, found).text))
+    return _line((claim.label, claim.published, *target, *values, status(claim, found).text))
 
 
 def _of_claim(claim: Claim, found: Sequence[Record]) -> list[str]:

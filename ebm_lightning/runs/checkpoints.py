@@ -131,7 +131,7 @@ def set_aside(path: Path) -> None:
 
 
 class RankCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint I/O with atomic files and a file per rank."""
+    """Lightning's checkpoint I/O: writes the main file atomically, and loads the rank files that the Trainer wrote."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         save_atomically(checkpoint, Path(path))

@@ -12,7 +12,7 @@ from ebm_lightning.runs.files import write_atomically
 
 LINES = [
     {"id": "a", "label": "x | y", "note": "two\nlines", "paper": 1, "at_least": 0.5},
-    {"id": "b", "label": "z, nats", "paper": 2, "no_target": "the paper\ndoes not say how"},
+    {"id": "b", "label": "z, nats", "paper": 2, "no_target": "the paper\ndoes not say how", "note": "unverified"},
 ]
 
 
@@ -32,7 +32,7 @@ def test_a_table_has_claims_and_then_measurements_in_a_fold(tmp_path: Path) -> N
         "",
         "| measurement | paper | ours | seeds | status |",
         "|---|---|---|---|---|",
-        "| z, nats | 2 | -86.30 ± 0.10 [-87.00, inf] | 1 | reported |",
+        "| z, nats | 2 (unverified) | -86.30 ± 0.10 [-87.00, inf] | 1 | reported |",
         "",
         "</details>",
     ]
@@ -61,7 +61,7 @@ def test_details_say_where_each_number_comes_from(tmp_path: Path) -> None:
         "### b: z, nats",
         "",
         "- what: w",
-        "- source: Table 1; paper 2",
+        "- source: Table 1; paper 2; unverified",
         "- no target: the paper does not say how",
         "- measured: `m` of `P`; r.yaml",
     ]
