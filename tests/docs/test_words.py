@@ -121,7 +121,7 @@ def leaves(tree: object) -> Iterator[object]:
         yield tree.rpartition(".")[2] if isinstance(tree, str) else tree
 
 
-@pytest.mark.parametrize("command", [None, *(name for name, (module, _) in COMMANDS.items() if module != "configured")])
+@pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help_uses_the_terms_of_the_glossary(command: str | None, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         run(["--help"] if command is None else [command, "--help"])
