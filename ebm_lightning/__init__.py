@@ -26,8 +26,8 @@ _MODULES = {
 }
 
 _PACKAGES = (
-    *("chains", "cluster", "data", "distributions", "energies", "evaluation", "generation", "objectives", "planning"),
-    *("reproduction", "runs", "samplers", "training", "utils"),
+    *("chains", "cluster", "core", "data", "distributions", "energies", "evaluation", "generation", "objectives"),
+    *("planning", "reproduction", "runs", "samplers", "training", "utils"),
 )
 
 __all__ = [

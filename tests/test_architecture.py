@@ -153,3 +153,16 @@ def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
         "sys.exit(int('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_package_loads_no_torch_and_each_sub_package_when_it_is_first_used() -> None:
+    code = (
+        "import sys, ebm_lightning as root\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert set(sys.argv[1:]) <= set(dir(root))\n"  # before an import of one of them loads others
+        "assert all(getattr(root, name).__name__ == f'ebm_lightning.{name}' for name in sys.argv[1:])\n"
+        "assert all(hasattr(root, name) for name in root.__all__)\n"
+    )
+    packages = sorted(set(ALLOWED) - {"cli"})
+    done = subprocess.run([sys.executable, "-c", code, *packages], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
