@@ -13,7 +13,7 @@ from typing import Any
 from ebm_lightning.reproduction.claims import Claim, Curve
 from ebm_lightning.runs.files import write_atomically
 from ebm_lightning.runs.folder import RunFolder
-from ebm_lightning.runs.identity import identity
+from ebm_lightning.runs.identity import digest
 from ebm_lightning.runs.records import ProtocolRecord
 
 Record = dict[str, Any]
@@ -29,7 +29,7 @@ def provenance(run: RunFolder) -> Record:
     """Where the numbers of a run come from: its configuration, source, versions and hardware."""
     here, config = run.environment(), run.config()
     return {
-        "config": hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:16],
+        "config": digest(config)[:16],
         "commit": here["commit"],
         "dirty": here["dirty"],
         "versions": here["versions"],

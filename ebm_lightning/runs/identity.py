@@ -40,8 +40,12 @@ def default_folder(config: Config, config_files: list[str]) -> Path:
     The environment variable ``EBM_RUNS`` replaces the root ``runs``.
     """
     source = Path(config_files[0]).absolute() if config_files else Path("unnamed/run")
-    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-    return Path(os.environ.get("EBM_RUNS", "runs")) / source.parent.name / f"{source.stem}-{digest}"
+    return Path(os.environ.get("EBM_RUNS", "runs")) / source.parent.name / f"{source.stem}-{digest(config)[:8]}"
+
+
+def digest(config: Config) -> str:
+    """The SHA-256 of a run's identity, in hexadecimal."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
 
 
 def identity(config: Config) -> dict[str, Any]:
