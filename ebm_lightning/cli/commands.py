@@ -137,10 +137,8 @@ def generate(
     if known is None:
         raise ValueError(f"the checkpoint of {cli.folder.path} has no vocabulary: train the run on text")
     model.to(cli.trainer.strategy.root_device)
-    config, tokenizer = (
-        GenerationConfig(prompt, tokens, think, candidates, temperature, seed),
-        data.tokenizer_from(known),
-    )
+    config = GenerationConfig(prompt, tokens, think, candidates, temperature, seed)
+    tokenizer = data.tokenizer_from(known)
     with isolated(seed):
         files = generate_text(model, tokenizer, data.length, config, cli.folder.path / "generated", energies)
     print("\n".join(map(str, files)), file=sys.stderr)

@@ -101,12 +101,8 @@ class DBM(EnergyModel):
         rows = [sum(units.rows for units in layer.values()) for layer in layers]
         self.place = {name: (number, span) for number, layer in enumerate(layers) for name, span in _spans(layer)}
         self.weights = nn.ParameterList(weight_std * torch.randn(m, n) for m, n in pairwise(rows))
-        self.mean_field, self.max_mean_field_steps, self.data_bias, self.centering = (
-            mean_field,
-            max_mean_field_steps,
-            data_bias,
-            centering,
-        )
+        self.mean_field, self.max_mean_field_steps = mean_field, max_mean_field_steps
+        self.data_bias, self.centering = data_bias, centering
         self._pretrained: tuple[EnergyModel, ...] = tuple(pretrained or ())
         if centering is not None:
             for number, n in enumerate(rows):

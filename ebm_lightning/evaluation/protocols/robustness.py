@@ -103,13 +103,14 @@ class Robustness(Protocol):
         clean, *attacked, surviving = [percent(share, n, warning) for share in accuracies]
         result.measurements["accuracy_percent"] = replace(clean, warning="", label="accuracy, percent")
         for radius, found in zip(grid, attacked, strict=True):
-            key, label = snake_case(f"{threat.name} {radius:g}"), f"accuracy at {threat.name} {radius:g}, percent"
-            result.measurements[f"accuracy_{key}_percent"] = found.labeled(label)
-        key, label = (
-            snake_case(f"{threat.name} {chance_radius:g}"),
-            f"surviving {threat.name} {chance_radius:g}, percent",
+            attack = f"{threat.name} {radius:g}"
+            result.measurements[f"accuracy_{snake_case(attack)}_percent"] = found.labeled(
+                f"accuracy at {attack}, percent"
+            )
+        attack = f"{threat.name} {chance_radius:g}"
+        result.measurements[f"surviving_{snake_case(attack)}_percent"] = surviving.labeled(
+            f"surviving {attack}, percent"
         )
-        result.measurements[f"surviving_{key}_percent"] = surviving.labeled(label)
         values, errors = torch.tensor([(found.value, found.standard_error) for found in (clean, *attacked)]).T
         curve = {threat.name: (torch.tensor([0.0, *grid]), values, errors)}
         result.pictures[threat.name] = plots.plot_curves(curve, f"radius in {threat.name}", "accuracy, percent")
