@@ -1,7 +1,10 @@
 """Public names, help texts and pages use the field's terms (docs/glossary.md) and American spelling."""
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 import yaml
 from support import ROOT
 
-from ebm_lightning.cli.main import COMMANDS, run
+from ebm_lightning.cli.main import COMMANDS
 
 NAMES = (
     *("Manner", "Written", "Reading", "InSteps", "InOnePass", "OnTop", "Doubled", "Held", "AtData", "ClassGaussians"),
@@ -121,11 +124,26 @@ def leaves(tree: object) -> Iterator[object]:
         yield tree.rpartition(".")[2] if isinstance(tree, str) else tree
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
-def test_help_uses_the_terms_of_the_glossary(command: str | None, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        run(["--help"] if command is None else [command, "--help"])
-    text = capsys.readouterr().out
-    assert "usage: ebm" in text
-    assert replaced(text) == []
-    assert re.findall(rf"\b({'|'.join(NAMES)})\b", text) == []
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """The help of the program and of each command, by name, from a process that knows no classes of the tests."""
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from ebm_lightning.cli.main import run\n"
+        "found = {}\n"
+        "for name in sys.argv[1:]:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):\n"
+        "        run([*name.split(), '--help'])\n"
+        "    found[name] = text.getvalue()\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "", *COMMANDS], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_uses_the_terms_of_the_glossary(command: str, helps: dict[str, str]) -> None:
+    assert "usage: ebm" in helps[command]
+    assert replaced(helps[command]) == []
+    assert re.findall(rf"\b({'|'.join(NAMES)})\b", helps[command]) == []
